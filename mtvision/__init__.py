@@ -1,0 +1,3 @@
+"""mtvision: multi-task dense scene understanding, from config to reproduction table."""
+
+__version__ = "0.1.0"

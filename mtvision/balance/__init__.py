@@ -1,0 +1,1 @@
+"""Rules over losses or gradients."""

@@ -1,0 +1,1 @@
+"""The concepts every other package speaks in. Imports nothing else of mtvision."""

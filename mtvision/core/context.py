@@ -1,0 +1,49 @@
+"""What a network should be right now: the one run-time switch adapters and decoders read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Run-time state of a conditional network; an empty context is the plain network.
+
+    Args:
+        task: the task the backbone is computed for (task-conditioned backbones), None = shared.
+        widths: plain data a slimmable adapter understands.
+        preference: {task: weight >= 0}, how much each task matters to the user.
+        branches: which branch each block takes for each task.
+        temperature: of relaxed discrete choices.
+        extra: anything a method of the user needs.
+    """
+
+    task: str | None = None
+    widths: Mapping[str, Any] | None = None
+    preference: Mapping[str, float] | None = None
+    branches: Mapping[str, Any] | None = None
+    temperature: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+_EMPTY = Context()
+_current: ContextVar[Context] = ContextVar("mtvision_context", default=_EMPTY)
+
+
+def current_context() -> Context:
+    """The context in force in this thread; an empty one outside `use_context`."""
+    return _current.get()
+
+
+@contextmanager
+def use_context(context: Context | None) -> Iterator[Context]:
+    """Put `context` in force inside a `with` block; None leaves the current one. Nests."""
+    token = _current.set(_current.get() if context is None else context)
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)

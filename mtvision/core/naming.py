@@ -1,0 +1,42 @@
+"""One way to tell a user that a name is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UnknownNameError(KeyError):
+    """A name that no table holds: what was asked, what is near, what exists.
+
+    A `KeyError` prints the `repr` of its message, line breaks escaped; this one prints it as written.
+
+    >>> print(UnknownNameError("decoder", "ParalelDecoder", ["ParallelDecoder", "TaskExpert"]))
+    Unknown decoder 'ParalelDecoder'. Did you mean 'ParallelDecoder'?
+    Known: ParallelDecoder, TaskExpert.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        choices = sorted(str(item) for item in known)
+        near = get_close_matches(str(name), choices, n=3, cutoff=0.6)
+        hint = f" Did you mean {' or '.join(repr(item) for item in near)}?" if near else ""
+        listing = ", ".join(choices) or "none is registered (was its module imported?)"
+        super().__init__(f"Unknown {kind} '{name}'.{hint}\nKnown: {listing}.")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """Return `table[name]`.
+
+    Raises:
+        UnknownNameError: `table` has no such key; the message lists near and known names.
+    """
+    try:
+        return table[name]
+    except KeyError:
+        raise UnknownNameError(kind, name, table) from None

@@ -1,0 +1,57 @@
+"""The maps a backbone hands to a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Feature maps of one image batch, fine to coarse.
+
+    Args:
+        maps: tensors (B, C_i, H_i, W_i).
+        strides: image pixels per map pixel, one per map, never decreasing (equal for plain ViTs).
+    """
+
+    maps: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.maps) != len(self.strides):
+            raise ValueError(f"pyramid: {len(self.maps)} maps but {len(self.strides)} strides.")
+
+    @classmethod
+    def of(cls, maps: Iterable[Tensor], strides: Iterable[int]) -> Pyramid:
+        """Pyramid of side exits.
+
+        Every map becomes a view of itself. Without that, a gradient taken at an early level would also hold the
+        path through the later levels, and per-task Jacobians of the shared parameters would count it twice.
+        """
+        return cls(tuple(item.view_as(item) for item in maps), tuple(strides))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each map."""
+        return tuple(int(item.shape[1]) for item in self.maps)
+
+    def for_task(self, name: str) -> Pyramid:  # noqa: ARG002  one shared backbone serves every task
+        """The pyramid that task `name` reads."""
+        return self
+
+
+class TaskPyramids(Pyramid):
+    """One pyramid per task, from a branching or task-conditioned backbone; same contract for decoders."""
+
+    def __init__(self, pyramids: Mapping[str, Pyramid]) -> None:
+        first = next(iter(pyramids.values()))
+        super().__init__(first.maps, first.strides)
+        object.__setattr__(self, "_pyramids", dict(pyramids))
+
+    def for_task(self, name: str) -> Pyramid:
+        """The pyramid that task `name` reads."""
+        pyramids: dict[str, Pyramid] = self.__dict__["_pyramids"]
+        return pyramids[name]

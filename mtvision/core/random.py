@@ -1,0 +1,21 @@
+"""Randomness that depends on what is drawn for, not on who draws it or when."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """NumPy generator for one sample of one epoch.
+
+    Independent of the number of workers, of processes, and of the order in which samples are read; the Philox
+    stream is the same on every platform.
+
+    Raises:
+        ValueError: a number is negative.
+    """
+    if min(seed, epoch, index) < 0:
+        raise ValueError(
+            f"generator: seed, epoch and index must not be negative, got {(seed, epoch, index)}."
+        )
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, index])))

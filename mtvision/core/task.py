@@ -1,0 +1,74 @@
+"""A task as data: everything the suite must know about one kind of pixel map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+IGNORE = 255
+"""Class id that means "no label" in integer maps; real-valued maps use NaN."""
+
+LabelKind = Literal["classes", "values"]
+Geometry = Literal["plain", "depth", "disparity", "direction"]
+Activation = Literal["argmax", "identity", "positive", "unit", "sigmoid", "foreground"]
+Colours = Literal["palette", "depth", "normals", "gray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of pixel map, the way a protocol defines it.
+
+    No code elsewhere asks for a task by name; it reads these fields instead. A new task is one such
+    value, one loss and one metric.
+
+    Args:
+        name: the key in label and prediction dicts, e.g. `semseg`.
+        out_channels: channels of the logits.
+        label: `classes`, an int64 map (H, W) with 255 = no label; or `values`, a float32 map
+            (label_channels, H, W) with NaN = no label.
+        label_channels: channels of a `values` label.
+        geometry: what flips, rotations and zooms do to the values. `plain`: nothing. `depth`: divided by
+            the zoom factor. `disparity`: multiplied by it. `direction`: a camera-space vector, x to the
+            right: x changes sign under a horizontal flip, and x, y turn with the image.
+        activation: how logits become a prediction, see `mtvision.core.prediction`.
+        loss: config of the loss, `{"type": name, **options}`.
+        metric: name of the metric module in `mtvision.metrics`.
+        metric_options: keyword arguments of its `measure`.
+        headline: the score that tables and the gain use, e.g. `miou`.
+        higher_is_better: direction of the headline score.
+        class_names: one name per class; their number is the range of valid ids.
+        palette: one RGB triple (0..255) per class, or empty for a generated one.
+        colours: how the map is drawn.
+        unit: unit of the values, for legends ("m", "px", "").
+    """
+
+    name: str
+    out_channels: int
+    label: LabelKind
+    geometry: Geometry = "plain"
+    label_channels: int = 1
+    activation: Activation
+    loss: Mapping[str, Any]
+    metric: str
+    metric_options: Mapping[str, Any] = field(default_factory=dict)
+    headline: str
+    higher_is_better: bool
+    class_names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    colours: Colours = "gray"
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.out_channels < 1:
+            raise ValueError(f"task {self.name}: out_channels must be positive, got {self.out_channels}.")
+        if self.palette and len(self.palette) != len(self.class_names):
+            raise ValueError(
+                f"task {self.name}: {len(self.palette)} palette colours for {len(self.class_names)} classes; "
+                "give one colour per class or none."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of valid class ids of a `classes` label."""
+        return len(self.class_names) or self.out_channels

@@ -1,0 +1,1 @@
+"""Ray-cast rooms and streets with exact labels."""

@@ -1,0 +1,1 @@
+"""Training, evaluation and checkpoints: the only package that knows mmengine."""

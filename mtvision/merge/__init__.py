@@ -1,0 +1,1 @@
+"""State dicts in, state dict out."""

@@ -1,0 +1,1 @@
+"""Scores: sums per sample, numbers from sums."""

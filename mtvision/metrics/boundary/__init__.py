@@ -1,0 +1,1 @@
+"""The boundary benchmark (odsF) without MATLAB."""

@@ -1,0 +1,1 @@
+"""Backbones, decoders, heads and the network that joins them."""

@@ -1,0 +1,1 @@
+"""Changes to an existing backbone."""

@@ -1,0 +1,1 @@
+"""Pyramid to one feature map per task."""

@@ -1,0 +1,1 @@
+"""Kernels, each with a slow, obvious reference beside it."""

@@ -1,0 +1,94 @@
+"""A benchmark's full definition; two results are comparable if and only if their protocol ids are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.core.task import Task
+from mtvision.protocols.tasks import build_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Tasks, splits, sizes and scoring rules, frozen.
+
+    Args:
+        id: lower-case name, part of every record.
+        title: for headings.
+        family: `invpt`, `survey`, `mtan`, `synthetic` or `own`.
+        tasks: in the family's order, which some decoders depend on.
+        splits: {split: number of images}; a data set of another size is refused. Empty = not checked.
+        train_size: (H, W) of training crops.
+        eval_size: (H, W) images are padded to for scoring; None = as they are.
+        loss_weights: {task: weight} of the family's weighted sum.
+        baselines: {name: {task: headline score}} single-task references for the multi-task gain.
+        checkpoint_rule: which checkpoint is scored.
+        source: where the definition comes from.
+    """
+
+    id: str
+    title: str
+    family: str
+    tasks: tuple[Task, ...]
+    splits: Mapping[str, int] = field(default_factory=dict)
+    train_size: tuple[int, int] | None = None
+    eval_size: tuple[int, int] | None = None
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    checkpoint_rule: str = "last"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        names = self.task_names
+        if len(set(names)) != len(names) or not names:
+            raise ValueError(f"protocol {self.id}: tasks must be non-empty and distinct, got {names}.")
+        for name in self.loss_weights:
+            if name not in names:
+                raise UnknownNameError(f"task in loss_weights of protocol {self.id}", name, names)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(task.name for task in self.tasks)
+
+    def task(self, name: str) -> Task:
+        """The task of that name; raises `UnknownNameError`."""
+        return look_up(f"task of protocol {self.id}", name, {task.name: task for task in self.tasks})
+
+    def select(self, names: Sequence[str]) -> Protocol:
+        """The same protocol restricted to some tasks, in the protocol's order (single-task baselines)."""
+        for name in names:
+            self.task(name)
+        kept = tuple(task for task in self.tasks if task.name in names)
+        weights = {name: weight for name, weight in self.loss_weights.items() if name in names}
+        return replace(self, tasks=kept, loss_weights=weights)
+
+
+def own_protocol(
+    id: str,  # noqa: A002  the field's name in records
+    tasks: Mapping[str, Mapping[str, Any]],
+    *,
+    title: str = "",
+    splits: Mapping[str, int] | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+) -> Protocol:
+    """Protocol for a user's own data.
+
+    Args:
+        id: name under which results are filed.
+        tasks: {task name: options of its constructor in `mtvision.protocols.tasks`}.
+        title: for headings; the id by default.
+        splits: expected number of images per split, unchecked if omitted.
+        loss_weights: weights of the weighted sum, 1 by default.
+
+    >>> own_protocol("my-data", {"semseg": {"class_names": ["road", "car"]}, "edge": {}}).task_names
+    ('semseg', 'edge')
+    """
+    values = tuple(build_task(name, **options) for name, options in tasks.items())
+    weights = {task.name: 1.0 for task in values} | dict(loss_weights or {})
+    return Protocol(
+        id=id, title=title or id, family="own", tasks=values, splits=splits or {}, loss_weights=weights
+    )

@@ -1,0 +1,144 @@
+"""The six tasks of the field, as each protocol family defines them.
+
+Families (`invpt`, `survey`, `mtan`) differ in loss and metric details that change published numbers; they are
+options here, never code elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from mtvision.core.naming import look_up
+from mtvision.core.task import Task
+
+Family = Literal["invpt", "survey", "mtan"]
+
+HUMAN_PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
+
+
+def semseg(
+    class_names: Sequence[str], *, palette: Sequence[tuple[int, int, int]] = (), family: Family = "invpt"
+) -> Task:
+    """Semantic segmentation; in `mtan` a class that never occurs scores NaN, elsewhere 0."""
+    return Task(
+        name="semseg",
+        out_channels=len(class_names),
+        label="classes",
+        activation="argmax",
+        loss={"type": "CrossEntropyLoss"},
+        metric="iou",
+        metric_options={"num_classes": len(class_names), "absent": "nan" if family == "mtan" else "zero"},
+        headline="miou",
+        higher_is_better=True,
+        class_names=tuple(class_names),
+        palette=tuple(palette),
+        colours="palette",
+    )
+
+
+def human_parts(class_names: Sequence[str] = HUMAN_PARTS) -> Task:
+    """Human parts with background; loaders label images without any part 255 throughout."""
+    return replace(semseg(class_names), name="human_parts")
+
+
+def depth(*, max_depth: float | None = None, family: Family = "invpt") -> Task:
+    """Metric depth in metres; pixels at or beyond `max_depth` are left out of the score."""
+    activation: dict[str, Any] = {"activation": "identity" if family == "mtan" else "positive"}
+    return Task(
+        name="depth",
+        out_channels=1,
+        label="values",
+        geometry="depth",
+        loss={"type": "L1Loss"},
+        metric="depth",
+        metric_options={"max_depth": max_depth},
+        headline="abs_err" if family == "mtan" else "rmse",
+        higher_is_better=False,
+        colours="depth",
+        unit="m",
+        **activation,
+    )
+
+
+def disparity(*, max_disparity: float | None = 80.0) -> Task:
+    """Disparity in full-resolution pixels, under the key `depth` as in the papers."""
+    return replace(depth(max_depth=max_disparity), geometry="disparity", unit="px")
+
+
+def normals(*, family: Family = "invpt") -> Task:
+    """Surface normals, unit vectors (x, y, z) whose x changes sign under a horizontal flip."""
+    losses = {
+        "invpt": {"type": "NormalsL1Loss", "channels": "sum"},
+        "survey": {"type": "NormalsL1Loss", "channels": "mean"},
+        "mtan": {"type": "NormalsCosineLoss"},
+    }
+    return Task(
+        name="normals",
+        out_channels=3,
+        label="values",
+        label_channels=3,
+        geometry="direction",
+        activation="unit",
+        loss=look_up("protocol family", family, losses),
+        metric="normals",
+        headline="mean",
+        higher_is_better=False,
+        colours="normals",
+    )
+
+
+def edge(
+    *,
+    positive_weight: float = 0.95,
+    max_distance: float = 0.0075,
+    thresholds: int = 99,
+    family: Family = "invpt",
+) -> Task:
+    """Boundaries as one logit; odsF matches within `max_distance` times the image diagonal."""
+    average = "all" if family == "survey" else "valid"
+    return Task(
+        name="edge",
+        out_channels=1,
+        label="values",
+        activation="sigmoid",
+        loss={"type": "EdgeLoss", "positive_weight": positive_weight, "average": average},
+        metric="edge",
+        metric_options={"max_distance": max_distance, "thresholds": thresholds},
+        headline="odsF",
+        higher_is_better=True,
+        colours="gray",
+    )
+
+
+def saliency(*, family: Family = "invpt") -> Task:
+    """Saliency: two-way softmax and maxF in `invpt`, one logit and mIoU in `survey`."""
+    survey = family == "survey"
+    return Task(
+        name="saliency",
+        out_channels=1 if survey else 2,
+        label="classes",
+        activation="sigmoid" if survey else "foreground",
+        loss={"type": "BalancedBinaryLoss"} if survey else {"type": "BalancedCrossEntropyLoss"},
+        metric="saliency",
+        headline="survey_miou" if survey else "maxF",
+        higher_is_better=True,
+        class_names=("background", "salient"),
+        colours="gray",
+    )
+
+
+CONSTRUCTORS: dict[str, Callable[..., Task]] = {
+    "semseg": semseg,
+    "depth": depth,
+    "normals": normals,
+    "edge": edge,
+    "saliency": saliency,
+    "human_parts": human_parts,
+}
+
+
+def build_task(name: str, **options: Any) -> Task:
+    """The task of that name with constructor options; raises `UnknownNameError` for an unknown name."""
+    return look_up("task", name, CONSTRUCTORS)(**options)

@@ -1,0 +1,1 @@
+"""Records, tables and costs; importing it does not import torch."""

@@ -1,0 +1,1 @@
+"""Searches whose result is plain data a config can hold."""
