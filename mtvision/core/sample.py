@@ -171,7 +171,7 @@ def _stack(what: str, tensors: Sequence[Tensor], samples: Sequence[Sample]) -> T
     for tensor, sample in zip(tensors, samples, strict=True):
         if tensor.shape != tensors[0].shape:
             raise ValueError(
-                f"{what}: sample '{sample.meta.id}' has shape {tuple(tensor.shape)} but '{samples[0].meta.id}' has "
-                f"{tuple(tensors[0].shape)}. Crop, pad or resize to one size, or use a batch size of 1."
+                f"{what}: sample '{sample.meta.id}' has shape {tuple(tensor.shape)} but "
+                f"'{samples[0].meta.id}' has {tuple(tensors[0].shape)}. Crop, pad or resize to one size, or use a batch size of 1."
             )
     return torch.stack(list(tensors))

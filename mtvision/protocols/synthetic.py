@@ -6,8 +6,8 @@ from mtvision.protocols.protocol import Protocol
 from mtvision.protocols.tasks import depth, edge, human_parts, normals, saliency, semseg
 
 SYNTHETIC_CLASSES = (
-    "wall", "floor", "ceiling", "window", "door", "table", "chair", "bed", "cabinet", "lamp", "picture", "box",
-    "ball", "person", "road", "sidewalk", "building", "vegetation", "vehicle", "pole", "sky",
+    "wall", "floor", "ceiling", "window", "door", "table", "chair", "bed", "cabinet", "lamp", "picture",
+    "box", "ball", "person", "road", "sidewalk", "building", "vegetation", "vehicle", "pole", "sky",
 )  # fmt: skip
 
 SYNTHETIC = Protocol(
