@@ -28,8 +28,9 @@ class Pyramid:
     def of(cls, maps: Iterable[Tensor], strides: Iterable[int]) -> Pyramid:
         """Pyramid of side exits.
 
-        Every map becomes a view of itself. Without that, a gradient taken at an early level would also hold
-        the path through the later levels, and per-task Jacobians of the shared parameters would count it twice.
+        Every map becomes a view of itself. Without that, a gradient taken at an early level would also
+        hold the path through the later levels, and per-task Jacobians of the shared parameters would
+        count it twice.
         """
         return cls(tuple(item.view_as(item) for item in maps), tuple(strides))
 

@@ -172,6 +172,7 @@ def _stack(what: str, tensors: Sequence[Tensor], samples: Sequence[Sample]) -> T
         if tensor.shape != tensors[0].shape:
             raise ValueError(
                 f"{what}: sample '{sample.meta.id}' has shape {tuple(tensor.shape)} but "
-                f"'{samples[0].meta.id}' has {tuple(tensors[0].shape)}. Crop, pad or resize to one size, or use a batch size of 1."
+                f"'{samples[0].meta.id}' has {tuple(tensors[0].shape)}. "
+                "Crop, pad or resize to one size, or use a batch size of 1."
             )
     return torch.stack(list(tensors))
