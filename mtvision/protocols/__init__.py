@@ -1,10 +1,28 @@
 """Frozen benchmark definitions, looked up by id."""
 
 from mtvision.core.naming import look_up
+from mtvision.protocols.cityscapes import CITYSCAPES3D_TASKPROMPTER, CITYSCAPES_MTMAMBA
+from mtvision.protocols.mtan import CITYSCAPES_MTAN_7, CITYSCAPES_MTAN_19, NYUV2_MTAN
+from mtvision.protocols.nyudv2 import NYUD_INVPT, NYUD_SURVEY
+from mtvision.protocols.pascal_context import PASCAL_INVPT, PASCAL_SURVEY
 from mtvision.protocols.protocol import Protocol, own_protocol
 from mtvision.protocols.synthetic import SYNTHETIC
 
-PROTOCOLS: dict[str, Protocol] = {protocol.id: protocol for protocol in (SYNTHETIC,)}
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.id: protocol
+    for protocol in (
+        SYNTHETIC,
+        NYUD_INVPT,
+        PASCAL_INVPT,
+        CITYSCAPES_MTMAMBA,
+        CITYSCAPES3D_TASKPROMPTER,
+        NYUD_SURVEY,
+        PASCAL_SURVEY,
+        NYUV2_MTAN,
+        CITYSCAPES_MTAN_7,
+        CITYSCAPES_MTAN_19,
+    )
+}
 
 
 def get_protocol(id: str) -> Protocol:  # noqa: A002  the field's name in records
