@@ -33,7 +33,7 @@ NASH_MTL_BASES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
         "depth": {"abs_err": 0.0125, "rel_err": 27.77},
     },
 }  # fmt: skip
-"""{protocol: {task: {score: value}}}: every single-task score in the released code of Nash-MTL and FAMO, whose
+"""{protocol: {task: {score: value}}}: every single-task score in the code of Nash-MTL and FAMO, whose
 delta averages over all of them."""
 
 

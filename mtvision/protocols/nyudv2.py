@@ -9,8 +9,8 @@ NYUD_CLASSES = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
     "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
     "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box",
-    "whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
-    "otherprop",
+    "whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag",
+    "otherstructure", "otherfurniture", "otherprop",
 )  # fmt: skip
 """The 40 NYU classes in label order ("refridgerator" is the data set's spelling). Unlabelled is no class."""
 
