@@ -1,0 +1,107 @@
+"""Boundary F-measures during training and at its end, from the maps the network was trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import nan
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sums
+from mtvision.metrics.boundary.counts import ImageCounts, count_image
+from mtvision.metrics.boundary.protocols import BoundaryProtocol, seism_thresholds
+from mtvision.metrics.boundary.thin import thin
+from mtvision.metrics.sums import Sums, check_shapes
+
+FIELDS = ("matched_truth", "truth", "matched_prediction", "prediction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """odsF, oisF, AP and R50 by the SEISM procedure, with the label map as ground truth.
+
+    Prediction: floor(255 p) as 8 bits, non-maximum suppression, strictly above each threshold, thinned.
+        Ground truth:
+    label above .5, thinned. Both are matched one to one at the least cost (`mtvision.metrics.boundary`).
+
+    The published odsF uses another ground truth than the training map (PASCAL-Context: boundaries of all 459
+    classes on 2,498 images; NYUD: the edge image read as a segmentation). For numbers beside a paper's, score
+    saved predictions with `tools/evaluate_boundaries.py`; see docs/boundary.md.
+
+    Args:
+        max_distance: largest distance of a matched pair, as a share of the image diagonal: .0075, .011 on
+            NYUD.
+        thresholds: 101 are SEISM's own; any other number lies evenly in 0..1. Fewer cost proportionally less.
+        suppression: radius of the non-maximum suppression, 0 for none.
+        strict: `>` a threshold, otherwise `>=`.
+    """
+
+    max_distance: float = 0.0075
+    thresholds: int = 99
+    suppression: int = 1
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        _ = self.protocol  # its own checks refuse bad options
+
+    @cached_property
+    def protocol(self) -> BoundaryProtocol:
+        """The same options as a protocol of the boundary package."""
+        return BoundaryProtocol(
+            id="training",
+            title="label map as ground truth",
+            max_distance=self.max_distance,
+            thresholds=seism_thresholds(self.thresholds),
+            strict=self.strict,
+            quantize=True,
+            suppression=self.suppression,
+            thin_truth=True,
+            interpolate=False,
+            empty="seism",
+        )
+
+    def measure(self, prediction: Tensor, label: Tensor) -> Sums:
+        """Counts of one image.
+
+        Args:
+            prediction: probability of a boundary, (1, H, W), 0..1.
+            label: boundary strength, (1, H, W), 0..1, NaN = no label. A margin without labels (padding) is
+                cut off and does not count for the diagonal; unlabelled pixels inside are boundaries neither
+                there nor here.
+
+        Returns:
+            The four counts per threshold, int64 (T,), the same at the image's own best threshold (`ois_...`,
+            scalars), and `images`, 1 or 0.
+
+        Raises:
+            ValueError: the shapes differ, or the prediction has values outside 0..1.
+        """
+        check_shapes("edge", prediction, label, channels=1)
+        known = torch.isfinite(label[0]).cpu().numpy()
+        if not known.any():
+            return self._sums(None)
+        rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+        window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        known = known[window]
+        truth = (label[0].detach().cpu().numpy()[window] > 0.5) & known
+        strengths = np.where(known, prediction[0].detach().cpu().float().numpy()[window], np.float32(0))
+        return self._sums(count_image(strengths, [thin(truth)], self.protocol))
+
+    def score(self, sums: Sums) -> dict[str, float]:
+        """`odsF`, `oisF`, `AP`, `R50` as fractions; all NaN when no image had a label."""
+        if int(sums["images"]) == 0:
+            return dict.fromkeys(("odsF", "oisF", "AP", "R50"), nan)
+        total = ImageCounts(*(sums[name].numpy() for name in FIELDS))
+        best = ImageCounts(*(sums[f"ois_{name}"].reshape(1).numpy() for name in FIELDS))
+        return summarize_sums(total, best, self.protocol).scores()
+
+    def _sums(self, counts: ImageCounts | None) -> Sums:
+        zeros = np.zeros(len(self.protocol.thresholds), dtype=np.int64)
+        image = counts or ImageCounts(zeros, zeros, zeros, zeros)
+        best = at_best_threshold(image, self.protocol.empty)
+        sums = {name: torch.from_numpy(getattr(image, name).copy()) for name in FIELDS}
+        sums |= {f"ois_{name}": torch.tensor(int(getattr(best, name)[0])) for name in FIELDS}
+        return sums | {"images": torch.tensor(int(counts is not None))}

@@ -1,0 +1,102 @@
+"""Angles between predicted and true surface normals, pooled over every valid pixel of the split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtvision.metrics.sums import Sums, check_shapes
+
+LIMITS = ("11.25", "22.5", "30")
+"""Angles in degrees below which pixels count as right."""
+
+
+def angles(prediction: Tensor, label: Tensor) -> Tensor:
+    """Angle in degrees between vectors along the first axis: 2 atan2(|p - g|, |p + g|).
+
+    Both are scaled to length 1 first (zero vectors stay zero, which gives 90 degrees). Unlike the arc cosine
+    of a dot product it keeps full precision near 0 and 180 degrees.
+
+    Args:
+        prediction: (3, ...).
+        label: (3, ...), finite.
+
+    Returns:
+        float64 of shape (...), in 0..180.
+    """
+    p, g = F.normalize(prediction.double(), dim=0), F.normalize(label.double(), dim=0)
+    return torch.rad2deg(2 * torch.atan2((p - g).norm(dim=0), (p + g).norm(dim=0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normals:
+    """Mean, median and root mean square angle, and shares below 11.25, 22.5 and 30 degrees.
+
+    All valid pixels of the split are pooled, as InvPT, TaskPrompter, MTMamba and LibMTL do; per-batch means
+    and medians (NashMTL, FAMO) are `mtvision.metrics.sums.score_by_groups`. A pixel is valid where all three
+    channels of the label are finite and not all zero.
+
+    The median comes from a histogram over 0..180 degrees with linear interpolation inside a bin, so that it
+    can be added over images; it differs from the exact median by at most one bin width, 180 / `bins` degrees.
+
+    Args:
+        bins: number of histogram bins.
+    """
+
+    bins: int = 3600
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise ValueError(f"normals: bins must be positive, got {self.bins}.")
+
+    def measure(self, prediction: Tensor, label: Tensor) -> Sums:
+        """Sums of one image.
+
+        Args:
+            prediction: vectors of any length, (3, H, W).
+            label: true vectors, (3, H, W), NaN or zero = none.
+
+        Returns:
+            `angle`, `squared`: float64 sums in degrees; `within`: int64 (3,); `histogram`: int64 (bins,);
+            `pixels`.
+
+        Raises:
+            ValueError: the shapes differ or are not (3, H, W).
+        """
+        check_shapes("normals", prediction, label, channels=3)
+        valid = torch.isfinite(label).all(dim=0) & (label != 0).any(dim=0)
+        angle = angles(prediction[:, valid], label[:, valid])
+        bin_index = (angle * (self.bins / 180)).nan_to_num(nan=0).long().clamp(max=self.bins - 1)
+        sums = {
+            "angle": angle.sum(),
+            "squared": angle.square().sum(),
+            "within": torch.stack([(angle < float(limit)).sum() for limit in LIMITS]),
+            "histogram": torch.bincount(bin_index, minlength=self.bins),
+            "pixels": valid.sum(),
+        }
+        return {name: value.cpu() for name, value in sums.items()}
+
+    def score(self, sums: Sums) -> dict[str, float]:
+        """`mean`, `median`, `rmse` in degrees, `11.25`, `22.5`, `30` as fractions; NaN if none was valid."""
+        pixels = int(sums["pixels"])
+        if pixels == 0:
+            return dict.fromkeys(("mean", "median", "rmse", *LIMITS), nan)
+        shares = {name: count / pixels for name, count in zip(LIMITS, sums["within"].tolist(), strict=True)}
+        return {
+            "mean": float(sums["angle"]) / pixels,
+            "median": self._median(sums["histogram"]),
+            "rmse": sqrt(float(sums["squared"]) / pixels),
+            **shares,
+        }
+
+    def _median(self, histogram: Tensor) -> float:
+        cumulative = histogram.double().cumsum(dim=0)
+        half = cumulative[-1] / 2
+        index = int(torch.searchsorted(cumulative, half))
+        before = float(cumulative[index - 1]) if index else 0.0
+        inside = (float(half) - before) / float(histogram[index])
+        return (index + inside) * 180 / self.bins

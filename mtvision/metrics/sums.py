@@ -1,0 +1,116 @@
+"""What metrics share: additive sums, their addition, and the two ways of pooling.
+
+A metric is a frozen dataclass with two pure functions. `measure` turns one image into sums; `score` turns
+added-up sums into numbers. What can be added can be added in any order, so batch size, order of samples and
+number of processes cannot change a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from math import fsum, isnan, nan
+from typing import Protocol
+
+from torch import Tensor
+
+Sums = dict[str, Tensor]
+"""Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
+
+
+class Metric(Protocol):
+    """One task's metric: options are fields, `measure` and `score` are pure."""
+
+    def measure(self, prediction: Tensor, label: Tensor) -> Sums:
+        """Sums of one image; neither argument is changed."""
+        ...
+
+    def score(self, sums: Sums) -> dict[str, float]:
+        """Numbers from sums added over images; NaN where nothing was valid."""
+        ...
+
+
+def add(a: Sums, b: Sums) -> Sums:
+    """Add two sums of one metric, as new tensors.
+
+    Raises:
+        ValueError: they hold other names or shapes, so they come from metrics with different options.
+    """
+    if a.keys() != b.keys():
+        raise ValueError(
+            f"sums with the names {sorted(a)} cannot be added to {sorted(b)}; "
+            "use one metric with one set of options for all images."
+        )
+    for name in a:
+        if a[name].shape != b[name].shape:
+            raise ValueError(
+                f"sums '{name}' have shapes {tuple(a[name].shape)} and {tuple(b[name].shape)}; "
+                "use one metric with one set of options for all images."
+            )
+    return {name: a[name] + b[name] for name in a}
+
+
+def total(parts: Iterable[Sums]) -> Sums:
+    """Add the sums of many images.
+
+    Raises:
+        ValueError: there are none, or they cannot be added.
+    """
+    parts = list(parts)
+    if not parts:
+        raise ValueError("there are no sums to add: no image was measured.")
+    return reduce(add, parts)
+
+
+def score_by_groups(metric: Metric, per_image: Sequence[Sums], group_size: int) -> dict[str, float]:
+    """Mean over groups of consecutive images of each group's own scores, instead of pooling all pixels.
+
+    With the batch size as `group_size` this is what NashMTL, FAMO and MTAN print (means of per-batch means
+    and medians, a last smaller batch weighing as much as the others); with 1 it is the mean of per-image
+    scores (ASTMT depth). Unlike the pooled score it depends on the order of the images, which must be the
+    data set's.
+
+    Args:
+        metric: the metric whose `score` is applied to each group.
+        per_image: the sums of every image, in the data set's order.
+        group_size: images per group.
+
+    Returns:
+        The same keys as `metric.score`; groups in which a score is NaN are left out of its mean.
+
+    Raises:
+        ValueError: `group_size` is below 1 or there are no images.
+    """
+    if group_size < 1:
+        raise ValueError(f"group_size must be at least 1, got {group_size}.")
+    starts = range(0, len(per_image), group_size)
+    groups = [metric.score(total(per_image[start : start + group_size])) for start in starts]
+    if not groups:
+        raise ValueError("there are no sums to add: no image was measured.")
+    means = {}
+    for name in groups[0]:
+        values = [group[name] for group in groups if not isnan(group[name])]
+        means[name] = fsum(values) / len(values) if values else nan
+    return means
+
+
+def check_shapes(name: str, prediction: Tensor, label: Tensor, channels: int | None = None) -> None:
+    """Refuse a prediction that does not lie on the label's pixels.
+
+    Args:
+        name: metric named in the message.
+        prediction: one image's prediction, without batch axis.
+        label: one image's label.
+        channels: number of leading channels both must have; None for maps (H, W).
+
+    Raises:
+        ValueError: shapes differ, or the number of axes or channels is not the expected one.
+    """
+    expected = "(H, W)" if channels is None else f"({channels}, H, W)"
+    dimensions = 2 if channels is None else 3
+    good = label.ndim == dimensions and (channels is None or label.shape[0] == channels)
+    if prediction.shape != label.shape or not good:
+        raise ValueError(
+            f"{name}: prediction has shape {tuple(prediction.shape)} and label {tuple(label.shape)}; "
+            f"both must be {expected}, without batch axis. Resize predictions to the label's resolution first."
+        )
