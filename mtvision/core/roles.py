@@ -1,8 +1,8 @@
-"""Which losses reach which parameter."""
+"""Which losses reach which parameter, and what follows from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -16,6 +16,58 @@ BALANCER = "balancer"
 def task_role(name: str) -> str:
     """Role of a parameter that only task `name` uses."""
     return f"task:{name}"
+
+
+def task_of(role: str) -> str | None:
+    """Name of the task whose role it is; None for every other role."""
+    return role.removeprefix("task:") if role.startswith("task:") else None
+
+
+def find_reach(
+    losses: Mapping[str, Tensor], parameters: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, set[str]]:
+    """{loss: names of the trainable parameters it reaches}.
+
+    One backward pass per loss; their graphs are kept and nothing is written to `.grad`. A loss that needs no
+    gradient reaches nothing.
+    """
+    named = [(name, item) for name, item in parameters if item.requires_grad]
+    reach: dict[str, set[str]] = {}
+    for key, loss in losses.items():
+        reach[key] = set()
+        if not named or not loss.requires_grad:
+            continue
+        gradients = torch.autograd.grad(
+            loss, [item for _, item in named], retain_graph=True, allow_unused=True, materialize_grads=False
+        )
+        reach[key] = {
+            name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None
+        }
+    return reach
+
+
+def roles_from_reach(
+    reach: Mapping[str, Collection[str]],
+    names: Iterable[str],
+    overrides: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """{parameter: role}, in the order of `names`.
+
+    Args:
+        reach: {task: names of the parameters that its loss reaches}, from `find_reach`.
+        names: all trainable parameters.
+        overrides: {glob pattern of parameter names: role}; the first that matches wins, also over "reached by
+            no loss".
+    """
+    roles = {}
+    for name in names:
+        forced = next((role for glob, role in (overrides or {}).items() if fnmatchcase(name, glob)), None)
+        tasks = [task for task, reached in reach.items() if name in reached]
+        if forced is not None:
+            roles[name] = forced
+        elif tasks:
+            roles[name] = SHARED if len(tasks) > 1 else task_role(tasks[0])
+    return roles
 
 
 def find_roles(
@@ -35,21 +87,4 @@ def find_roles(
         overrides: {glob pattern of parameter names: role}; the first that matches wins.
     """
     named = [(name, item) for name, item in parameters if item.requires_grad]
-    reached_by: dict[str, list[str]] = {name: [] for name, _ in named}
-    for task, loss in losses.items():
-        if not loss.requires_grad:
-            continue
-        gradients = torch.autograd.grad(
-            loss, [item for _, item in named], retain_graph=True, allow_unused=True, materialize_grads=False
-        )
-        for (name, _), gradient in zip(named, gradients, strict=True):
-            if gradient is not None:
-                reached_by[name].append(task)
-    roles = {}
-    for name, tasks in reached_by.items():
-        forced = next((role for glob, role in (overrides or {}).items() if fnmatchcase(name, glob)), None)
-        if forced is not None:
-            roles[name] = forced
-        elif tasks:
-            roles[name] = SHARED if len(tasks) > 1 else task_role(tasks[0])
-    return roles
+    return roles_from_reach(find_reach(losses, named), [name for name, _ in named], overrides)

@@ -1,1 +1,28 @@
-"""One loss per task and family."""
+"""One loss file per task; see `docs/losses.md` for the formulas and who publishes with which.
+
+    loss(logits (B, C, H, W), label) -> float32 scalar
+
+Importing this package fills the `LOSSES` registry.
+"""
+
+from mtvision.losses.depth import L1Loss
+from mtvision.losses.edge import EdgeLoss
+from mtvision.losses.loss import Loss
+from mtvision.losses.normals import NormalsCosineLoss, NormalsL1Loss
+from mtvision.losses.saliency import BalancedBinaryLoss, BalancedCrossEntropyLoss
+from mtvision.losses.semseg import CrossEntropyLoss
+from mtvision.losses.task_losses import NonFiniteLossError, TaskLosses, check_finite
+
+__all__ = [
+    "BalancedBinaryLoss",
+    "BalancedCrossEntropyLoss",
+    "CrossEntropyLoss",
+    "EdgeLoss",
+    "L1Loss",
+    "Loss",
+    "NonFiniteLossError",
+    "NormalsCosineLoss",
+    "NormalsL1Loss",
+    "TaskLosses",
+    "check_finite",
+]

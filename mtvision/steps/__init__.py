@@ -1,1 +1,7 @@
-"""One batch to gradients."""
+"""One batch to gradients; see `docs/balancing.md`. Importing this package fills `STEPS`."""
+
+from mtvision.steps.plain import PlainStep
+from mtvision.steps.problem import LossReport, StepProblem
+from mtvision.steps.step import Step
+
+__all__ = ["LossReport", "PlainStep", "Step", "StepProblem"]

@@ -1,0 +1,67 @@
+"""Boundaries: binary cross-entropy with weighted classes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtvision.core.registry import LOSSES
+from mtvision.losses.loss import Loss, at_least_one, keep, pixels_of_labelled_samples
+
+
+def balanced_terms(logits: Tensor, positive: Tensor, weight: Tensor | float) -> Tensor:
+    """w·y·softplus(−z) + (1−w)·(1−y)·softplus(z), per pixel."""
+    return weight * positive * F.softplus(-logits) + (1 - weight) * (1 - positive) * F.softplus(logits)
+
+
+@LOSSES.register_module()
+class EdgeLoss(Loss):
+    """L = (1/n) Σ_V [ w·y·softplus(−z) + (1−w)·(1−y)·softplus(z) ].
+
+    Published code writes it as cross-entropy with `pos_weight` w/(1−w), times (1−w); the numbers are equal.
+
+    Args:
+        positive_weight: w in 0..1; 0.95 in most papers (see docs/losses.md), None = number of negative over
+            number of valid pixels of the batch (Xie and Tu, HED).
+        average: `valid` (InvPT and its descendants): n = max(|V|, 1). `all` (MTI-Net, M3ViT, LoRA line): n is
+            every pixel of the samples that have a label; the same number on data without ignored pixels,
+            which is all that family has.
+        threshold: labels at or above it count as 1, others as 0 (`survey`: 0.5); None takes them as they are.
+    """
+
+    logits_channels = 1
+
+    def __init__(
+        self,
+        positive_weight: float | None = 0.95,
+        average: Literal["valid", "all"] = "valid",
+        threshold: float | None = None,
+    ) -> None:
+        if positive_weight is not None and not 0 <= positive_weight <= 1:
+            raise ValueError(f"EdgeLoss: positive_weight must be in 0..1 or None, got {positive_weight}.")
+        if average not in ("valid", "all"):
+            raise ValueError(f"EdgeLoss: average must be 'valid' or 'all', got {average!r}.")
+        self.positive_weight = positive_weight
+        self.average = average
+        self.threshold = threshold
+
+    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Mean of the weighted terms over the batch."""
+        if label.shape[1] != 1:
+            raise ValueError(f"EdgeLoss: label has shape {tuple(label.shape)}, expected (B, 1, H, W).")
+        valid = ~label.isnan()
+        z, y = keep(valid, logits, label)
+        if self.threshold is not None:
+            y = (y >= self.threshold).to(z.dtype)
+        count = valid.sum()
+        weight: Tensor | float
+        if self.positive_weight is None:
+            weight = 1 - (y * valid).sum() / at_least_one(count)
+        else:
+            weight = self.positive_weight
+        terms = torch.where(valid, balanced_terms(z, y, weight), 0)
+        divisor = count if self.average == "valid" else pixels_of_labelled_samples(valid)
+        return terms.sum() / at_least_one(divisor)

@@ -1,0 +1,88 @@
+"""What all losses share: precision, shape checks, and how pixels without a label are left out.
+
+A pixel without a label is replaced in logits and label *before* any arithmetic, by values whose loss is 0.
+Multiplying by a mask afterwards would not do: `NaN * 0` and `inf * 0` are NaN, in the backward pass too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Loss(ABC):
+    """Base of all losses: checks shapes, leaves autocast, computes in float32 (float64 stays float64).
+
+    With no valid pixel in the batch a loss is an exact 0 that still carries the graph of the logits, so
+    that a step can treat every batch alike.
+    """
+
+    logits_channels: ClassVar[int | None] = None
+    """Channels the logits must have; None accepts any number."""
+    label_axes: ClassVar[int] = 4
+    """4: real-valued label (B, C, H, W), NaN = none. 3: class ids (B, H, W), 255 = none."""
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Scalar loss of logits (B, C, H, W).
+
+        Raises:
+            ValueError: logits and label do not fit together.
+        """
+        self._check(logits, label)
+        # Half precision overflows in sums over 10^5 pixels; autocast would undo the conversion below.
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.compute(as_real(logits), label)
+
+    @abstractmethod
+    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The formula, on checked tensors with at least float32 logits."""
+
+    def _check(self, logits: Tensor, label: Tensor) -> None:
+        name = type(self).__name__
+        if logits.ndim != 4 or (self.logits_channels or logits.shape[1]) != logits.shape[1]:
+            channels = self.logits_channels or "C"
+            raise ValueError(
+                f"{name}: logits have shape {tuple(logits.shape)}, expected (B, {channels}, H, W). "
+                "Check out_channels of the task and its head."
+            )
+        if label.ndim != self.label_axes:
+            expected = "(B, H, W) of class ids" if self.label_axes == 3 else "(B, C, H, W) of values"
+            raise ValueError(f"{name}: label has shape {tuple(label.shape)}, expected {expected}.")
+        if label.shape[0] != logits.shape[0] or label.shape[-2:] != logits.shape[-2:]:
+            raise ValueError(
+                f"{name}: logits have shape {tuple(logits.shape)} but the label has {tuple(label.shape)}. "
+                "Resize the logits to the label's resolution before the loss."
+            )
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """float32, or float64 if it is that already."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def keep(valid: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each tensor with 0 wherever `valid` (broadcastable) is False; no gradient flows there."""
+    return tuple(torch.where(valid, tensor, 0) for tensor in tensors)
+
+
+def at_least_one(count: Tensor) -> Tensor:
+    """A number of pixels as divisor: max(count, 1)."""
+    return count.clamp(min=1)
+
+
+def pixels_of_labelled_samples(valid: Tensor) -> Tensor:
+    """Number of all pixels, valid or not, of the samples (first axis) that have a valid one.
+
+    The divisor of losses published as a mean "over all pixels": their data has a label everywhere, so the
+    question what to do without one never arose. A sample of a partially labelled batch that lacks the
+    task must not dilute the others, hence it is not counted.
+    """
+    labelled = valid.flatten(1).any(dim=1).sum()
+    return labelled * valid[0].numel()

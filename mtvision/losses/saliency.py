@@ -1,0 +1,57 @@
+"""Saliency: cross-entropy whose class weights follow the batch.
+
+The weights come from the batch of one process, as in every published code: with another batch per GPU it is
+another loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtvision.core.registry import LOSSES
+from mtvision.core.task import IGNORE
+from mtvision.losses.edge import balanced_terms
+from mtvision.losses.loss import Loss, at_least_one, keep, pixels_of_labelled_samples
+
+
+@LOSSES.register_module()
+class BalancedCrossEntropyLoss(Loss):
+    """L = (1/n) Σ_V w_y · (−ln softmax(z)_y) over two channels; w₁ = |V₀|/|V|, w₀ = 1 − w₁, n = max(|V|, 1).
+
+    The divisor is the number of pixels, not the sum of weights as in PyTorch's weighted mean (InvPT
+    `losses/loss_functions.py BalancedCrossEntropyLoss`). A batch without salient pixels has loss 0.
+    """
+
+    logits_channels = 2
+    label_axes = 3
+
+    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Weighted sum over the labelled pixels of the batch, divided by their number."""
+        count = at_least_one((label != IGNORE).sum())
+        negatives = (label == 0).sum() / count
+        weights = torch.stack([1 - negatives, negatives]).to(logits.dtype)
+        total = F.cross_entropy(logits, label, weights, ignore_index=IGNORE, reduction="sum")
+        return total / count
+
+
+@LOSSES.register_module()
+class BalancedBinaryLoss(Loss):
+    """L = (1/N) Σ [ w·y·softplus(−z) + (1−w)·(1−y)·softplus(z) ] of one logit, w = |V₀|/|V| of the batch.
+
+    The saliency loss of the MTI-Net, M3ViT, LoRA line. N is published as all pixels of data in which every
+    pixel has a label; here it is every pixel of the samples that have a label, see
+    `mtvision.losses.loss.pixels_of_labelled_samples`. Pixels without one contribute nothing to the sum.
+    """
+
+    logits_channels = 1
+    label_axes = 3
+
+    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Mean of the weighted terms over the batch."""
+        valid = label != IGNORE
+        z, y = keep(valid, logits[:, 0], label.to(logits.dtype))
+        weight = ((label == 0).sum() / at_least_one(valid.sum())).to(logits.dtype)
+        terms = torch.where(valid, balanced_terms(z, y, weight), 0)
+        return terms.sum() / at_least_one(pixels_of_labelled_samples(valid))

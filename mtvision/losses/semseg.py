@@ -1,0 +1,26 @@
+"""Cross-entropy over classes: semantic segmentation, human parts."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtvision.core.registry import LOSSES
+from mtvision.core.task import IGNORE
+from mtvision.losses.loss import Loss, at_least_one
+
+
+@LOSSES.register_module()
+class CrossEntropyLoss(Loss):
+    """L = (1/n) Σ_V −ln softmax(z)_y, unweighted, n = max(|V|, 1), V = pixels with a label in the batch.
+
+    The same in all families (InvPT `losses/loss_functions.py`; MTI-Net's and LibMTL's NaN for an empty V
+    is 0 here). Ids outside 0..C−1 are refused where labels are read from disk.
+    """
+
+    label_axes = 3
+
+    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Mean over the labelled pixels of the batch."""
+        total = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum")
+        return total / at_least_one((label != IGNORE).sum())

@@ -1,0 +1,63 @@
+"""What a step is given: everything about the run that turns a batch into gradients, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mtvision.balance.balancer import Balancer
+from mtvision.core.sample import Batch
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """Losses of one forward pass.
+
+    Args:
+        losses: {task: scalar}, deep supervision included; only tasks that the batch has labels of.
+        auxiliary: {name: scalar} regularisers of the network, already weighted. Balancers never see them.
+    """
+
+    losses: dict[str, Tensor]
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _backward(loss: Tensor) -> None:
+    torch.autograd.backward(loss)
+
+
+def _same(loss: Tensor) -> Tensor:
+    return loss
+
+
+def _same_list(tensors: list[Tensor]) -> list[Tensor]:
+    return tensors
+
+
+@dataclass
+class StepProblem:
+    """The engine's side of a step; the defaults are one process in full precision.
+
+    Args:
+        forward: network and losses on a batch, under autocast where that is on. Where the step averages
+            gradients itself (`Step.averages_gradients`) it must run without data-parallel hooks, that is
+            on the module inside `DistributedDataParallel`.
+        balancer: the rule over losses or gradients.
+        parameters: `(name, parameter)` of the network, in the same order on every process.
+        backward: adds the gradients of `scale(loss)` to `.grad`.
+        scale: times the loss scale of fp16, divided by the number of accumulated batches; linear.
+        average: mean over processes of each tensor, in a new list; the identity on one process. All processes
+            call it equally often with equal shapes.
+        role_overrides: {glob pattern of parameter names: role}, see `mtvision.core.roles`.
+    """
+
+    forward: Callable[[Batch], LossReport]
+    balancer: Balancer
+    parameters: Sequence[tuple[str, nn.Parameter]]
+    backward: Callable[[Tensor], None] = _backward
+    scale: Callable[[Tensor], Tensor] = _same
+    average: Callable[[list[Tensor]], list[Tensor]] = _same_list
+    role_overrides: Mapping[str, str] = field(default_factory=dict)
