@@ -1,0 +1,70 @@
+"""Arguments that the tools share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mtvision.engine.config import load_config
+
+
+def make_parser(command: str, description: str, *, checkpoint: bool = False) -> argparse.ArgumentParser:
+    """Parser with CONFIG, optionally CHECKPOINT, and the options that every tool takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"mtvision {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="a config file, e.g. configs/synthetic/….py")
+    if checkpoint:
+        parser.add_argument("checkpoint", help="a checkpoint of that config (.pth or .safetensors)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change values of the config, e.g. training.iterations=100 optimizer.lr=1e-4; "
+        "keys the config does not have are refused",
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, help="where everything is written (default: work_dirs/<config>)"
+    )
+    parser.add_argument("--seed", type=int, help="replaces the config's seed")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        help="how the processes were started; torchrun is recognised by itself",
+    )
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bf16",
+        choices=("bf16", "fp16"),
+        help="mixed precision in training (default bf16; fp16 needs a GPU)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint, by default the newest in the work dir",
+    )
+    return parser
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """The config with the command line's changes."""
+    options = list(arguments.cfg_options)
+    if arguments.seed is not None:
+        options.append(f"seed={arguments.seed}")
+    if arguments.amp is not None:
+        options.append(f"training.precision={arguments.amp}")
+    return load_config(arguments.config, options)
+
+
+def work_dir_of(arguments: argparse.Namespace) -> Path:
+    """`--work-dir`, or a folder named after the config."""
+    given: Path | None = arguments.work_dir
+    return given or Path("work_dirs") / Path(arguments.config).stem

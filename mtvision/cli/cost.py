@@ -1,0 +1,72 @@
+"""`mtvision cost CONFIG --shape H W`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mtvision.cli.common import make_parser, read_config
+from mtvision.engine.building import without_pretrained
+from mtvision.engine.settings import protocol_of
+from mtvision.models.factory import build_network
+from mtvision.report.cost import measure_cost
+
+DESCRIPTION = """\
+Parameters and multiply-accumulates (MACs; 1 MAC = 2 FLOPs) of a config's network, in total and per part,
+for one image of the given size. Papers of this field print MACs as "GFLOPs". Fused attention is counted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = make_parser("cost", DESCRIPTION)
+    parser.add_argument(
+        "--shape", nargs=2, type=int, metavar=("H", "W"), help="image size (default: the protocol's)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--meta", action="store_true", help="count only, without allocating weights")
+    parser.add_argument("--no-latency", action="store_true", help="skip latency and memory")
+    parser.add_argument(
+        "--device", default="cpu", help="where latency and memory are measured (default: cpu)"
+    )
+    arguments = parser.parse_args(argv)
+    config = read_config(arguments)
+    protocol = protocol_of(config)
+    size = tuple(arguments.shape) if arguments.shape else protocol.eval_size or protocol.train_size
+    if size is None:
+        raise ValueError(f"protocol {protocol.id} has no image size of its own; give --shape H W.")
+    model = without_pretrained(config["model"])
+    cost = measure_cost(
+        lambda: build_network(model, protocol.tasks),
+        (size[0], size[1]),
+        meta=arguments.meta,
+        latency=not (arguments.meta or arguments.no_latency),
+        device=arguments.device,
+    )
+    if arguments.json:
+        print(json.dumps(cost, indent=2))
+    else:
+        Console().print(cost_table(cost, f"{protocol.title}, {size[0]}x{size[1]}"))
+    return 0
+
+
+def cost_table(cost: Mapping[str, Any], title: str) -> Table:
+    """The result of `measure_cost` as a terminal table."""
+    table = Table(title=title)
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("MACs", justify="right")
+    for part, values in cost["parts"].items():
+        table.add_row(part, f"{values['parameters'] / 1e6:.3f} M", f"{values['macs'] / 1e9:.3f} G")
+    table.add_section()
+    table.add_row("total", f"{cost['parameters'] / 1e6:.3f} M", f"{cost['macs'] / 1e9:.3f} G", style="bold")
+    if cost.get("latency_ms") is not None:
+        memory = cost.get("peak_memory_mib")
+        table.caption = f"latency {cost['latency_ms']:.1f} ms on {cost['device']}" + (
+            f", peak memory {memory:.0f} MiB" if memory is not None else ""
+        )
+    return table

@@ -1,0 +1,75 @@
+"""The console script `mtvision COMMAND …` and what every tool shares: one error message, one exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from mtvision import __version__
+from mtvision.core.naming import UnknownNameError, look_up
+
+COMMANDS = {
+    "train": "train a config, evaluate it, write the record, the table and pictures",
+    "test": "score a checkpoint",
+    "predict": "run a checkpoint on images, folders or videos",
+    "cost": "parameters, multiply-accumulates, latency and memory of a config's network",
+    "browse-dataset": "a sheet of samples as the network sees them",
+}
+
+
+def command_line(argv: Sequence[str] | None = None) -> int:
+    """Run `mtvision COMMAND ARGUMENTS`; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: mtvision COMMAND [ARGUMENTS]\n\nMulti-task dense scene understanding.\n\ncommands:")
+        width = max(map(len, COMMANDS))
+        print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        print("\n`mtvision COMMAND --help` explains a command.")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"mtvision {__version__}")
+        return 0
+    name, *rest = arguments
+    try:
+        look_up("command", name, COMMANDS)
+    except UnknownNameError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return call(name, rest)
+
+
+def call(command: str, argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake becomes one message on stderr and exit code 2.
+
+    With `MTVISION_TRACEBACK=1` in the environment the full traceback is shown instead.
+    """
+    module = importlib.import_module(f"mtvision.cli.{command.replace('-', '_')}")
+    if os.environ.get("MTVISION_TRACEBACK"):
+        return int(module.main(argv))
+    from mtvision.engine.checkpoint import CheckpointError
+    from mtvision.engine.loop import TrainingInterruptedError
+    from mtvision.losses.task_losses import NonFiniteLossError
+
+    try:
+        return int(module.main(argv))
+    except TrainingInterruptedError as error:
+        print(f"mtvision {command}: {error}", file=sys.stderr)
+        return 130
+    except (
+        UnknownNameError, ValueError, TypeError, OSError, ImportError, CheckpointError, NonFiniteLossError
+    ) as error:  # fmt: skip
+        print(f"mtvision {command}: {error}", file=sys.stderr)
+        print("(MTVISION_TRACEBACK=1 shows where.)", file=sys.stderr)
+        return 2
+
+
+def run(command: str) -> None:
+    """Entry point of `tools/<command>.py`."""
+    sys.exit(call(command))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(command_line())

@@ -1,0 +1,121 @@
+"""`mtvision predict CONFIG CHECKPOINT INPUT`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from mtvision.cli.common import make_parser, read_config
+from mtvision.data.decode import read_image
+from mtvision.engine.building import trained_network
+from mtvision.engine.inference import Predictor
+from mtvision.engine.settings import protocol_of
+from mtvision.visualize import panel
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+DESCRIPTION = """\
+Run a checkpoint on an image, a folder of images or a video. For every image NAME the output folder gets
+  NAME.png        the image beside all predictions, with legends
+  NAME.npz        the raw maps: class ids, metres, unit vectors, probabilities
+A video becomes one panel video. --json prints what was written.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = make_parser("predict", DESCRIPTION, checkpoint=True)
+    parser.add_argument("input", type=Path, help="image, folder of images, or video")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="area images are scaled to inside"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
+    parser.add_argument("--no-arrays", action="store_true", help="panels only, no .npz files")
+    parser.add_argument("--json", action="store_true", help="print a JSON list of the written files")
+    arguments = parser.parse_args(argv)
+    config = read_config(arguments)
+    protocol = protocol_of(config)
+    network, _ = trained_network(config, protocol, arguments.checkpoint)
+    size = tuple(arguments.size) if arguments.size else None
+    predictor = Predictor(network, protocol, size=size, device=arguments.device)  # type: ignore[arg-type]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.input.suffix.lower() in VIDEOS:
+        written = [_predict_video(predictor, arguments.input, arguments.out)]
+    else:
+        written = []
+        for path in track(list(find_images(arguments.input)), "predict", disable=arguments.json):
+            written += _predict_image(predictor, path, arguments.out, arrays=not arguments.no_arrays)
+    if arguments.json:
+        print(json.dumps([str(path) for path in written], indent=2))
+    else:
+        print(f"{len(written)} files in {arguments.out}")
+    return 0
+
+
+def find_images(path: Path) -> Iterator[Path]:
+    """The image itself, or all images of a folder in the order of their names.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: a file that is neither image nor video.
+    """
+    if path.is_file():
+        if path.suffix.lower() not in IMAGES:
+            raise ValueError(
+                f"{path}: expected an image ({' '.join(IMAGES)}), a video ({' '.join(VIDEOS)}) or a folder."
+            )
+        yield path
+        return
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist.")
+    found = sorted(item for item in path.iterdir() if item.suffix.lower() in IMAGES)
+    if not found:
+        raise FileNotFoundError(f"no image ({' '.join(IMAGES)}) in {path}.")
+    yield from found
+
+
+def _predict_image(predictor: Predictor, path: Path, out: Path, *, arrays: bool) -> list[Path]:
+    image = read_image(path)
+    prediction = predictor(image)
+    written = [out / f"{path.stem}.png"]
+    _write(written[0], panel(image, prediction, predictor.protocol.tasks))
+    if arrays:
+        written.append(out / f"{path.stem}.npz")
+        np.savez_compressed(written[1], allow_pickle=False, **prediction)
+    return written
+
+
+def _predict_video(predictor: Predictor, path: Path, out: Path) -> Path:
+    capture = cv2.VideoCapture(str(path))
+    frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+    target = out / f"{path.stem}.mp4"
+    writer = None
+    for _ in track(range(frames), "predict"):
+        read, frame = capture.read()
+        if not read:
+            break
+        image = np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+        picture = panel(image, predictor(image), predictor.protocol.tasks)
+        height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+        if writer is None:
+            writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
+    capture.release()
+    if writer is None:
+        raise OSError(f"{path}: no frame could be read; convert it to a common format, e.g. H.264 in .mp4.")
+    writer.release()
+    return target
+
+
+def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+    if not cv2.imwrite(str(path), picture[..., ::-1]):
+        raise OSError(f"could not write {path}.")

@@ -1,0 +1,32 @@
+"""`mtvision train CONFIG`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.engine.launch import start_processes, stop_processes
+from mtvision.engine.training import train
+
+DESCRIPTION = """\
+Train a config, evaluate the last checkpoint and write to the work dir:
+  config.py         the completed config          losses.jsonl   every step's losses
+  iter_*.pth        checkpoints                   record.json    the result, with everything to reproduce it
+  table.md          the result as a table         pictures/      predictions beside labels
+
+One process:     python tools/train.py CONFIG
+Eight GPUs:      torchrun --nproc_per_node=8 tools/train.py CONFIG
+Interrupted:     the same command with --resume
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = make_parser("train", DESCRIPTION)
+    arguments = parser.parse_args(argv)
+    start_processes(arguments.launcher)
+    try:
+        train(read_config(arguments), work_dir_of(arguments), resume=arguments.resume)
+    finally:
+        stop_processes()
+    return 0

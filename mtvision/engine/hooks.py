@@ -1,0 +1,159 @@
+"""Progress on the terminal, losses on disk, curves in the loggers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from mtvision.engine.launch import is_main_process
+from mtvision.engine.loggers import Loggers
+
+LOSS_FILE = "losses.jsonl"
+
+
+class ProgressHook(Hook):
+    """Shows a progress bar with time left and the tasks' losses, and writes every step's losses to a file.
+
+    Args:
+        loggers: TensorBoard, W&B.
+        interval: steps between two lines on the terminal and two points in the loggers.
+        headlines: scores (`task/name`) shown after an evaluation.
+        console: where the bar and the lines go.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(
+        self, loggers: Loggers, interval: int, headlines: Sequence[str], console: Console | None = None
+    ) -> None:
+        self._loggers = loggers
+        self._headlines = tuple(headlines)
+        self._interval = interval
+        self._console = console or Console()
+        self._pending: list[dict[str, Tensor | float]] = []
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._since = time.perf_counter()
+        self.hours = 0.0
+
+    def before_train(self, runner: Any) -> None:
+        """Open the bar; forget logged steps that a resumed run will do again."""
+        self._since = self._started = time.perf_counter()
+        if not is_main_process():
+            return
+        _keep_until(Path(runner.work_dir) / LOSS_FILE, runner.iter)
+        self._progress = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "train", total=runner.max_iters, completed=runner.iter, losses=""
+        )
+        self._progress.start()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Note the losses; print and log them every `interval` steps."""
+        step = runner.iter + 1
+        rate = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
+        self._pending.append({"iter": step, "lr": float(rate), **(outputs or {})})
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+        if step % self._interval == 0 or step == runner.max_iters:
+            self._report(runner, step)
+
+    def _report(self, runner: Any, step: int) -> None:
+        rows = self._flush(Path(runner.work_dir))
+        now = time.perf_counter()
+        seconds = (now - self._since) / max(len(rows), 1)
+        self._since = now
+        if not rows or not is_main_process():
+            return
+        names = [name for name in rows[-1] if name not in ("iter", "lr")]
+        means = {name: sum(row[name] for row in rows if name in row) / len(rows) for name in names}
+        lr = rows[-1]["lr"]
+        losses = "  ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in means.items())
+        left = (runner.max_iters - step) * seconds
+        if self._progress is not None:
+            self._progress.update(self._task, losses=losses)
+        if not self._console.is_terminal:
+            memory = f"  {torch.cuda.max_memory_allocated() >> 20} MiB" if torch.cuda.is_available() else ""
+            self._console.print(
+                f"iter {step}/{runner.max_iters}  eta {left / 60:.1f} min  {seconds:.3f} s/iter  "
+                f"lr {lr:.2e}  {losses}{memory}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        self._loggers.scalars({**means, "lr": lr, "seconds_per_iteration": seconds}, step)
+
+    def _flush(self, work_dir: Path) -> list[dict[str, float]]:
+        rows = [
+            {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
+            for row in self._pending
+        ]
+        self._pending = []
+        if rows and is_main_process():
+            with (work_dir / LOSS_FILE).open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+        return rows
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """The loss file never lags behind a checkpoint."""
+        self._flush(Path(runner.work_dir))
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Print and log the headline scores of an evaluation during training."""
+        if metrics and is_main_process():
+            self._console.print(f"evaluation at iteration {runner.iter}:", highlight=False)
+            line = "  ".join(f"{name} {metrics[name]:.4f}" for name in self._headlines if name in metrics)
+            self._console.print(f"  {line}", highlight=False, soft_wrap=True)
+            self._loggers.scalars({f"val/{name}": value for name, value in metrics.items()}, runner.iter)
+
+    def after_train(self, runner: Any) -> None:
+        """Close the bar."""
+        self._flush(Path(runner.work_dir))
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing; safe to call twice."""
+        self.hours = (time.perf_counter() - getattr(self, "_started", self._since)) / 3600
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _keep_until(path: Path, iteration: int) -> None:
+    """Drop lines of steps after `iteration`, and a half-written last line."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["iter"] <= iteration:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    path.write_text("".join(f"{line}\n" for line in kept))

@@ -1,0 +1,98 @@
+"""Optimizers whose parameter groups know norms, depth and roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtvision.core.naming import look_up
+from mtvision.models.network import Network
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "AdamW": torch.optim.AdamW,
+    "Adam": torch.optim.Adam,
+    "SGD": torch.optim.SGD,
+}
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def build_optimizer(
+    network: Network, balancer: nn.Module, config: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """Optimizer over the trainable parameters of network and balancer.
+
+    Args:
+        network: its `backbone.blocks` define the depth for layer-wise decay.
+        balancer: its parameters get no weight decay and their own learning rate.
+        config: `type` (AdamW, Adam, SGD or a torch class), `lr`, `weight_decay` and further arguments of the
+            class, plus
+            `no_decay` (default True): no weight decay for biases, norms and position embeddings;
+            `layer_decay` (default None): factor < 1 by which the rate shrinks per block towards the stem;
+            `backbone_lr` (default 1): factor of the whole backbone;
+            `balancer_lr` (default `lr`): rate of the balancer's own parameters.
+
+    Raises:
+        ValueError: `lr` is missing or no parameter is trainable.
+        UnknownNameError: unknown optimizer.
+    """
+    options = dict(config)
+    kind = options.pop("type", "AdamW")
+    factory = look_up("optimizer", kind, OPTIMIZERS) if isinstance(kind, str) else kind
+    if "lr" not in options:
+        raise ValueError("optimizer: 'lr' is missing.")
+    lr = float(options["lr"])
+    decay = float(options.setdefault("weight_decay", 0.0))
+    no_decay = options.pop("no_decay", True)
+    layer_decay = options.pop("layer_decay", None)
+    backbone_factor = float(options.pop("backbone_lr", 1.0))
+    balancer_lr = float(options.pop("balancer_lr", lr))
+
+    undecayed = _undecayed(network) if no_decay else set()
+    depth = _depths(network)
+    deepest = max(depth.values(), default=0)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = 1.0
+        if name in depth:
+            factor = backbone_factor * (layer_decay ** (deepest + 1 - depth[name]) if layer_decay else 1.0)
+        key = (lr * factor, 0.0 if name in undecayed else decay)
+        groups.setdefault(key, {"params": [], "lr": key[0], "weight_decay": key[1]})["params"].append(
+            parameter
+        )
+    own = [item for item in balancer.parameters() if item.requires_grad]
+    if own:
+        groups[balancer_lr, -1.0] = {"params": own, "lr": balancer_lr, "weight_decay": 0.0}
+    if not groups:
+        raise ValueError("optimizer: no parameter of the network is trainable; unfreeze some.")
+    return factory(list(groups.values()), **options)
+
+
+def _undecayed(network: nn.Module) -> set[str]:
+    names = set()
+    for path, module in network.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{path}.{name}" if path else name
+            embedding = any(word in name for word in ("pos_embed", "cls_token", "relative_position_bias"))
+            if parameter.ndim <= 1 or isinstance(module, _NORMS) or embedding:
+                names.add(full)
+    return names
+
+
+def _depths(network: Network) -> dict[str, int]:
+    """{backbone parameter: 0 for the stem, i + 1 for block i}; what follows counts as the last block."""
+    block_of = {}
+    for index, block in enumerate(network.backbone.blocks):
+        for parameter in block.parameters():
+            block_of[id(parameter)] = index + 1
+    last = max(block_of.values(), default=0)
+    depths, seen = {}, 0
+    for name, parameter in network.backbone.named_parameters(prefix="backbone"):
+        seen = block_of.get(id(parameter), last if seen else 0)
+        depths[name] = seen
+    return depths

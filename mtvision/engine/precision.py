@@ -1,0 +1,89 @@
+"""One optimizer step in fp32, bf16 or fp16, on any device.
+
+mmengine's `AmpOptimWrapper` refuses to start on the CPU, and its accumulation counts micro-batches as
+iterations, which shifts every schedule; here one iteration is one optimizer step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+from mtvision.engine.settings import Precision
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Run a forward pass in the given precision.
+
+    Raises:
+        ValueError: fp16 on a CPU, where it is neither fast nor accurate.
+    """
+    if precision == "fp32":
+        yield
+        return
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("precision fp16 needs a GPU; use bf16 on the CPU.")
+    with torch.autocast(device.type, dtype=_DTYPES[precision]):
+        yield
+
+
+class PrecisionOptimWrapper(OptimWrapper):
+    """Optimizer with autocast, loss scaling (fp16 only) and gradient clipping.
+
+    Args:
+        optimizer: the torch optimizer.
+        precision: `fp32`, `bf16` (same range as fp32, no scaling) or `fp16`.
+        max_norm: clip gradients to this L2 norm; None = no clipping.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: Precision = "fp32",
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip_grad=None if max_norm is None else {"max_norm": max_norm})
+        self.precision: Precision = precision
+        self._scaler = torch.amp.GradScaler(enabled=precision == "fp16")
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss (or gradient seed) multiplied by the current fp16 scale."""
+        return self._scaler.scale(loss) if self._scaler.is_enabled() else loss
+
+    def finish_step(self) -> None:
+        """Unscale, clip, update the parameters and clear the gradients."""
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self.optimizer)
+        if self.clip_grad_kwargs:
+            self._clip_grad()
+        if self._scaler.is_enabled():
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._inner_count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state and, with fp16, the scaler's."""
+        state = dict(super().state_dict())
+        if self._scaler.is_enabled():
+            state["loss_scaler"] = self._scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        state = dict(state_dict)
+        scaler = state.pop("loss_scaler", None)
+        if scaler is not None and self._scaler.is_enabled():
+            self._scaler.load_state_dict(scaler)
+        super().load_state_dict(state)

@@ -1,0 +1,105 @@
+"""mmengine's Runner with exact, safe checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from mtvision.engine.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+    to_plain,
+)
+
+
+class ExactRunner(Runner):
+    """Runner whose checkpoints continue bit for bit and hold nothing but tensors and plain data.
+
+    mmengine 0.10.7 pickles its log buffers, which `torch.load(weights_only=True)` refuses, and does not save
+    random states, so that a resumed run with dropout differs from an uninterrupted one.
+
+    Args:
+        checkpoint_meta: plain data stored in every checkpoint (config, protocol, architecture, …).
+        options: as for mmengine's Runner.
+    """
+
+    def __init__(self, *, checkpoint_meta: dict[str, Any], **options: Any) -> None:
+        self._checkpoint_meta = checkpoint_meta
+        super().__init__(**options)
+
+    @property
+    def plain_model(self) -> nn.Module:
+        """The training module without its DDP wrapper."""
+        model = self.model
+        return model.module if is_model_wrapper(model) else model
+
+    def save_checkpoint(self, out_dir: str, filename: str, *_: Any, **__: Any) -> None:
+        """Called on every rank by the checkpoint hook, within the step that has just been done."""
+        self._save(Path(out_dir) / filename, self.iter + 1)
+
+    def save_now(self) -> Path:
+        """Write a checkpoint between two steps and return its path."""
+        path = Path(self.work_dir) / f"iter_{self.iter}.pth"
+        self._save(path, self.iter)
+        return path
+
+    def _save(self, path: Path, iteration: int) -> None:
+        states = all_gather_object(random_states())  # every rank has its own
+        if get_rank() != 0:
+            return
+        checkpoint = {
+            "meta": {**self._checkpoint_meta, "iter": iteration, "seed": self.seed},
+            "state_dict": {key: value.cpu() for key, value in self.plain_model.state_dict().items()},
+            "optimizer": to_plain(self.optim_wrapper.state_dict()),
+            "param_schedulers": [to_plain(item.state_dict()) for item in self.param_schedulers or []],
+            "random_states": states,
+        }
+        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        save_checkpoint(path, checkpoint)
+
+    def resume(self, filename: str, *_: Any, **__: Any) -> None:
+        """Continue from a checkpoint: weights, optimizer, schedule, iteration and random states.
+
+        Raises:
+            CheckpointError: the file is unreadable, of another architecture, or has no optimizer state.
+        """
+        checkpoint = load_checkpoint(filename)
+        if "optimizer" not in checkpoint:
+            raise CheckpointError(
+                f"{filename} has weights only; start with training.load_from instead of --resume."
+            )
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        try:
+            self.plain_model.load_state_dict(checkpoint["state_dict"])
+            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            text = "\n".join(str(error).splitlines()[:8])
+            raise CheckpointError(
+                f"{filename} does not fit this config; resume with its own.\n{text}"
+            ) from error
+        for scheduler, state in zip(self.param_schedulers or [], checkpoint["param_schedulers"], strict=True):
+            scheduler.load_state_dict(state)
+        iteration = int(checkpoint["meta"]["iter"])
+        if iteration > self.max_iters:
+            raise CheckpointError(
+                f"{filename} is at iteration {iteration}, beyond training.iterations={self.max_iters}."
+            )
+        self._train_loop.start_from(iteration)
+        states = checkpoint["random_states"]
+        if len(states) == get_world_size():
+            set_random_states(states[get_rank()])
+        else:
+            self.logger.warning(
+                f"{filename} was written by {len(states)} processes; random states are not restored."
+            )
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:  # the record holds versions and environment
+        return
