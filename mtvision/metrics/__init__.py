@@ -4,11 +4,14 @@ from typing import Any
 
 from mtvision.core.naming import look_up
 from mtvision.core.task import Task
+from mtvision.metrics.constant import ConstantPredictor
 from mtvision.metrics.depth import Depth
 from mtvision.metrics.edge import Edge
+from mtvision.metrics.gain import Gain, gain
 from mtvision.metrics.iou import IoU
 from mtvision.metrics.normals import Normals
 from mtvision.metrics.saliency import Saliency
+from mtvision.metrics.statistics import bootstrap, spread_over_seeds
 from mtvision.metrics.sums import Metric, Sums, add, score_by_groups, total
 
 METRICS: dict[str, type[Any]] = {
@@ -38,15 +41,20 @@ def build_metric(task: Task, **overrides: Any) -> Metric:
 
 __all__ = [
     "METRICS",
+    "ConstantPredictor",
     "Depth",
     "Edge",
+    "Gain",
     "IoU",
     "Metric",
     "Normals",
     "Saliency",
     "Sums",
     "add",
+    "bootstrap",
     "build_metric",
+    "gain",
     "score_by_groups",
+    "spread_over_seeds",
     "total",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ class Edge:
         suppression: radius of the non-maximum suppression, 0 for none.
         strict: `>` a threshold, otherwise `>=`.
     """
+
+    expensive: ClassVar[bool] = True
+    """Takes long per image: evaluators may measure it in other processes."""
 
     max_distance: float = 0.0075
     thresholds: int = 99

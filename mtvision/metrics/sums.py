@@ -112,5 +112,5 @@ def check_shapes(name: str, prediction: Tensor, label: Tensor, channels: int | N
     if prediction.shape != label.shape or not good:
         raise ValueError(
             f"{name}: prediction has shape {tuple(prediction.shape)} and label {tuple(label.shape)}; "
-            f"both must be {expected}, without batch axis. Resize predictions to the label's resolution first."
+            f"both must be {expected}, without batch axis. Resize predictions to the label's size."
         )
