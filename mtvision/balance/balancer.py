@@ -33,7 +33,7 @@ class Balancer(nn.Module):
         self,
         *,
         tasks: Sequence[str],
-        default_weights: Mapping[str, float] | None = None,  # noqa: ARG002  see the class docstring
+        default_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)

@@ -177,7 +177,7 @@ class TorchJD(Balancer):
         numbers = complete_weights(self.name, "preference", preference, self.tasks)
         return dict(zip(self.tasks, numbers, strict=True))
 
-    def _remember(self, module: nn.Module, inputs: tuple[Any, ...], weights: Tensor) -> None:  # noqa: ARG002
+    def _remember(self, module: nn.Module, inputs: tuple[Any, ...], weights: Tensor) -> None:
         self._row_weights = weights.detach()
 
     def _load_pending(self, device: torch.device) -> None:

@@ -29,10 +29,12 @@ class BalancedCrossEntropyLoss(Loss):
 
     def compute(self, logits: Tensor, label: Tensor) -> Tensor:
         """Weighted sum over the labelled pixels of the batch, divided by their number."""
-        count = at_least_one((label != IGNORE).sum())
+        valid = label != IGNORE
+        (scores,) = keep(valid[:, None], logits)
+        count = at_least_one(valid.sum())
         negatives = (label == 0).sum() / count
         weights = torch.stack([1 - negatives, negatives]).to(logits.dtype)
-        total = F.cross_entropy(logits, label, weights, ignore_index=IGNORE, reduction="sum")
+        total = F.cross_entropy(scores, label, weights, ignore_index=IGNORE, reduction="sum")
         return total / count
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mtvision.core.registry import LOSSES
 from mtvision.core.task import IGNORE
-from mtvision.losses.loss import Loss, at_least_one
+from mtvision.losses.loss import Loss, at_least_one, keep
 
 
 @LOSSES.register_module()
@@ -22,5 +22,7 @@ class CrossEntropyLoss(Loss):
 
     def compute(self, logits: Tensor, label: Tensor) -> Tensor:
         """Mean over the labelled pixels of the batch."""
-        total = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum")
-        return total / at_least_one((label != IGNORE).sum())
+        valid = label != IGNORE
+        (scores,) = keep(valid[:, None], logits)
+        total = F.cross_entropy(scores, label, ignore_index=IGNORE, reduction="sum")
+        return total / at_least_one(valid.sum())
