@@ -14,7 +14,8 @@ from scipy.io import savemat
 CONTEXT_NAMES = {
     2: "aeroplane", 23: "bicycle", 25: "bird", 31: "boat", 34: "bottle", 45: "bus", 59: "car", 65: "cat",
     72: "chair", 98: "cow", 397: "table", 113: "dog", 207: "horse", 258: "motorbike", 284: "person",
-    308: "pottedplant", 347: "sheep", 368: "sofa", 416: "train", 427: "tvmonitor", 187: "grass", 360: "sky", 162: "floor",
+    308: "pottedplant", 347: "sheep", 368: "sofa", 416: "train", 427: "tvmonitor", 187: "grass", 360: "sky",
+    162: "floor",
 }  # fmt: skip
 
 

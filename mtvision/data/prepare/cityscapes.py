@@ -1,0 +1,125 @@
+"""Cityscapes from the three official zip archives."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from mtvision.data.prepare.sources import check_count, check_source, require, write_note
+from mtvision.data.prepare.work import Outcome, run_jobs, write_bytes
+from mtvision.protocols.cityscapes import CITYSCAPES_SPLITS
+
+ENDINGS = {
+    "leftImg8bit": "_leftImg8bit.png",
+    "gtFine": "_gtFine_labelIds.png",
+    "disparity": "_disparity.png",
+}
+"""{archive and folder: ending of the files that the suite needs}."""
+
+_DTYPES = {"leftImg8bit": np.dtype(np.uint8), "gtFine": np.dtype(np.uint8), "disparity": np.dtype(np.uint16)}
+
+
+@dataclass(frozen=True)
+class _Member:
+    archive: Path
+    name: str
+    size: int
+    target: Path
+
+
+def prepare_cityscapes(
+    source: Path,
+    target: Path,
+    *,
+    workers: int = 1,
+    progress: bool = True,
+    expected: Mapping[str, int] | None = CITYSCAPES_SPLITS,
+) -> Outcome:
+    """Unpack what `Cityscapes` reads: images, label ids and disparities of train and val.
+
+    Args:
+        source: folder with `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`,
+            `disparity_trainvaltest.zip`.
+        target: the data set's folder; files that are there with the right size are kept.
+        workers: processes.
+        progress: show a bar.
+        expected: {split: number of images}; None checks nothing.
+
+    Raises:
+        FileNotFoundError: an archive is missing.
+        ValueError: an archive is damaged.
+    """
+    check_source(source)
+    jobs = []
+    for kind in ENDINGS:
+        archive = require(
+            source, f"{kind}_trainvaltest.zip", "from cityscapes-dataset.com (registration needed)"
+        )
+        jobs += _members(archive, kind, target)
+    outcome = run_jobs(_unpack, jobs, workers=workers, title="Cityscapes files", progress=progress)
+    for split in ("train", "val"):
+        stems = {kind: _stems(target, kind, split) for kind in ENDINGS}
+        check_count(f"Cityscapes {split}", sorted(stems["leftImg8bit"]), (expected or {}).get(split), outcome)
+        for kind in ("gtFine", "disparity"):
+            lacking = sorted(stems["leftImg8bit"] - stems[kind])
+            if lacking:
+                outcome.problems.append(
+                    f"{kind}/{split}: {len(lacking)} files are missing, first {lacking[0]}."
+                )
+    write_note(target, "cityscapes", source, outcome, [])
+    return outcome
+
+
+def _members(archive: Path, kind: str, target: Path) -> list[_Member]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            infos = [info for info in file.infolist() if info.filename.endswith(ENDINGS[kind])]
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{archive}: the archive is damaged or incomplete ({error}). Download it again."
+        ) from error
+    wanted = []
+    for info in infos:
+        parts = PurePosixPath(info.filename).parts
+        # exactly kind/split/city/file: nothing can land outside the target
+        if len(parts) == 4 and parts[0] == kind and parts[1] in ("train", "val") and ".." not in parts:
+            wanted.append(_Member(archive, info.filename, info.file_size, target / Path(*parts)))
+    if not wanted:
+        raise ValueError(
+            f"{archive}: holds no file {kind}/train|val/<city>/*{ENDINGS[kind]}. Is it another archive?"
+        )
+    return wanted
+
+
+def _stems(target: Path, kind: str, split: str) -> set[str]:
+    ending = ENDINGS[kind]
+    return {path.name.removesuffix(ending) for path in (target / kind / split).glob(f"*/*{ending}")}
+
+
+@lru_cache(maxsize=4)
+def _open(archive: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(archive)
+
+
+def _unpack(member: _Member) -> Outcome:
+    if member.target.is_file() and member.target.stat().st_size == member.size:
+        return Outcome(kept=1)
+    try:
+        content = _open(member.archive).read(member.name)  # checks the CRC
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(
+            f"{member.archive}: '{member.name}' is damaged ({error}). Download it again."
+        ) from error
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    expected = _DTYPES[PurePosixPath(member.name).parts[0]]
+    if picture is None or picture.dtype != expected:
+        found = "no picture" if picture is None else f"a picture of type {picture.dtype}"
+        raise ValueError(f"{member.archive}: '{member.name}' is {found}, expected {expected}.")
+    write_bytes(member.target, content)
+    return Outcome(written=1)

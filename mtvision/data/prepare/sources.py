@@ -1,0 +1,121 @@
+"""Finding the downloaded files, unpacking archives safely, and writing down what was done."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtvision import __version__
+from mtvision.data.prepare.work import Outcome, whole_file, write_text
+
+NOTE_FILE = "prepared.json"
+
+
+def find(source: Path, pattern: str, *, folder: bool = False) -> Path | None:
+    """First file (or folder) under `source` whose trailing path matches the glob pattern, in sorted order."""
+    for path in sorted(source.rglob(pattern)):
+        if path.is_dir() == folder:
+            return path
+    return None
+
+
+def require(source: Path, pattern: str, what: str, *, folder: bool = False) -> Path:
+    """Like `find`.
+
+    Raises:
+        FileNotFoundError: nothing matches; the message says what the file is and where it comes from.
+    """
+    found = find(source, pattern, folder=folder)
+    if found is None:
+        raise FileNotFoundError(f"{source}: no '{pattern}' in this folder or below. It is {what}.")
+    return found
+
+
+def check_source(source: Path) -> None:
+    """Raises FileNotFoundError if the source folder does not exist."""
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder. Give the folder that holds the downloaded files.")
+
+
+def archives(source: Path) -> list[Path]:
+    """Tar archives directly in the folder."""
+    endings = (".tar", ".tar.gz", ".tgz")
+    return [path for path in sorted(source.iterdir()) if path.is_file() and path.name.endswith(endings)]
+
+
+def unpack_tar(archive: Path, target: Path, *, strip: str | None = None) -> Outcome:
+    """Unpack the regular files of a tar archive; files that exist with the right size are kept.
+
+    Args:
+        archive: the file.
+        target: folder, made if needed.
+        strip: name of a leading folder to drop from the members' paths if they have it.
+
+    Raises:
+        ValueError: the archive is damaged or truncated, or a member would land outside `target`.
+    """
+    outcome = Outcome()
+    try:
+        with tarfile.open(archive) as file:
+            for member in file:
+                if not member.isfile():
+                    continue
+                parts = [part for part in Path(member.name).parts if part != "."]
+                parts = parts[1:] if strip and parts and parts[0] == strip else parts
+                path = target.joinpath(*parts)
+                if not parts or ".." in parts or Path(member.name).is_absolute():
+                    raise ValueError(f"{archive}: member '{member.name}' points outside the target folder.")
+                if path.is_file() and path.stat().st_size == member.size:
+                    outcome.kept += 1
+                    continue
+                content = file.extractfile(member)
+                with whole_file(path) as temporary:
+                    temporary.write_bytes(content.read() if content else b"")
+                outcome.written += 1
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{archive}: the archive is damaged or incomplete ({error}). Download it again and compare "
+            "its size; mirrors of this data set are known to break off."
+        ) from error
+    return outcome
+
+
+def read_ids(path: Path) -> list[str]:
+    """Non-empty lines of a list file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an id occurs twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the list of image ids is missing.")
+    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise ValueError(f"{path}: id '{twice}' occurs twice. Take the list from its source again.")
+    return ids
+
+
+def check_count(what: str, found: Sequence[str], expected: int | None, outcome: Outcome) -> None:
+    """Record a problem if a split does not have the published number of images."""
+    if expected is not None and len(found) != expected:
+        outcome.problems.append(f"{what}: {len(found)} images, the published split has {expected}.")
+
+
+def write_note(
+    target: Path, data: str, source: Path, outcome: Outcome, options: Iterable[tuple[str, Any]]
+) -> None:
+    """Leave `prepared.json` in the prepared folder: from what, with what, and what it lacks."""
+    note = {
+        "data": data,
+        "from": source.name,
+        "mtvision": __version__,
+        "options": dict(options),
+        "tasks_off": outcome.off,
+        "notes": outcome.notes,
+        "problems": outcome.problems[:100],
+    }
+    write_text(target / NOTE_FILE, json.dumps(note, indent=2) + "\n")

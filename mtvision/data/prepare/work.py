@@ -1,0 +1,160 @@
+"""What all preparations share: files appear whole or not at all, work runs in parallel and resumes."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Job = TypeVar("Job")
+
+
+@dataclass
+class Outcome:
+    """What a preparation did.
+
+    Args:
+        written: files written now.
+        kept: files that were already there.
+        problems: one line per item that could not be prepared; empty = complete.
+        off: {task: why the prepared folder has no label for it}.
+        notes: what a user must know before comparing scores.
+    """
+
+    written: int = 0
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+    off: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Count another outcome in."""
+        self.written += other.written
+        self.kept += other.kept
+        self.problems += other.problems
+        self.off |= other.off
+        self.notes += [note for note in other.notes if note not in self.notes]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Temporary path in the same folder that becomes `path` if the block ends without an exception."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_png(path: Path, array: NDArray[Any]) -> None:
+    """Write an 8- or 16-bit map (H, W) or RGB picture (H, W, 3), then read it back and compare.
+
+    Raises:
+        TypeError: the array is of another type.
+        OSError: the file does not hold what was written.
+    """
+    if array.dtype not in (np.uint8, np.uint16):  # OpenCV would convert it silently
+        raise TypeError(f"{path}: a PNG holds uint8 or uint16, not {array.dtype}.")
+    picture = array[..., ::-1] if array.ndim == 3 else array
+    done, encoded = cv2.imencode(".png", picture)
+    content = encoded.tobytes()
+    read = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if done else None
+    if read is None or not np.array_equal(read, picture):
+        raise OSError(
+            f"{path}: an array of shape {array.shape} and type {array.dtype} does not survive as PNG."
+        )
+    write_bytes(path, content)
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write a NumPy file whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_bytes(path, buffer.getvalue())
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all."""
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def missing(paths: Sequence[Path]) -> list[Path]:
+    """Those outputs that do not exist yet; an empty file counts as missing."""
+    return [path for path in paths if not path.is_file() or path.stat().st_size == 0]
+
+
+def run_jobs(
+    function: Callable[[Job], Outcome],
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    title: str,
+    progress: bool = True,
+) -> Outcome:
+    """Run `function` on every job, in `workers` processes (1 = this one), under a progress bar.
+
+    A job that raises becomes a line of `problems`; the others go on.
+    """
+    total = Outcome()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar, _executor(workers) as executor:
+        line = bar.add_task(title, total=len(jobs))
+        futures: list[tuple[Job, Future[Outcome] | None]] = [
+            (job, executor.submit(function, job) if executor else None) for job in jobs
+        ]
+        for job, future in futures:
+            total.add(_guard(future.result if future else partial(function, job)))
+            bar.advance(line)
+    return total
+
+
+def _guard(call: Callable[[], Outcome]) -> Outcome:
+    try:
+        return call()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return Outcome(problems=[str(error)])
+
+
+@contextmanager
+def _executor(workers: int) -> Iterator[Executor | None]:
+    if workers <= 1:
+        yield None
+        return
+    # spawn: the parent may hold open HDF5 files and threads, which a fork would copy in an undefined state
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        yield pool
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(0)
