@@ -1,1 +1,7 @@
-"""Feature map to logits."""
+"""Heads; importing this package registers them."""
+
+from __future__ import annotations
+
+from mtvision.models.heads.conv import ConvHead
+
+__all__ = ["ConvHead"]

@@ -1,0 +1,207 @@
+"""The backbone contract: an image becomes a pyramid, in steps that other code may cut between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mtvision.core.pyramid import Pyramid
+
+
+@dataclass(frozen=True)
+class Block:
+    """One cuttable unit of a backbone; calling it maps the state before it to the state after it.
+
+    Args:
+        name: path of the module inside the backbone, as in `backbone.get_submodule(name)`.
+        in_channels: channels of the state it reads.
+        out_channels: channels of the state it writes.
+        stride: image pixels per position of the state it writes.
+        module: what is called.
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    stride: int
+    module: Callable[[Tensor], Tensor] = field(repr=False)
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Run the unit."""
+        return self.module(state)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What one dry run tells: (channels, stride) after the stem, after each block, and of each level."""
+
+    stem: tuple[int, int]
+    blocks: tuple[tuple[int, int], ...]
+    levels: tuple[tuple[int, int], ...]
+
+
+class Backbone(nn.Module):
+    """Base of all backbones.
+
+    A backbone is a stem, a list of blocks and some exits. For every backbone
+
+        state = backbone.stem(image)
+        for block in backbone.blocks: state = block(state)
+
+    visits all states, and level i of the pyramid is `to_map(state, i, size)` of the state after
+    `exits[i]` blocks. `forward` does exactly this, so a module that an adapter put in a block's place is
+    used. States are opaque (NCHW, NHWC or tokens), maps are NCHW.
+
+    Subclasses implement `stem`, `block_names`, `to_map`, set `exits`, and call `measure()` at the end of
+    their constructor. One that cannot be cut overrides `levels` instead and leaves `exits` empty.
+
+    Attributes:
+        channels: channels of each level, fine to coarse.
+        strides: image pixels per map pixel of each level.
+        exits: number of blocks that have run when level i is read.
+        size_multiple: `stem` pads the image below and on the right with zeros (the mean colour of a
+            normalised image) to a multiple of this. Maps then cover the padded image; `Network` knows.
+        grad_checkpointing: recompute blocks in the backward pass instead of storing their activations.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    exits: tuple[int, ...] = ()
+    size_multiple: int = 1
+    grad_checkpointing: bool = False
+
+    def stem(self, image: Tensor) -> Tensor:
+        """State before the first block, of an image batch (B, 3, H, W) of any size."""
+        raise self._uncut()
+
+    def block_names(self) -> list[str]:
+        """Paths of the units in the order they run."""
+        raise self._uncut()
+
+    def to_map(self, state: Tensor, level: int, size: tuple[int, int]) -> Tensor:
+        """Map (B, C, h, w) of level `level` from its state; `size` is the (H, W) of the image."""
+        raise self._uncut()
+
+    def state_shape(self, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+        """(channels, stride) of a state; the default is right for NCHW states."""
+        return _map_shape(state, size)
+
+    def levels(self, image: Tensor) -> list[Tensor]:
+        """Maps of an image batch (B, 3, H, W), fine to coarse, by running stem, blocks and exits."""
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        maps: dict[int, Tensor] = {}
+        for position, state in enumerate(self._states(image)):
+            for level, taken_at in enumerate(self.exits):
+                if taken_at == position:
+                    maps[level] = self.to_map(state, level, size)
+        return [maps[level] for level in range(len(self.exits))]
+
+    def forward(self, image: Tensor) -> Pyramid:
+        """Pyramid of an image batch (B, 3, H, W)."""
+        return Pyramid.of(self.levels(image), self.strides)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The cuttable units in the order they run.
+
+        Raises:
+            NotImplementedError: this architecture cannot be cut.
+        """
+        names = self.block_names()
+        shapes = self.__dict__.get("_shapes") or self.measure()
+        before = (shapes.stem, *shapes.blocks)
+        return [
+            Block(name, before[index][0], shapes.blocks[index][0], shapes.blocks[index][1], module)
+            for index, (name, module) in enumerate(zip(names, self._modules_of(names), strict=True))
+        ]
+
+    def measure(self, size: tuple[int, int] | None = None) -> Shapes:
+        """Learn channels and strides from a dry run without values or memory; sets both attributes.
+
+        Call it again after a change of widths.
+
+        Args:
+            size: (H, W) of the image; by default a square of 128 or eight times `size_multiple`.
+        """
+        side = max(128, 8 * self.size_multiple)
+        shapes = _without_values(_Trace(self), size or (side, side))
+        self.channels = tuple(channels for channels, _ in shapes.levels)
+        self.strides = tuple(stride for _, stride in shapes.levels)
+        self.__dict__["_shapes"] = shapes
+        return shapes
+
+    def pad(self, image: Tensor) -> Tensor:
+        """`image` with zeros below and on the right up to `size_multiple`."""
+        bottom, right = (-int(side) % self.size_multiple for side in image.shape[-2:])
+        return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+
+    def _states(self, image: Tensor) -> Iterator[Tensor]:
+        state = self.stem(image)
+        yield state
+        for module in self._modules_of(self.block_names()):
+            if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+                state = checkpoint(module, state, use_reentrant=False)
+            else:
+                state = module(state)
+            yield state
+
+    def _modules_of(self, names: list[str]) -> list[nn.Module]:
+        return [self.get_submodule(name) for name in names]
+
+    def _uncut(self) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self).__name__}: this architecture is not cut into blocks, so it cannot be branched, "
+            "pruned or probed block by block. Use one that is (docs/models.md lists them) or implement "
+            "stem, block_names and to_map."
+        )
+
+
+class _Trace(nn.Module):
+    """Runs a backbone once and notes shapes instead of returning maps."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> Shapes:
+        backbone, size = self.backbone, (int(image.shape[-2]), int(image.shape[-1]))
+        if not backbone.exits:
+            return Shapes((0, 1), (), tuple(_map_shape(item, size) for item in backbone.levels(image)))
+        states = list(backbone._states(image))
+        shapes = [backbone.state_shape(state, size) for state in states]
+        maps = [backbone.to_map(states[exit_], level, size) for level, exit_ in enumerate(backbone.exits)]
+        return Shapes(shapes[0], tuple(shapes[1:]), tuple(_map_shape(item, size) for item in maps))
+
+
+def _map_shape(feature: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+    return int(feature.shape[1]), size[0] // int(feature.shape[2])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = {item: item.training for item in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for item, training in modes.items():
+            item.training = training
+
+
+def _without_values(module: nn.Module, size: tuple[int, int]) -> Shapes:
+    """Call `module` on a meta image with meta parameters in place of its own, which stay untouched."""
+    tensors = (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    )
+    empty = {name: torch.empty_like(item, device="meta") for name, item in tensors}
+    with torch.no_grad(), _evaluating(module):
+        shapes: Shapes = functional_call(module, empty, (torch.empty(1, 3, *size, device="meta"),))
+    return shapes

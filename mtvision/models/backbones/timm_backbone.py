@@ -1,0 +1,222 @@
+"""Any timm model as a backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.registry import BACKBONES
+from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.backbones.families import Family, default_levels, family_of
+from mtvision.models.weights import LoadReport, create_pretrained, load_file
+
+# How the architectures that know only one image size are told to take any; the first that fits is used.
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+
+
+@BACKBONES.register_module()
+class TimmBackbone(Backbone):
+    """A timm model by name, without its classifier; every parameter left serves the pyramid.
+
+    Image sizes are free: position embeddings are resampled to the image, and the image is padded to
+    `size_multiple` where the architecture needs it. ResNet, EfficientNet, MobileNet, ConvNeXt, Swin v1 and
+    ViT families have `blocks`; other models run as one piece.
+
+    ViT levels share one stride. Their last level, and only that one, passes the model's final norm
+    (as in InvPT, ECCV 2022).
+
+    Args:
+        name: timm name, with or without a weight tag (`vit_base_patch16_384.augreg_in21k_ft_in1k`).
+        pretrained: False; True, the weights of that name (see `mtvision.models.weights`); or the path of a
+            `.safetensors`, `.pth` or (ViT) `.npz` file.
+        levels: indices into timm's feature levels, fine to coarse; for ViTs these are block indices. By
+            default strides 4 to 32, or four blocks at equal distances.
+        img_size: (H, W) the position embedding is stored for. By default that of the pre-training, which is
+            resampled in every forward pass. Other sizes still work.
+        drop_path_rate: stochastic depth.
+        level_norms: a LayerNorm over channels for every level (Swin levels come without a norm).
+        grad_checkpointing: recompute blocks in the backward pass: less memory, more time.
+        options: further keyword arguments of `timm.create_model`.
+
+    Raises:
+        UnknownNameError: timm has no such model or no such weight tag.
+        ValueError: an option does not exist, a level does not exist, or a file holds other weights.
+        FileNotFoundError: weights could not be had; the message says where to get them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool | str | Path = False,
+        levels: Sequence[int] | None = None,
+        img_size: int | Sequence[int] | None = None,
+        drop_path_rate: float | None = None,
+        level_norms: bool = False,
+        grad_checkpointing: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        _check_name(name)
+        wanted = {"img_size": img_size, "drop_path_rate": drop_path_rate}
+        options = {**options, **{key: value for key, value in wanted.items() if value is not None}}
+        self.model: Any  # timm ships no types
+        self.load_report: LoadReport | None
+        self.model, self.load_report = _create(name, pretrained, options)
+        reductions = [int(item["reduction"]) for item in _feature_info(self.model)]
+        self._isotropic = len(set(reductions)) == 1
+        self._levels = _check_levels(name, levels, reductions)
+        self._family = family_of(self.model)
+        self.size_multiple = self._family.size_multiple(self.model) if self._family else max(reductions)
+        self.grad_checkpointing = grad_checkpointing
+        self.exits = _exits(self._family, self.model, self._levels)
+        _prune(self.model, self._levels, keep_norm=self._isotropic)
+        if self.load_report is not None:
+            self.load_report.require(self.model.state_dict())
+        self.level_norms: nn.ModuleList | None = None
+        self.measure(_only_size(self.model))
+        if level_norms:
+            self.level_norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
+
+    def stem(self, image: Tensor) -> Tensor:
+        """State before the first block."""
+        return self._cut.stem(self.model, self.pad(image))
+
+    def block_names(self) -> list[str]:
+        """Paths of the blocks."""
+        names = [name for group in self._cut.units(self.model) for name in group]
+        return [f"model.{name}" for name in names[: self.exits[-1]]]
+
+    def to_map(self, state: Tensor, level: int, size: tuple[int, int]) -> Tensor:
+        """Map of level `level`, normed where asked for."""
+        if self._isotropic and level == len(self.exits) - 1:
+            state = self.model.norm(state)
+        return self._norm(self._cut.to_map(self.model, state, self._padded(size)), level)
+
+    def state_shape(self, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+        """(channels, stride) of a state."""
+        return self._cut.shape(self.model, state, self._padded(size))
+
+    def levels(self, image: Tensor) -> list[Tensor]:
+        """Maps, fine to coarse."""
+        if self._family is not None:
+            return super().levels(image)
+        try:
+            maps = self.model.forward_intermediates(
+                self.pad(image), indices=self._levels, intermediates_only=True
+            )
+        except AssertionError as error:  # timm's way to say that it cannot take this size
+            raise ValueError(
+                f"{type(self.model).__name__} takes images of one size only: {error} Give that size as "
+                "img_size=(H, W), or choose another architecture."
+            ) from error
+        if self._isotropic and isinstance(getattr(self.model, "norm", None), nn.LayerNorm):
+            maps[-1] = self.model.norm(maps[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return [self._norm(item, level) for level, item in enumerate(maps)]
+
+    def extra_repr(self) -> str:
+        """What a print of the network shows."""
+        return f"channels={self.channels}, strides={self.strides}, size_multiple={self.size_multiple}"
+
+    @property
+    def _cut(self) -> Family:
+        if self._family is None:
+            raise self._uncut()
+        return self._family
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (math.ceil(side / self.size_multiple) * self.size_multiple for side in size)
+        return height, width
+
+    def _norm(self, feature: Tensor, level: int) -> Tensor:
+        if self.level_norms is None:
+            return feature
+        normed: Tensor = self.level_norms[level](feature.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
+
+
+def _check_name(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), n=8, cutoff=0.5)
+        error = UnknownNameError("timm model", name, near)
+        error.args = (
+            str(error).replace("Known: ", "Nearest names: ") + "\n`timm.list_models('*part*')` lists all.",
+        )
+        raise error
+    tags = [item.partition(".")[2] for item in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise UnknownNameError(f"weight tag of timm model {architecture}", tag, tags)
+
+
+def _create(
+    name: str, pretrained: bool | str | Path, options: Mapping[str, Any]
+) -> tuple[nn.Module, LoadReport | None]:
+    """The whole timm model, classifier included, so that a weight file can be checked against all of it."""
+    if torch.get_default_device().type == "meta":
+        pretrained = False  # a network without values has nothing to load into
+    if pretrained is True:
+        return create_pretrained(name, lambda **more: _create_any_size(name, {**options, **more}))
+    model = _create_any_size(name, options)
+    return model, None if pretrained is False else load_file(model, Path(pretrained))
+
+
+def _create_any_size(name: str, options: Mapping[str, Any]) -> nn.Module:
+    for any_size in _ANY_SIZE:
+        try:
+            return timm.create_model(name, **{**any_size, **options})  # type: ignore[no-any-return]
+        except TypeError as error:
+            if any(f"'{key}'" in str(error) for key in any_size):
+                continue
+            given = ", ".join(sorted(options))
+            raise ValueError(
+                f"timm model {name}: {error} (given: {given}). "
+                "Options are those of timm.create_model for this model."
+            ) from error
+    raise AssertionError("the last attempt adds no argument")
+
+
+def _feature_info(model: nn.Module) -> list[dict[str, Any]]:
+    info: Any = model.feature_info
+    return list(info if isinstance(info, list) else info.info)
+
+
+def _check_levels(name: str, levels: Sequence[int] | None, reductions: Sequence[int]) -> list[int]:
+    if levels is None:
+        return default_levels(reductions)
+    given = [int(index) for index in levels]
+    if not given or given != sorted(set(given)) or given[0] < 0 or given[-1] >= len(reductions):
+        raise ValueError(
+            f"timm model {name}: levels={given}; give rising indices from 0 to {len(reductions) - 1}. "
+            f"Their strides are {list(reductions)}."
+        )
+    return given
+
+
+def _only_size(model: nn.Module) -> tuple[int, int] | None:
+    """(H, W) of a model that takes one size; None if it takes any."""
+    embed = getattr(model, "patch_embed", None)
+    if getattr(embed, "strict_img_size", False) and not getattr(embed, "dynamic_img_size", False):
+        height, width = embed.img_size  # type: ignore[union-attr]
+        return int(height), int(width)
+    return None
+
+
+def _exits(family: Family | None, model: nn.Module, levels: Sequence[int]) -> tuple[int, ...]:
+    if family is None:
+        return ()
+    counts = [len(group) for group in family.units(model)]
+    return tuple(sum(counts[: level + 1]) for level in levels)
+
+
+def _prune(model: nn.Module, levels: Sequence[int], *, keep_norm: bool) -> None:
+    """Remove classifier and stages that no level needs: distributed training rejects unused parameters."""
+    model.prune_intermediate_layers(list(levels), prune_norm=not keep_norm, prune_head=True)  # type: ignore[operator]

@@ -1,0 +1,55 @@
+"""The decoder contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.output import DecoderOutput
+from mtvision.core.pyramid import Pyramid
+from mtvision.core.task import Task
+
+
+class Decoder(nn.Module):
+    """Turns a pyramid into one feature map per task. The only place where tasks may talk.
+
+    A subclass calls this constructor, adds its modules, sets `out_channels` and implements `forward`.
+    Modules that serve a single task should have the task's name in their path (an entry of a ModuleDict):
+    the cost report then counts them for that task.
+
+    Args:
+        channels: of each pyramid level, fine to coarse.
+        strides: of each pyramid level.
+        tasks: whose features are made.
+
+    Attributes:
+        out_channels: {task name: channels of its feature map}.
+    """
+
+    out_channels: dict[str, int]
+
+    def __init__(self, *, channels: Sequence[int], strides: Sequence[int], tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.channels, self.strides, self.tasks = tuple(channels), tuple(strides), tuple(tasks)
+
+    def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
+        """Feature maps (B, C, h, w) of `tasks` (all by default), and deep supervision in training mode.
+
+        Read the maps of a task from `pyramid.for_task(name)`. Compute no more than `tasks` needs, where
+        the design permits.
+        """
+        raise NotImplementedError
+
+    def asked(self, tasks: Sequence[str] | None) -> list[Task]:
+        """Task values of the names asked for, in the network's order.
+
+        Raises:
+            UnknownNameError: the decoder has no such task.
+        """
+        known = [task.name for task in self.tasks]
+        for name in tasks or ():
+            if name not in known:
+                raise UnknownNameError("task of this decoder", name, known)
+        return [task for task in self.tasks if tasks is None or task.name in tasks]

@@ -1,0 +1,96 @@
+"""Networks from plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS, Registry
+from mtvision.core.task import Task
+from mtvision.models.network import Network, check_heads
+
+_KEYS = ("backbone", "adapters", "decoder", "head", "heads", "tasks")
+
+
+def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
+    """Build the network that a config, or a checkpoint's `architecture`, describes.
+
+        backbone = dict(type="TimmBackbone", name="resnet18", pretrained=True)
+        adapters = [...]                        # changes to the backbone, in this order; optional
+        decoder = dict(type="ParallelDecoder")
+        head = dict(type="ConvHead")            # of every task without an entry in
+        heads = dict(depth=dict(type="ConvHead", hidden=64))
+
+    Args:
+        cfg: as above. It is not modified.
+        tasks: what the network predicts, in order.
+
+    Raises:
+        TypeError: a part is missing.
+        UnknownNameError: a key, a type or an option does not exist.
+        ValueError: a task has no head, or an `architecture` was made for other tasks.
+    """
+    _check(cfg, tasks)
+    names = [task.name for task in tasks]
+    heads = dict(cfg.get("heads") or {})
+    if cfg.get("head") is not None:
+        heads = dict.fromkeys(names, cfg["head"]) | heads
+    check_heads(heads, names)
+    backbone = BACKBONES.build(cfg["backbone"])
+    for adapter in cfg.get("adapters") or ():
+        backbone = ADAPTERS.build(adapter).apply(backbone, tasks)
+    decoder = DECODERS.build(
+        cfg["decoder"], channels=backbone.channels, strides=backbone.strides, tasks=tuple(tasks)
+    )
+    modules = {
+        task.name: HEADS.build(heads[task.name], in_channels=decoder.out_channels[task.name], task=task)
+        for task in tasks
+    }
+    return Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks))
+
+
+def _check(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    for key in cfg:
+        if key not in _KEYS:
+            raise UnknownNameError("key of model", key, _KEYS)
+    for key in ("backbone", "decoder"):
+        if key not in cfg:
+            raise TypeError(f"model: the key '{key}' is missing (given: {', '.join(cfg) or 'nothing'}).")
+    made_for = cfg.get("tasks")
+    given = {task.name: task.out_channels for task in tasks}
+    if not given:
+        raise ValueError("model: no tasks. Give at least one task of the protocol.")
+    if made_for is not None and dict(made_for) != given:
+        raise ValueError(
+            f"model: this architecture predicts {dict(made_for)} (task: channels), but the tasks given are "
+            f"{given}. Use the protocol and tasks it was trained with."
+        )
+
+
+def _architecture(
+    cfg: Mapping[str, Any], heads: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]
+) -> dict[str, Any]:
+    """Plain data: strings, numbers, lists and dicts. Weights come from a state dict, so none are named."""
+    backbone = _plain(cfg["backbone"], BACKBONES)
+    if "pretrained" in backbone:
+        backbone["pretrained"] = False
+    return {
+        "backbone": backbone,
+        "adapters": [_plain(item, ADAPTERS) for item in cfg.get("adapters") or ()],
+        "decoder": _plain(cfg["decoder"], DECODERS),
+        "heads": {task.name: _plain(heads[task.name], HEADS) for task in tasks},
+        "tasks": {task.name: task.out_channels for task in tasks},
+    }
+
+
+def _plain(value: Any, registry: Registry) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, registry) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, registry) for item in value]
+    if isinstance(value, type):
+        known = registry.get(value.__name__) is value
+        return value.__name__ if known else f"{value.__module__}.{value.__qualname__}"
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,48 @@
+"""Heads: a task's feature map to its logits."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mtvision.core.registry import HEADS
+from mtvision.core.task import Task
+from mtvision.models.layers import ConvNorm, NormName
+
+
+@HEADS.register_module()
+class ConvHead(nn.Module):
+    """A convolution to the task's channels, optionally after a hidden 3x3 convolution.
+
+    Args:
+        in_channels: of the feature map (supplied).
+        task: whose logits are made (supplied).
+        hidden: channels of the hidden layer (3x3 convolution, norm, ReLU); None for none.
+        kernel: side of the last convolution, odd.
+        dropout: probability of dropping a whole channel before the last convolution.
+        norm: of the hidden layer, `batch` or `group`.
+
+    Raises:
+        ValueError: `kernel` is even, which would shift the map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        task: Task,
+        *,
+        hidden: int | None = None,
+        kernel: int = 1,
+        dropout: float = 0.0,
+        norm: NormName = "batch",
+    ) -> None:
+        super().__init__()
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"ConvHead: kernel={kernel}; give an odd number, an even one shifts the map.")
+        self.hidden = nn.Sequential() if hidden is None else ConvNorm(in_channels, hidden, norm=norm)
+        self.dropout = nn.Dropout2d(dropout)
+        self.logits = nn.Conv2d(hidden or in_channels, task.out_channels, kernel, padding=kernel // 2)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Logits (B, task.out_channels, h, w) of a map (B, in_channels, h, w)."""
+        logits: Tensor = self.logits(self.dropout(self.hidden(feature)))
+        return logits

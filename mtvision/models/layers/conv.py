@@ -1,0 +1,55 @@
+"""Small convolutional building blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NormName = Literal["batch", "group"]
+
+
+def norm_layer(norm: NormName, channels: int) -> nn.Module:
+    """Normalisation of NCHW maps: `batch`, or `group` (up to 32 groups), which is independent of the batch.
+
+    Raises:
+        ValueError: another name.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(32, channels), channels)
+    raise ValueError(f"norm={norm!r}; choose 'batch' or 'group'.")
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, normalisation, ReLU; the map keeps its size at stride 1.
+
+    Args:
+        in_channels: channels read.
+        out_channels: channels written.
+        kernel: side of the kernel, odd.
+        stride: of the convolution.
+        norm: see `norm_layer`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        norm: NormName = "batch",
+    ) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        super().__init__(conv, norm_layer(norm, out_channels), nn.ReLU(inplace=True))
+
+
+def resize(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize to (H, W) with `align_corners=False`; the map itself if it has that size."""
+    if tuple(feature.shape[-2:]) == tuple(size):
+        return feature
+    return F.interpolate(feature, size=tuple(size), mode="bilinear", align_corners=False)

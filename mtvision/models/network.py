@@ -1,0 +1,149 @@
+"""Backbone, decoder and heads as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from mtvision.core.context import Context, current_context, use_context
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.output import Auxiliary, NetworkOutput
+from mtvision.core.task import Task
+from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.decoders.decoder import Decoder
+from mtvision.models.layers import resize
+
+
+class Network(nn.Module):
+    """Image to logits of every task.
+
+    Args:
+        backbone: image to pyramid.
+        decoder: pyramid to one feature map per task.
+        heads: {task name: feature map to logits}.
+        tasks: what the network predicts, in order.
+        architecture: plain data from which `build_network` makes this network again, without weights.
+
+    Raises:
+        ValueError: a task has no head.
+        UnknownNameError: a head belongs to no task.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        heads: Mapping[str, nn.Module],
+        tasks: Sequence[Task],
+        *,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        check_heads(heads, self.task_names)
+        self.backbone, self.decoder = backbone, decoder
+        self.heads = nn.ModuleDict({name: heads[name] for name in self.task_names})
+        self.architecture = dict(architecture or {})
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(task.name for task in self.tasks)
+
+    def forward(
+        self,
+        image: Tensor,
+        tasks: Sequence[str] | None = None,
+        context: Context | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """Logits of each task.
+
+        Args:
+            image: normalised RGB, float (B, 3, H, W), any H and W.
+            tasks: names to predict, all by default. What only other tasks need is not computed.
+            context: run-time state of a conditional network, in force during this call.
+            size: (height, width) of the result, by default that of the image.
+
+        Returns:
+            {task: float32 (B, out_channels, height, width)}, bilinear with `align_corners=False`.
+
+        Raises:
+            UnknownNameError: the network has no such task.
+        """
+        return self.outputs(image, tasks, context, size).logits
+
+    def outputs(
+        self,
+        image: Tensor,
+        tasks: Sequence[str] | None = None,
+        context: Context | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> NetworkOutput:
+        """Like `forward`, with the logits of deep supervision as well, resized alike."""
+        for name in tasks or ():
+            if name not in self.heads:
+                raise UnknownNameError("task of this network", name, self.task_names)
+        image_size = (int(image.shape[-2]), int(image.shape[-1]))
+        with use_context(context):
+            decoded = self.decoder(self.backbone(image), tasks)
+            logits = {
+                name: self._to_size(self.heads[name](feature), image_size, size)
+                for name, feature in decoded.features.items()
+            }
+        auxiliary = [
+            Auxiliary(item.task, self._to_size(item.logits, image_size, size), item.weight)
+            for item in decoded.auxiliary
+        ]
+        return NetworkOutput(logits, auxiliary)
+
+    @contextmanager
+    def context(self, context: Context | None = None, **changes: Any) -> Iterator[Context]:
+        """Put a context in force inside a `with` block.
+
+        Args:
+            context: the whole context; by default the current one.
+            changes: fields of it that differ, e.g. `task="depth"`.
+        """
+        with use_context(replace(context or current_context(), **changes)) as active:
+            yield active
+
+    def auxiliary_losses(self) -> dict[str, Tensor]:
+        """Regularisers that modules define with a method `auxiliary_loss()`: {module path: scalar}."""
+        found = {}
+        for path, module in self.named_modules():
+            loss = getattr(module, "auxiliary_loss", None)
+            if callable(loss):
+                found[path] = loss()
+        return found
+
+    def _to_size(self, logits: Tensor, image: tuple[int, int], size: tuple[int, int] | None) -> Tensor:
+        """Logits at `size`. The maps of a backbone that padded cover more than the image: cut that off."""
+        multiple, target = self.backbone.size_multiple, size or image
+        padded = [-(-side // multiple) * multiple for side in image]
+        height, width = (
+            round(goal * whole / side) for goal, whole, side in zip(target, padded, image, strict=True)
+        )
+        return resize(logits.float(), (height, width))[..., : target[0], : target[1]]
+
+
+def check_heads(heads: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """Every task has a head and every head a task.
+
+    Raises:
+        ValueError: a task has no head.
+        UnknownNameError: a head belongs to no task.
+    """
+    for name in tasks:
+        if name not in heads:
+            raise ValueError(
+                f"task '{name}' has no head (heads: {', '.join(heads) or 'none'}). "
+                f"Add model.heads['{name}'], set model.head for all tasks, or leave the task out."
+            )
+    for name in heads:
+        if name not in tasks:
+            raise UnknownNameError("task with a head", name, tasks)
