@@ -23,11 +23,16 @@ from mtvision.balance.balancer import Balancer, complete_weights
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import BALANCERS
 
-_BASES = (Aggregator, WeightedAggregator, GramianWeightedAggregator)
+_LEFT_OUT = (
+    Aggregator,
+    WeightedAggregator,
+    GramianWeightedAggregator,
+    torchjd_aggregation.Constant,  # `FixedWeights` is the same rule for the price of one backward pass
+)
 AGGREGATORS: dict[str, type[Aggregator]] = {
     name: item
     for name, item in vars(torchjd_aggregation).items()
-    if isinstance(item, type) and issubclass(item, Aggregator) and item not in _BASES
+    if isinstance(item, type) and issubclass(item, Aggregator) and item not in _LEFT_OUT
 }
 """torchjd's aggregators by class name."""
 
