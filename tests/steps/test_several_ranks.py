@@ -1,0 +1,109 @@
+"""Gradients of 2 processes with half the batch each equal those of 1 process with all of it (gloo)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from step_rank_worker import run_job
+from step_toy import make_samples
+
+HERE = Path(__file__).parent
+EIGHT = make_samples(8)
+# Only process 0 has depth labels (samples 0-3), only process 1 has edges; nobody has them in the third batch.
+SPLIT = make_samples(8, 2, {i: {"edge"} if i < 4 else {"depth"} for i in range(8)})
+SEMSEG_ONLY = make_samples(8, 3, {i: {"edge", "depth"} for i in range(8)})
+EMPTY_HALF = make_samples(8, 4, {i: {"semseg", "edge", "depth"} for i in range(4, 8)})
+
+JOBS = {
+    "upgrad": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT], "regulariser": 0.1},
+    "accumulated": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, make_samples(8, 9)]},
+    "random": {"balancer": {"type": "TorchJD", "aggregator": "PCGrad"}, "batches": [EIGHT, EIGHT]},
+    "partial": {"balancer": {"type": "TorchJD", "aggregator": "Sum"}, "batches": [SPLIT, SEMSEG_ONLY, SPLIT]},
+    "partial upgrad": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, SPLIT, EMPTY_HALF]},
+    "fixed": {"balancer": {"type": "FixedWeights"}, "batches": [EIGHT]},
+    "uncertainty": {"balancer": {"type": "Uncertainty"}, "batches": [EIGHT]},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> list[dict]:
+    """What each of two processes computed for every job."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.save(JOBS, folder / "jobs.pt")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, str(HERE / "step_rank_worker.py"), str(rank), "2"),
+                *(str(folder / "rendezvous"), str(folder / "jobs.pt"), str(folder / f"{rank}.pt")),
+            ],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def assert_equal(ours, theirs, rtol=1e-12):
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        if gradient is None or theirs[name] is None:
+            assert gradient is theirs[name] is None, name
+        else:
+            # 1e-12 of the largest entry: sums over 8 images are taken in another order
+            torch.testing.assert_close(
+                gradient, theirs[name], rtol=rtol, atol=rtol * float(theirs[name].abs().max())
+            )
+
+
+@pytest.mark.parametrize("job", list(JOBS))
+def test_processes_agree(results, job):
+    for kind in ("gradients", "balancer"):
+        assert_equal(results[0][job][kind], results[1][job][kind], rtol=0)
+
+
+@pytest.mark.parametrize("job", ["upgrad", "accumulated", "random", "fixed", "uncertainty"])
+def test_two_processes_of_four_equal_one_of_eight(results, job):
+    alone = run_job(JOBS[job], rank=0, world=1)
+    for kind in ("gradients", "balancer"):
+        assert_equal(results[0][job][kind], alone[kind])
+
+
+def test_averaging_after_aggregation_would_be_another_method(results):
+    """Guards the test above: UPGrad is not linear."""
+    halves = [
+        run_job({"balancer": {"type": "UPGrad"}, "batches": [part], "regulariser": 0.1}, 0, 1)["gradients"]
+        for part in (EIGHT[:4], EIGHT[4:])
+    ]
+    naive = (halves[0]["trunk.weight"] + halves[1]["trunk.weight"]) / 2
+    assert not torch.allclose(naive, results[0]["upgrad"]["gradients"]["trunk.weight"], rtol=1e-3)
+
+
+def test_absent_tasks_count_as_zero_rows(results):
+    """With `Sum` the result must be the mean over processes of ordinary gradients of their own losses."""
+    ours = results[0]["partial"]["gradients"]
+    parts = [
+        run_job({"balancer": {"type": "FixedWeights"}, "batches": [batch[half]]}, 0, 1)["gradients"]
+        for batch in JOBS["partial"]["batches"]
+        for half in (slice(0, 4), slice(4, 8))
+    ]
+    for name, gradient in ours.items():
+        present = [part[name] for part in parts if part[name] is not None]
+        if gradient is None:
+            assert not present
+        else:
+            torch.testing.assert_close(gradient, sum(present) / 2, rtol=1e-10, atol=1e-13)
+
+
+def test_a_process_without_any_label_takes_part(results):
+    logs = [results[rank]["partial upgrad"]["logs"][2] for rank in range(2)]
+    assert "loss/semseg" in logs[0]
+    assert logs[1] == {"total": 0.0}
