@@ -25,7 +25,9 @@ class CheckpointError(RuntimeError):
 
 
 def to_plain(value: Any) -> Any:
-    """Copy nested containers with NumPy values as Python ones, which `weights_only=True` reads back."""
+    """Copy nested containers: tensors to the CPU, NumPy values as Python ones, for `weights_only=True`."""
+    if isinstance(value, Tensor):
+        return value.cpu()
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Mapping):

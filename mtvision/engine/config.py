@@ -85,7 +85,7 @@ def override(config: Config, options: dict[str, Any]) -> None:
         *parents, last = path.split(".")
         for depth, part in enumerate(parents):
             node = _child(node, part, ".".join(parents[:depth]))
-        if isinstance(node, list | tuple):
+        if isinstance(node, list):
             _child(node, last, ".".join(parents))
             node[int(last)] = value
         elif isinstance(node, dict) and "type" in node:

@@ -37,7 +37,7 @@ class ProgressHook(Hook):
         console: where the bar and the lines go.
     """
 
-    priority = "VERY_LOW"
+    priority = "BELOW_NORMAL"  # before the schedule moves on and before a checkpoint is written
 
     def __init__(
         self, loggers: Loggers, interval: int, headlines: Sequence[str], console: Console | None = None
@@ -58,6 +58,8 @@ class ProgressHook(Hook):
         if not is_main_process():
             return
         _keep_until(Path(runner.work_dir) / LOSS_FILE, runner.iter)
+        if not self._console.is_terminal:
+            return
         self._progress = Progress(
             TextColumn("[bold]train"),
             BarColumn(),
@@ -66,7 +68,6 @@ class ProgressHook(Hook):
             TimeRemainingColumn(),
             TextColumn("{task.fields[losses]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(
             "train", total=runner.max_iters, completed=runner.iter, losses=""
@@ -95,7 +96,8 @@ class ProgressHook(Hook):
         names = [name for name in rows[-1] if name not in ("iter", "lr")]
         means = {name: sum(row[name] for row in rows if name in row) / len(rows) for name in names}
         lr = rows[-1]["lr"]
-        losses = "  ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in means.items())
+        shown = {name: value for name, value in means.items() if not name.startswith("weight/")}
+        losses = "  ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in shown.items())
         left = (runner.max_iters - step) * seconds
         if self._progress is not None:
             self._progress.update(self._task, losses=losses)

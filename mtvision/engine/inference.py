@@ -71,7 +71,8 @@ class Predictor:
             raise ValueError(f"expected an RGB image (H, W, 3) of uint8, got {image.shape} of {image.dtype}.")
         height, width = image.shape[:2]
         scaled = self._scaled(image)
-        values = (scaled.astype(np.float32) / 255 - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+        mean, std = (np.array(item, dtype=np.float32) for item in (IMAGE_MEAN, IMAGE_STD))
+        values = (scaled.astype(np.float32) / 255 - mean) / std
         tensor = torch.from_numpy(values.transpose(2, 0, 1).copy())[None].to(self.device)
         top, left, bottom, right = self._padding(*scaled.shape[:2])
         tensor = F.pad(tensor, (left, right, top, bottom))

@@ -66,7 +66,7 @@ class WandbLogger:
             raise ImportError("logging.wandb needs `pip install 'mtvision[wandb]'`.") from error
         self._wandb = wandb
         has_key = bool(os.environ.get("WANDB_API_KEY")) or (Path.home() / ".netrc").is_file()
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
         self._run = wandb.init(
             dir=str(work_dir),
             name=name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,8 +21,7 @@ from mtvision.engine.settings import Precision
 from mtvision.losses.task_losses import TaskLosses, check_finite
 from mtvision.models.network import Network
 from mtvision.steps.problem import LossReport, StepProblem
-
-Step = Callable[[StepProblem, Batch], Mapping[str, Tensor]]
+from mtvision.steps.step import Step
 
 
 class TrainingModule(nn.Module):
@@ -93,10 +92,14 @@ class TrainingModule(nn.Module):
 class DistributedModule(DistributedDataParallel):
     """DDP around a `TrainingModule`.
 
-    Unused parameters are expected: a rank whose images lack a task's labels does not compute that task.
+    Unused parameters are expected: a rank whose images lack a task's labels does not compute that task. The
+    balancer's parameters stay outside, because its loss is formed after the wrapped forward pass; the step
+    averages their gradients.
     """
 
     def __init__(self, module: TrainingModule) -> None:
+        outside = [f"balancer.{name}" for name, _ in module.balancer.named_parameters()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, outside)  # type: ignore[no-untyped-call]
         devices = [torch.cuda.current_device()] if module.device.type == "cuda" else None
         super().__init__(module, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
 
@@ -119,7 +122,7 @@ def train_step(
     optim_wrapper: PrecisionOptimWrapper,
 ) -> dict[str, Tensor]:
     """Gradients of every micro-batch through the step, then one optimizer update."""
-    by_hand = module.balancer.needs == "jacobian"  # then the step averages gradients over ranks, not DDP
+    by_hand = module.step.averages_gradients(module.balancer)  # then DDP's hooks must stay out of it
     parts = split(batch.to(module.device), module.micro_batches)
     logs: list[Mapping[str, Tensor]] = []
     for index, part in enumerate(parts):

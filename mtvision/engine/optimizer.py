@@ -52,7 +52,7 @@ def build_optimizer(
     balancer_lr = float(options.pop("balancer_lr", lr))
 
     undecayed = _undecayed(network) if no_decay else set()
-    depth = _depths(network)
+    depth = _depths(network) if layer_decay else dict.fromkeys(_backbone_names(network), 0)
     deepest = max(depth.values(), default=0)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
@@ -84,11 +84,15 @@ def _undecayed(network: nn.Module) -> set[str]:
     return names
 
 
+def _backbone_names(network: Network) -> list[str]:
+    return [name for name, _ in network.backbone.named_parameters(prefix="backbone")]
+
+
 def _depths(network: Network) -> dict[str, int]:
     """{backbone parameter: 0 for the stem, i + 1 for block i}; what follows counts as the last block."""
     block_of = {}
     for index, block in enumerate(network.backbone.blocks):
-        for parameter in block.parameters():
+        for parameter in network.backbone.get_submodule(block.name).parameters():
             block_of[id(parameter)] = index + 1
     last = max(block_of.values(), default=0)
     depths, seen = {}, 0

@@ -59,8 +59,8 @@ class PrecisionOptimWrapper(OptimWrapper):
         """The loss (or gradient seed) multiplied by the current fp16 scale."""
         return self._scaler.scale(loss) if self._scaler.is_enabled() else loss
 
-    def finish_step(self) -> None:
-        """Unscale, clip, update the parameters and clear the gradients."""
+    def step(self, **_: Any) -> None:
+        """Unscale, clip and update the parameters."""
         if self._scaler.is_enabled():
             self._scaler.unscale_(self.optimizer)
         if self.clip_grad_kwargs:
@@ -70,8 +70,11 @@ class PrecisionOptimWrapper(OptimWrapper):
             self._scaler.update()
         else:
             self.optimizer.step()
+
+    def finish_step(self) -> None:
+        """`step`, then clear the gradients."""
+        self.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._inner_count += 1
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state and, with fp16, the scaler's."""

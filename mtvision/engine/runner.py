@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -18,6 +20,8 @@ from mtvision.engine.checkpoint import (
     set_random_states,
     to_plain,
 )
+
+_log = logging.getLogger("mtvision")
 
 
 class ExactRunner(Runner):
@@ -34,12 +38,15 @@ class ExactRunner(Runner):
     def __init__(self, *, checkpoint_meta: dict[str, Any], **options: Any) -> None:
         self._checkpoint_meta = checkpoint_meta
         super().__init__(**options)
+        log_dir = Path(self.log_dir)
+        if get_rank() == 0 and not any(log_dir.iterdir()):
+            log_dir.rmdir()  # mmengine makes it for log files that this suite writes elsewhere
 
     @property
     def plain_model(self) -> nn.Module:
         """The training module without its DDP wrapper."""
-        model = self.model
-        return model.module if is_model_wrapper(model) else model
+        model: nn.Module = self.model.module if is_model_wrapper(self.model) else self.model
+        return model
 
     def save_checkpoint(self, out_dir: str, filename: str, *_: Any, **__: Any) -> None:
         """Called on every rank by the checkpoint hook, within the step that has just been done."""
@@ -57,7 +64,7 @@ class ExactRunner(Runner):
             return
         checkpoint = {
             "meta": {**self._checkpoint_meta, "iter": iteration, "seed": self.seed},
-            "state_dict": {key: value.cpu() for key, value in self.plain_model.state_dict().items()},
+            "state_dict": to_plain(dict(self.plain_model.state_dict())),
             "optimizer": to_plain(self.optim_wrapper.state_dict()),
             "param_schedulers": [to_plain(item.state_dict()) for item in self.param_schedulers or []],
             "random_states": states,
@@ -97,9 +104,16 @@ class ExactRunner(Runner):
         if len(states) == get_world_size():
             set_random_states(states[get_rank()])
         else:
-            self.logger.warning(
+            _log.warning(
                 f"{filename} was written by {len(states)} processes; random states are not restored."
             )
 
-    def _log_env(self, env_cfg: dict[str, Any]) -> None:  # the record holds versions and environment
-        return
+    def build_logger(self, **_: Any) -> MMLogger:
+        """Errors to the terminal only; `losses.jsonl` and the record are the log."""
+        return MMLogger.get_instance(self._experiment_name, log_level="ERROR", distributed=self.distributed)
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Nothing: the record holds versions and environment."""
+
+    def dump_config(self) -> None:
+        """Nothing: the completed config is in the work dir already."""

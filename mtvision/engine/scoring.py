@@ -1,0 +1,105 @@
+"""Scoring a network, and the constant predictor every score should be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from mtvision.core.sample import Batch
+from mtvision.data.dataset import DenseDataset
+from mtvision.engine.evaluation import SampleEvaluator, Scores
+from mtvision.engine.launch import is_main_process
+from mtvision.engine.module import TrainingModule
+from mtvision.metrics.statistics import ConstantPredictor
+from mtvision.protocols import Protocol
+from mtvision.visualize import panel
+
+
+def evaluate(
+    module: TrainingModule,
+    loader: DataLoader[Batch],
+    evaluator: SampleEvaluator,
+    console: Console | None = None,
+) -> Scores:
+    """Score a module on all images of a loader; every process returns the scores of the whole split."""
+    module.eval()
+    quiet = console is None or not is_main_process()
+    batches = track(loader, "evaluate", total=len(loader), console=console, disable=quiet, transient=True)
+    for batch in batches:
+        evaluator.process(module.val_step(batch), batch)
+    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    return evaluator.scores()
+
+
+def constant_scores(
+    protocol: Protocol,
+    train_set: DenseDataset,
+    loader: DataLoader[Batch],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    images: int,
+    workers: int = 0,
+) -> Scores:
+    """Scores of the best constant map per task, fitted on `images` evenly spaced training images.
+
+    A network that does not clearly beat this row has learned nothing.
+    """
+    predictors = {task.name: ConstantPredictor(task) for task in protocol.tasks}
+    count = min(images, len(train_set))
+    for position in range(count):
+        sample = train_set[position * len(train_set) // count]
+        for name, label in sample.labels.items():
+            predictors[name].update(label)
+    evaluator = SampleEvaluator(protocol.tasks, options, workers)
+    for batch in loader:
+        height, width = batch.label_size
+        prediction = {name: item.prediction((height, width)) for name, item in predictors.items()}
+        evaluator.process([prediction] * len(batch), batch)
+    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    evaluator.close()
+    return evaluator.scores()
+
+
+def write_panels(
+    module: TrainingModule, protocol: Protocol, dataset: DenseDataset, folder: Path, count: int
+) -> list[Path]:
+    """Draw the predictions for `count` evenly spaced images beside their labels, as PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    module.eval()
+    for position in range(min(count, len(dataset))):
+        sample = dataset[position * len(dataset) // min(count, len(dataset))]
+        batch = Batch(
+            image=sample.image[None],
+            labels={name: label[None] for name, label in sample.labels.items()},
+            present={name: torch.ones(1, dtype=torch.bool) for name in sample.labels},
+            meta=[sample.meta],
+        )
+        prediction = module.val_step(batch)[0]
+        path = folder / f"{_file_name(sample.meta.id)}.png"
+        picture = panel(sample.image, prediction, protocol.tasks, labels=sample.labels)
+        if not cv2.imwrite(str(path), picture[..., ::-1]):
+            raise OSError(f"could not write {path}.")
+        written.append(path)
+    return written
+
+
+def _file_name(identity: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in identity)
+
+
+def headlines(protocol: Protocol, scores: Scores) -> dict[str, float]:
+    """{task: headline score} of the tasks that were scored."""
+    return {task.name: scores[task.name][task.headline] for task in protocol.tasks if task.name in scores}
+
+
+def headline_keys(protocol: Protocol) -> Sequence[str]:
+    """`task/score` keys of the headline scores, in the protocol's order."""
+    return [f"{task.name}/{task.headline}" for task in protocol.tasks]

@@ -1,0 +1,281 @@
+"""A whole run: train, evaluate the last checkpoint, write record, table and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import ValLoop
+from rich.console import Console
+
+from mtvision.core.naming import look_up
+from mtvision.engine.average import AverageHook
+from mtvision.engine.building import network_of, trained_network, training_module
+from mtvision.engine.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
+from mtvision.engine.config import config_text
+from mtvision.engine.data import build_dataset, evaluation_loader, train_loader
+from mtvision.engine.evaluation import SampleEvaluator
+from mtvision.engine.hooks import ProgressHook
+from mtvision.engine.launch import is_main_process, rank_and_world_size
+from mtvision.engine.loggers import Loggers
+from mtvision.engine.loop import TrainLoop
+from mtvision.engine.module import DistributedModule, TrainingModule
+from mtvision.engine.optimizer import build_optimizer
+from mtvision.engine.precision import PrecisionOptimWrapper
+from mtvision.engine.records import finish_run
+from mtvision.engine.runner import ExactRunner
+from mtvision.engine.scoring import constant_scores, evaluate, headline_keys, write_panels
+from mtvision.engine.settings import Settings, to_plain_data
+from mtvision.report.record import Record
+
+
+def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrite: bool = False) -> Record:
+    """Train a config and score its last checkpoint.
+
+    Args:
+        config: from `load_config`.
+        work_dir: receives everything that is written.
+        resume: a checkpoint to go on from, or `auto` for the newest in `work_dir`.
+        overwrite: throw away an earlier run in `work_dir`.
+
+    Returns:
+        The record, which is also in `work_dir/record.json`.
+
+    Raises:
+        FileExistsError: `work_dir` holds an earlier run and neither `resume` nor `overwrite` is given.
+        TrainingInterruptedError: SIGINT or SIGTERM; the run can be resumed.
+        NonFiniteLossError: a loss became NaN or infinite; earlier checkpoints are untouched.
+    """
+    settings = Settings.of(config)
+    console = Console(quiet=not is_main_process())
+    checkpoint = _prepare_work_dir(work_dir, resume, overwrite)
+    if is_main_process():
+        (work_dir / "config.py").write_text(config_text(config))
+    seed_everything(settings.seed)
+    train_set = build_dataset("train_data", config["train_data"], settings.protocol, settings.seed)
+    network = network_of(config, settings.protocol)
+    if settings.training.load_from:
+        load_network_weights(
+            network, load_checkpoint(settings.training.load_from), settings.training.load_from
+        )
+    module = training_module(config, settings, network)
+    loggers = _loggers(config, settings, work_dir)
+    progress = ProgressHook(
+        loggers, settings.training.log_interval, headline_keys(settings.protocol), console
+    )
+    runner = _runner(config, settings, module, train_set, work_dir, checkpoint, progress)
+    console.print(
+        f"[bold]{config['name'] or work_dir.name}[/]: {settings.protocol.title}, {len(train_set)} images, "
+        f"{sum(item.numel() for item in network.parameters()) / 1e6:.2f} M parameters, to {work_dir}",
+        highlight=False,
+    )
+    try:
+        runner.train()
+    finally:
+        progress.close()
+    last = work_dir / f"iter_{settings.training.iterations}.pth"
+    record = evaluate_checkpoint(config, work_dir, last, hours=progress.hours, train_set_size=len(train_set))
+    loggers.finish(
+        {f"{task}/{name}": value for task, values in record.scores.items() for name, value in values.items()}
+    )
+    return record
+
+
+def evaluate_checkpoint(
+    config: Config,
+    work_dir: Path,
+    checkpoint: str | Path,
+    *,
+    section: str = "test_data",
+    quiet: bool = False,
+    hours: float | None = None,
+    train_set_size: int | None = None,
+) -> Record:
+    """Score a checkpoint with the protocol's full metrics; writes record, table and pictures to `work_dir`.
+
+    Args:
+        config: from `load_config`.
+        work_dir: receives `record.json`, `table.md` and `pictures/`.
+        checkpoint: weights of the config's network.
+        section: `test_data` or `val_data`; `val_data` is used where a config has no `test_data`.
+        quiet: print nothing.
+        hours: training time, if known.
+        train_set_size: images trained on, if known.
+
+    Returns:
+        The record (the same on every process).
+    """
+    settings = Settings.of(config)
+    protocol, options = settings.protocol, settings.evaluation
+    console = Console(quiet=quiet or not is_main_process())
+    section = section if config[section] else "val_data"
+    network, meta = trained_network(config, protocol, checkpoint)
+    module = training_module(config, settings, network).to(_device())
+    dataset = build_dataset(section, config[section], protocol, settings.seed)
+    loader = evaluation_loader(dataset, config[section])
+    evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers)
+    scores = evaluate(module, loader, evaluator, console)
+    evaluator.close()
+    constant = None
+    if options.constant_predictor and config["train_data"]:
+        plain = dict(
+            config["train_data"], dataset={**config["train_data"]["dataset"], "transforms": "tensor"}
+        )
+        source = build_dataset("train_data", plain, protocol, settings.seed)
+        constant = constant_scores(
+            protocol,
+            source,
+            loader,
+            options.metric_options,
+            images=options.constant_predictor,
+            workers=options.workers,
+        )
+    if is_main_process():
+        work_dir.mkdir(parents=True, exist_ok=True)
+        write_panels(module, protocol, dataset, work_dir / "pictures", options.pictures)
+    return finish_run(
+        config,
+        settings,
+        work_dir,
+        module.network,
+        scores=scores,
+        constant=constant,
+        checkpoint=Path(checkpoint),
+        dataset=dataset,
+        section=section,
+        training={"iterations": meta.get("iter"), "hours": hours, "images": train_set_size},
+        console=console,
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch alike on every process, so that all build the same network."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _device() -> torch.device:
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+def _prepare_work_dir(work_dir: Path, resume: str | None, overwrite: bool) -> Path | None:
+    """Find the checkpoint to resume, or make sure that nothing of an earlier run gets mixed in."""
+    if resume:
+        return find_checkpoint(work_dir) if resume == "auto" else Path(resume)
+    earlier = [*work_dir.glob("iter_*.pth"), *work_dir.glob("losses.jsonl"), *work_dir.glob("record.json")]
+    if earlier and not overwrite:
+        raise FileExistsError(
+            f"{work_dir} holds an earlier run ({earlier[0].name}). Go on with --resume, choose another "
+            "--work-dir, or throw that run away with --overwrite."
+        )
+    if is_main_process():
+        for path in earlier:
+            path.unlink()
+        work_dir.mkdir(parents=True, exist_ok=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return None
+
+
+def _loggers(config: Config, settings: Settings, work_dir: Path) -> Loggers:
+    run_id = hashlib.sha256(str(work_dir.resolve()).encode()).hexdigest()[:12]
+    wanted = settings.logging if is_main_process() else type(settings.logging)()
+    return Loggers(
+        wanted,
+        work_dir,
+        name=config["name"] or work_dir.name,
+        config=to_plain_data(config._cfg_dict),
+        run_id=run_id,
+    )
+
+
+def _schedule(config: Config, iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
+    """The config's schedulers, in iterations; poly with power 0.9 down to 0 if it names none."""
+    # mmengine's PolyLR reaches 0 one step before `end`; with this end, step i has lr * (1 - i / iterations)^0.9
+    poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
+    entries = to_plain_data(config["schedule"]) or [poly]
+    complete = [{"by_epoch": False, "end": iterations, **entry} for entry in entries]
+    for entry in complete:
+        if isinstance(entry["type"], str):
+            look_up("schedule", entry["type"], PARAM_SCHEDULERS.module_dict)
+    return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
+
+
+def _runner(
+    config: Config,
+    settings: Settings,
+    module: TrainingModule,
+    train_set: Any,
+    work_dir: Path,
+    checkpoint: Path | None,
+    progress: ProgressHook,
+) -> ExactRunner:
+    training, protocol = settings.training, settings.protocol
+    _, world_size = rank_and_world_size()
+    module = module.to(_device())
+    if world_size > 1 and training.sync_bn and module.device.type == "cuda":
+        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    optimizer = build_optimizer(module.network, module.balancer, to_plain_data(config["optimizer"] or {}))
+    wrapper = PrecisionOptimWrapper(optimizer, precision=training.precision, max_norm=training.clip_grad)
+    hooks: list[Any] = [progress]
+    if training.ema:
+        hooks.append(AverageHook(training.ema))
+    evaluation: dict[str, Any] = {}
+    if training.val_interval:
+        val_set = build_dataset("val_data", config["val_data"], protocol, settings.seed)
+        options = {**settings.evaluation.metric_options, **settings.evaluation.during_training}
+        evaluation = {
+            "val_dataloader": evaluation_loader(val_set, config["val_data"]),
+            "val_cfg": {"type": ValLoop},
+            "val_evaluator": SampleEvaluator(protocol.tasks, options, settings.evaluation.workers),
+        }
+    return ExactRunner(
+        checkpoint_meta={
+            "config": config_text(config),
+            "protocol": protocol.id,
+            "tasks": list(protocol.task_names),
+            "architecture": module.network.architecture,
+        },
+        model=DistributedModule(module) if world_size > 1 else module,
+        work_dir=str(work_dir),
+        train_dataloader=train_loader(train_set, config["train_data"], settings.seed),
+        train_cfg={
+            "type": TrainLoop,
+            "max_iters": training.iterations,
+            "val_interval": training.val_interval,
+        },
+        optim_wrapper=wrapper,
+        param_scheduler=_schedule(config, training.iterations, wrapper),
+        **evaluation,
+        default_hooks={
+            "timer": None,
+            "logger": None,
+            "sampler_seed": None,
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "interval": training.checkpoint_interval or -1,
+                "by_epoch": False,
+                "max_keep_ckpts": training.keep_checkpoints,
+                "save_last": True,
+            },
+        },
+        custom_hooks=hooks,
+        resume=checkpoint is not None,
+        load_from=None if checkpoint is None else str(checkpoint),
+        launcher="pytorch" if world_size > 1 else "none",
+        env_cfg={},
+        log_level="ERROR",
+        randomness={"seed": settings.seed, "diff_rank_seed": True},
+        experiment_name=f"{work_dir.name}_{id(module)}",
+    )

@@ -1,0 +1,97 @@
+"""Two CPU processes train, validate, save and resume, and score exactly as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import discs
+import pytest
+import torch
+
+from mtvision.engine.checkpoint import load_checkpoint
+
+SUPPORT = Path(discs.__file__).parent
+
+
+def tool(processes: int, *arguments: str | Path, **variables: str) -> str:
+    script = SUPPORT / "run_tool.py"
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(
+        [*command, str(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_save_resume_and_score_like_one(tmp_path):
+    config = discs.write_config(tmp_path)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    tool(2, "train", config, "--work-dir", whole)
+    tool(2, "train", config, "--work-dir", cut, "--cfg-options", "training.checkpoint_interval=7")
+    for name in ("iter_12.pth", "record.json"):
+        (cut / name).unlink()
+    tool(2, "train", config, "--work-dir", cut, "--resume")
+    assert losses(cut) == losses(whole)
+    torch.testing.assert_close(
+        load_checkpoint(cut / "iter_12.pth")["state_dict"],
+        load_checkpoint(whole / "iter_12.pth")["state_dict"],
+        rtol=0,
+        atol=0,
+    )
+    scores = {}
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.json"
+        tool(processes, "test", config, whole / "iter_12.pth", "--work-dir", tmp_path / "test", "--json", out)
+        scores[processes] = json.loads(out.read_text())["scores"]
+    assert scores[1] == scores[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["FixedWeights", "UPGrad", "Uncertainty"])
+def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, balancer):
+    """Without BatchNorm and dropout, with every pixel labelled, the averaged gradients are the same."""
+    text = discs.CONFIG.replace('type="DropoutNet"', 'type="DropoutNet", norm="group"').replace(
+        'type="ParallelDecoder"', 'type="ParallelDecoder", norm="group"'
+    )
+    config = discs.write_config(tmp_path, text)
+    options = [
+        f"balancer.type={balancer}",
+        "training.iterations=4",
+        "training.val_interval=0",
+        "optimizer.type=SGD",
+    ]
+    for processes, size in ((1, 4), (2, 2)):
+        tool(
+            processes,
+            "train",
+            config,
+            "--work-dir",
+            tmp_path / f"{processes}",
+            "--cfg-options",
+            *options,
+            f"train_data.batch_size={size}",
+            WITHOUT_DROPOUT="1",
+        )
+    one, two = (load_checkpoint(tmp_path / f"{n}" / "iter_4.pth")["state_dict"] for n in (1, 2))
+    names = [name for name in one if torch.is_tensor(one[name])]
+    assert any("balancer" in name for name in names) == (balancer == "Uncertainty")
+    torch.testing.assert_close(
+        {name: one[name] for name in names}, {name: two[name] for name in names}, rtol=1e-4, atol=1e-6
+    )
