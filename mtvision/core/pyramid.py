@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mtvision.core.naming import look_up
+
 
 @dataclass(frozen=True)
 class Pyramid:
@@ -23,6 +25,8 @@ class Pyramid:
     def __post_init__(self) -> None:
         if len(self.maps) != len(self.strides):
             raise ValueError(f"pyramid: {len(self.maps)} maps but {len(self.strides)} strides.")
+        if list(self.strides) != sorted(self.strides):
+            raise ValueError(f"pyramid: strides must go from fine to coarse, got {self.strides}.")
 
     @classmethod
     def of(cls, maps: Iterable[Tensor], strides: Iterable[int]) -> Pyramid:
@@ -39,7 +43,7 @@ class Pyramid:
         """Channels of each map."""
         return tuple(int(item.shape[1]) for item in self.maps)
 
-    def for_task(self, name: str) -> Pyramid:  # noqa: ARG002  one shared backbone serves every task
+    def for_task(self, name: str) -> Pyramid:
         """The pyramid that task `name` reads."""
         return self
 
@@ -48,11 +52,13 @@ class TaskPyramids(Pyramid):
     """One pyramid per task, from a branching or task-conditioned backbone; same contract for decoders."""
 
     def __init__(self, pyramids: Mapping[str, Pyramid]) -> None:
+        if not pyramids:
+            raise ValueError("pyramid: there must be a pyramid for at least one task.")
         first = next(iter(pyramids.values()))
         super().__init__(first.maps, first.strides)
         object.__setattr__(self, "_pyramids", dict(pyramids))
 
     def for_task(self, name: str) -> Pyramid:
-        """The pyramid that task `name` reads."""
+        """The pyramid that task `name` reads; raises `UnknownNameError`."""
         pyramids: dict[str, Pyramid] = self.__dict__["_pyramids"]
-        return pyramids[name]
+        return look_up("task of the pyramids", name, pyramids)

@@ -12,10 +12,11 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     stream is the same on every platform.
 
     Raises:
-        ValueError: a number is negative.
+        ValueError: a number is not in 0..2³²−1. (A larger one would take two words of the entropy and could
+            collide with other triples.)
     """
-    if min(seed, epoch, index) < 0:
+    if min(seed, epoch, index) < 0 or max(seed, epoch, index) >= 2**32:
         raise ValueError(
-            f"generator: seed, epoch and index must not be negative, got {(seed, epoch, index)}."
+            f"generator: seed, epoch and index must be in 0..{2**32 - 1}, got {(seed, epoch, index)}."
         )
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, index])))

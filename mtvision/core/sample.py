@@ -84,15 +84,18 @@ class Sample:
 
     @classmethod
     def from_raw(cls, raw: RawSample) -> Sample:
-        """Convert arrays (H, W, C) to tensors (C, H, W) of the contract's dtypes."""
+        """Convert arrays (H, W, C) to tensors (C, H, W) of the contract's dtypes; they share no memory.
+
+        Always copies: arrays may be memory-mapped or read-only, and transforms may have cached them.
+        """
         labels = {}
         for name, array in raw.labels.items():
             if raw.tasks[name].label == "classes":
-                labels[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
+                labels[name] = torch.from_numpy(np.array(array, dtype=np.int64, order="C"))
             else:
-                planes = np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32)
+                planes = np.array(array.transpose(2, 0, 1), dtype=np.float32, order="C")
                 labels[name] = torch.from_numpy(planes)
-        image = torch.from_numpy(np.ascontiguousarray(raw.image.transpose(2, 0, 1), dtype=np.float32))
+        image = torch.from_numpy(np.array(raw.image.transpose(2, 0, 1), dtype=np.float32, order="C"))
         return cls(image=image, labels=labels, meta=raw.meta)
 
 

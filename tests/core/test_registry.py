@@ -1,0 +1,100 @@
+"""Registries: building from configs, and errors that name the config entry at fault."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from mtvision.core import registry
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.registry import Registry
+
+THINGS = Registry("thing", scope="mtvision-test")
+
+
+@THINGS.register_module()
+class Box:
+    def __init__(self, width, *, height=2, tasks=()):
+        self.width, self.height, self.tasks = width, height, tasks
+
+
+@THINGS.register_module()
+class Anything:
+    def __init__(self, name, **options):
+        self.name, self.options = name, options
+
+
+def test_build_by_name_and_by_class():
+    for kind in ("Box", Box):
+        box = THINGS.build({"type": kind, "width": 3}, tasks=("a",))
+        assert (type(box), box.width, box.height, box.tasks) == (Box, 3, 2, ("a",))
+
+
+def test_config_is_not_modified():
+    config = {"type": "Box", "width": 3}
+    THINGS.build(config)
+    assert config == {"type": "Box", "width": 3}
+
+
+def test_open_ended_arguments_pass():
+    assert THINGS.build({"type": "Anything", "name": "x", "depth": 1}).options == {"depth": 1}
+
+
+def test_unknown_name_lists_near_and_known_ones():
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown thing 'Bux'. Did you mean 'Box'\?\nKnown: Anything, Box"
+    ):
+        THINGS.build({"type": "Bux"})
+
+
+def test_unknown_argument_names_the_class():
+    with pytest.raises(UnknownNameError, match=r"Unknown Box argument 'widht'. Did you mean 'width'"):
+        THINGS.build({"type": "Box", "widht": 3})
+
+
+def test_missing_argument_is_named():
+    with pytest.raises(TypeError, match=r"Box: missing argument width \(given: \['height'\]\)"):
+        THINGS.build({"type": "Box", "height": 3})
+
+
+def test_config_may_not_give_what_the_suite_supplies():
+    with pytest.raises(TypeError, match="Box: 'tasks' is supplied by the suite; remove it from the config"):
+        THINGS.build({"type": "Box", "width": 1, "tasks": ("a",)}, tasks=("b",))
+
+
+@pytest.mark.parametrize("config", [None, "Box", ["Box"], {"width": 3}])
+def test_not_a_config(config):
+    with pytest.raises(TypeError, match="thing: expected a dict with the key 'type', got"):
+        THINGS.build(config)
+
+
+def test_one_table_for_each_choice_that_outsiders_may_extend():
+    tables = {name: item for name, item in vars(registry).items() if isinstance(item, Registry)}
+    assert set(tables) == {
+        *("BACKBONES", "ADAPTERS", "DECODERS", "HEADS", "LOSSES"),
+        *("BALANCERS", "STEPS", "DATASETS", "SEARCHERS", "MERGERS"),
+    }
+    assert len({table.name for table in tables.values()}) == 10
+
+
+def test_a_name_in_a_config_imports_its_package():
+    """In a fresh process, where nothing of the packages was imported before."""
+    code = (
+        "import sys\n"
+        "from mtvision.core.registry import BALANCERS, LOSSES, STEPS\n"
+        "for table, name, home in (LOSSES, 'L1Loss', 'losses'), (BALANCERS, 'LogSum', 'balance'), "
+        "(STEPS, 'PlainStep', 'steps'):\n"
+        "    assert f'mtvision.{home}' not in sys.modules, home\n"
+        "    assert table.get(name).__module__.startswith(f'mtvision.{home}.')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_registered_classes_are_documented():
+    for table in (registry.LOSSES, registry.BALANCERS, registry.STEPS):
+        table.import_from_location()
+        assert table.module_dict
+        for name, item in table.module_dict.items():
+            assert inspect.getdoc(item), name
