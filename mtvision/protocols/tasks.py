@@ -97,13 +97,13 @@ def edge(
     family: Family = "invpt",
 ) -> Task:
     """Boundaries as one logit; odsF matches within `max_distance` times the image diagonal."""
-    average = "all" if family == "survey" else "valid"
+    survey = {"average": "all", "threshold": 0.5} if family == "survey" else {"average": "valid"}
     return Task(
         name="edge",
         out_channels=1,
         label="values",
         activation="sigmoid",
-        loss={"type": "EdgeLoss", "positive_weight": positive_weight, "average": average},
+        loss={"type": "EdgeLoss", "positive_weight": positive_weight, **survey},
         metric="edge",
         metric_options={"max_distance": max_distance, "thresholds": thresholds},
         headline="odsF",

@@ -129,9 +129,9 @@ def test_normals_losses():
 
 
 def test_edge():
-    assert edge().loss["positive_weight"] == 0.95
-    assert edge().loss["average"] == "valid"
-    assert edge(family="survey").loss["average"] == "all"
+    assert edge().loss == {"type": "EdgeLoss", "positive_weight": 0.95, "average": "valid"}
+    survey = edge(family="survey").loss
+    assert survey == {"type": "EdgeLoss", "positive_weight": 0.95, "average": "all", "threshold": 0.5}
     assert edge(positive_weight=0.8).loss["positive_weight"] == 0.8
 
 
