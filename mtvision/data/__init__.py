@@ -1,1 +1,8 @@
 """Data sets, transforms and samplers: from disk to batches."""
+
+from mtvision.data.cityscapes import Cityscapes
+from mtvision.data.mtan_npy import MtanNpy
+from mtvision.data.nyudv2 import NYUDv2
+from mtvision.data.pascal_context import PascalContext
+
+__all__ = ["Cityscapes", "MtanNpy", "NYUDv2", "PascalContext"]

@@ -1,0 +1,215 @@
+"""What the loaders of the published data sets share: lists, missing files, messages that say what to do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtvision.core.naming import look_up
+from mtvision.core.task import IGNORE
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.decode import DecodeError
+from mtvision.data.transforms import Transform
+from mtvision.protocols import Protocol
+
+Transforms = str | Mapping[str, Any] | Sequence[Mapping[str, Any] | Transform]
+MissingLabels = Literal["refuse", "absent"]
+
+
+def read_ids(path: Path) -> list[str]:
+    """Image ids of a split file, one a line, in the file's order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an id occurs twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: the list of image ids is missing. Take it from the data set's archive."
+        )
+    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise ValueError(f"{path}: id '{twice}' occurs twice. Take the list from its source again.")
+    return ids
+
+
+class PublishedDataset(DenseDataset):
+    """A data set whose layout papers have fixed: refuses what would silently change a score.
+
+    Nothing is ever written into the data set's folder.
+
+    Args:
+        root: the data set's folder.
+        ids: images of the split, in order.
+        protocol: see `DenseDataset`.
+        split: name of the split.
+        transforms: see `DenseDataset`.
+        seed: see `DenseDataset`.
+        tasks: restrict the protocol to these tasks; files of other tasks need not exist.
+        check: refuse another number of images or another frame size than published.
+        missing_labels: `refuse` stops when a label file is missing; `absent` makes the label absent from the
+            sample, for partially labelled copies.
+
+    Raises:
+        FileNotFoundError: an image, or a label under `missing_labels="refuse"`, does not exist.
+    """
+
+    page: ClassVar[str] = "datasets/"
+    """Where the user finds out how to get the data."""
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        ids: Sequence[str],
+        protocol: Protocol,
+        split: str,
+        transforms: Transforms,
+        seed: int,
+        tasks: Sequence[str] | None,
+        check: bool,
+        missing_labels: MissingLabels,
+    ) -> None:
+        self.root = Path(root)
+        self.check = check
+        super().__init__(
+            ids=ids,
+            protocol=protocol,
+            split=split,
+            transforms=transforms,
+            seed=seed,
+            tasks=tasks,
+            check_split=check,
+        )
+        look_up("missing_labels", missing_labels, {"refuse": None, "absent": None})
+        self.labelled = {name: self._labelled(name, missing_labels) for name in self.tasks}
+        self._require_images()
+
+    @abstractmethod
+    def image_path(self, name: str) -> Path:
+        """The image file of one id."""
+
+    @abstractmethod
+    def label_paths(self, name: str, task: str) -> tuple[Path, ...]:
+        """Every file that a label of one id is made from, the most important first."""
+
+    def source(self, index: int, task: str | None = None) -> str:
+        """File of the image (`task=None`) or of one label."""
+        name = self.ids[index]
+        return str(self.label_paths(name, task)[0] if task else self.image_path(name))
+
+    def files(self) -> dict[str, Path]:
+        """{path relative to the root: path} of every file that this split reads."""
+        paths = [self.image_path(name) for name in self.ids]
+        paths += [
+            path
+            for task, names in self.labelled.items()
+            for name in self.ids
+            if name in names
+            for path in self.label_paths(name, task)
+        ]
+        return {path.relative_to(self.root).as_posix(): path for path in paths}
+
+    def missing(self, task: str | None = None) -> list[Path]:
+        """Files of the images (`task=None`) or of one task's labels that do not exist."""
+        if task is None:
+            return [path for path in map(self.image_path, self.ids) if not path.is_file()]
+        return [path for name in self.ids for path in self.label_paths(name, task) if not path.is_file()]
+
+    def _labelled(self, task: str, missing_labels: MissingLabels) -> frozenset[str]:
+        lacking = {
+            name for name in self.ids if not all(path.is_file() for path in self.label_paths(name, task))
+        }
+        if lacking and missing_labels == "refuse":
+            first = self.missing(task)[0]
+            others = [name for name in self.tasks if name != task]
+            raise FileNotFoundError(
+                f"{first}: label files of task '{task}' are missing for {len(lacking)} of {len(self)} "
+                f"images of split '{self.split}'. {self.hint(task)}Leave the task out with "
+                f"tasks={others}, or give missing_labels='absent' to train on what is there. How to get "
+                f"the data: {self.page}"
+            )
+        return frozenset(name for name in self.ids if name not in lacking)
+
+    def hint(self, task: str) -> str:
+        """A sentence, ending in a blank, about why files of that task are often missing."""
+        return ""
+
+    def _require_images(self) -> None:
+        lacking = self.missing()
+        if lacking:
+            raise FileNotFoundError(
+                f"{lacking[0]}: {len(lacking)} of {len(self)} images that the list of split "
+                f"'{self.split}' names are missing. Unpacking or copying did not finish, or the list "
+                f"belongs to another copy. How to get the data: {self.page}"
+            )
+
+    def require_size(self, index: int, size: tuple[int, ...], expected: tuple[int, int], advice: str) -> None:
+        """Refuse a frame of another size than published.
+
+        Raises:
+            DecodeError: names the file and what the copy probably is.
+        """
+        if self.check and tuple(size[:2]) != expected:
+            raise DecodeError(
+                f"{self.source(index)}: the image is {size[0]}x{size[1]} (height x width), this "
+                f"packaging has {expected[0]}x{expected[1]}. {advice}"
+            )
+
+
+def require_root(root: Path, layout: str, command: str, page: str) -> None:
+    """Refuse a root that does not exist.
+
+    Raises:
+        FileNotFoundError: says what was looked for, what should be there and how to make it.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root}: no such folder. Expected there:\n{layout}\nIt is made by `{command}`; where to "
+            f"get the files: {page}"
+        )
+
+
+def class_map(path: Path, label: NDArray[Any], *, shift: int, count: int) -> NDArray[np.int64]:
+    """Ids on disk minus `shift`, where what falls below 0 is no label.
+
+    Raises:
+        DecodeError: an id on disk is neither 0..count-1+shift nor 255.
+    """
+    if label.ndim != 2:
+        raise DecodeError(f"{path}: expected a class map (H, W), got shape {label.shape}.")
+    result = label.astype(np.int64) - shift
+    if not np.array_equal(result + shift, label):
+        raise DecodeError(f"{path}: class ids must be whole numbers. This is another kind of file.")
+    wrong = (result >= count) & (label != IGNORE)
+    if wrong.any():
+        none = f"0..{shift - 1} (none) and " if shift else ""
+        raise DecodeError(
+            f"{path}: holds the id {int(label[wrong].min())}, expected {none}{shift}..{count - 1 + shift} or "
+            f"{IGNORE}. Is it a label file of another version of the data set?"
+        )
+    result[(result < 0) | (label == IGNORE)] = IGNORE
+    return result
+
+
+def value_map(path: Path, array: NDArray[Any], *, channels: int, what: str) -> NDArray[np.float32]:
+    """A floating-point map as float32 (H, W, channels).
+
+    Raises:
+        DecodeError: another shape, or integers.
+    """
+    array = array[..., None] if array.ndim == 2 and channels == 1 else array
+    if array.ndim != 3 or array.shape[2] != channels:
+        raise DecodeError(f"{path}: expected {what} of shape (H, W, {channels}), got {array.shape}.")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DecodeError(
+            f"{path}: expected {what} as floating-point numbers, got {array.dtype}. The file is encoded "
+            "in another way than this packaging; take the original."
+        )
+    return np.asarray(array, dtype=np.float32)
