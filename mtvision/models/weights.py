@@ -6,11 +6,13 @@ import importlib
 import logging
 import re
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm.models
 from torch import Tensor, nn
 
@@ -228,15 +230,15 @@ def _load_npz(model: nn.Module, path: Path) -> LoadReport:
             f"{path.name}: .npz files fit ViT models only, not {type(model).__name__}."
         )
     try:
-        load(str(path))
-    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
-        raise _other_architecture(path.name, model, _first_line(error)) from error
-    except (OSError, ValueError, EOFError) as error:
+        with np.load(path) as arrays:
+            names = list(arrays.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
-    except Exception as error:
-        if type(error).__name__ == "BadZipFile":
-            raise _unreadable(path, error) from error
-        raise
+    try:
+        load(str(path))
+    except (KeyError, AttributeError, IndexError, RuntimeError, ValueError) as error:
+        detail = f"{type(error).__name__}: {_first_line(error)} It holds {_some(names)}"
+        raise _other_architecture(path.name, model, detail) from error
     return LoadReport(path.name, len(model.state_dict()))
 
 

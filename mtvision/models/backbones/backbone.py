@@ -69,6 +69,7 @@ class Backbone(nn.Module):
         size_multiple: `stem` pads the image below and on the right with zeros (the mean colour of a
             normalised image) to a multiple of this. Maps then cover the padded image; `Network` knows.
         grad_checkpointing: recompute blocks in the backward pass instead of storing their activations.
+            Running statistics of batch norms then move twice a step.
     """
 
     channels: tuple[int, ...]

@@ -77,7 +77,7 @@ class TimmBackbone(Backbone):
         self._family = family_of(self.model)
         self.size_multiple = self._family.size_multiple(self.model) if self._family else max(reductions)
         self.grad_checkpointing = grad_checkpointing
-        self.exits = _exits(self._family, self.model, self._levels)
+        self.exits, self._names = _units(self._family, self.model, self._levels)
         _prune(self.model, self._levels, keep_norm=self._isotropic)
         if self.load_report is not None:
             self.load_report.require(self.model.state_dict())
@@ -92,8 +92,9 @@ class TimmBackbone(Backbone):
 
     def block_names(self) -> list[str]:
         """Paths of the blocks."""
-        names = [name for group in self._cut.units(self.model) for name in group]
-        return [f"model.{name}" for name in names[: self.exits[-1]]]
+        if not self._names:
+            raise self._uncut()
+        return list(self._names)
 
     def to_map(self, state: Tensor, level: int, size: tuple[int, int]) -> Tensor:
         """Map of level `level`, normed where asked for."""
@@ -210,11 +211,16 @@ def _only_size(model: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _exits(family: Family | None, model: nn.Module, levels: Sequence[int]) -> tuple[int, ...]:
+def _units(
+    family: Family | None, model: nn.Module, levels: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Exits and block names, fixed now: what adapters put in a block's place keeps its position."""
     if family is None:
-        return ()
-    counts = [len(group) for group in family.units(model)]
-    return tuple(sum(counts[: level + 1]) for level in levels)
+        return (), ()
+    groups = family.units(model)
+    exits = tuple(sum(len(group) for group in groups[: level + 1]) for level in levels)
+    names = [f"model.{name}" for group in groups for name in group]
+    return exits, tuple(names[: exits[-1]])
 
 
 def _prune(model: nn.Module, levels: Sequence[int], *, keep_norm: bool) -> None:
