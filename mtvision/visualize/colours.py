@@ -1,0 +1,231 @@
+"""From a label or prediction map to an RGB picture, by `Task.colours`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtvision.core.task import IGNORE, Colours, Task
+
+Picture = NDArray[np.uint8]
+"""RGB, (H, W, 3)."""
+Colour = tuple[int, int, int]
+Range = tuple[float, float]
+
+NO_LABEL: Colour = (207, 210, 216)
+"""Light grey: pixels without a label, in maps of every kind."""
+BACKGROUND: Colour = (38, 40, 46)
+"""Nearly black: a class called "background" in a generated palette."""
+DEPTH_COLOURS = cv2.COLORMAP_INFERNO
+
+
+def to_array(values: Any) -> NDArray[Any]:
+    """A NumPy view of an array or tensor (moved to the CPU if needed), for anything a label may be."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def palette(task: Task) -> tuple[Colour, ...]:
+    """One colour per class: the task's own palette, else a generated one.
+
+    In a generated palette a first class called "background" is nearly black.
+    """
+    if task.palette:
+        return task.palette
+    if task.class_names and task.class_names[0] == "background":
+        return (BACKGROUND, *generate_palette(task.num_classes - 1))
+    return generate_palette(task.num_classes)
+
+
+def generate_palette(count: int) -> tuple[Colour, ...]:
+    """`count` colours, each as far as possible from all before it, the same on every machine.
+
+    Farthest-point choice in OKLab (Ottosson 2020), a space of perceived colour, among colours neither neon
+    nor pale. A palette begins with every shorter palette.
+    """
+    return _farthest_colours(max(64, count))[:count]
+
+
+@lru_cache(maxsize=4)
+def _farthest_colours(count: int) -> tuple[Colour, ...]:
+    lab, rgb = _candidates()
+    chosen = [int(np.argmin(np.linalg.norm(lab - np.array([0.62, -0.04, -0.14]), axis=1)))]  # a calm blue
+    avoid = _oklab(np.array([NO_LABEL, BACKGROUND], dtype=np.float64) / 255)
+    distance = np.linalg.norm(lab[:, None] - avoid[None], axis=2).min(axis=1)
+    for _ in range(count):
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(np.argmax(np.round(distance, 9))))  # rounded: ties break alike everywhere
+    return tuple((int(r), int(g), int(b)) for r, g, b in rgb[chosen[:count]])
+
+
+def _candidates() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Colours of medium lightness and chroma: OKLab (N, 3) and 8-bit RGB (N, 3)."""
+    levels = np.arange(16, 256, 12)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = _oklab(rgb / 255)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    kept = (lab[:, 0] > 0.42) & (lab[:, 0] < 0.88) & (chroma > 0.05) & (chroma < 0.165)
+    return lab[kept], rgb[kept]
+
+
+def _oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """OKLab of sRGB values in 0..1, last axis of size 3."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    cones = np.cbrt(
+        linear
+        @ np.array(
+            [
+                [0.4122214708, 0.5363325363, 0.0514459929],
+                [0.2119034982, 0.6806995451, 0.1073969566],
+                [0.0883024619, 0.2817188376, 0.6299787005],
+            ]
+        ).T
+    )
+    mixed: NDArray[np.float64] = (
+        cones
+        @ np.array(
+            [
+                [0.2104542553, 0.7936177850, -0.0040720468],
+                [1.9779984951, -2.4285922050, 0.4505937099],
+                [0.0259040371, 0.7827717662, -0.8086757660],
+            ]
+        ).T
+    )
+    return mixed
+
+
+def value_range(*maps: Any) -> Range:
+    """(low, high) that pictures of these real-valued maps should share; outliers beyond 0.5 % are cut off.
+
+    Maps without any finite value give (0, 1); a constant map gets a range of width 1 around it.
+    """
+    finite = [array[np.isfinite(array)].ravel() for array in map(to_array, maps)]
+    values = np.concatenate(finite) if finite else np.empty(0)
+    if not values.size:
+        return (0.0, 1.0)
+    low, high = (float(item) for item in np.percentile(values, (0.5, 99.5)))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def colourise(task: Task, values: Any, *, limits: Range | None = None) -> Picture:
+    """Draw a label or prediction of a task.
+
+    Args:
+        task: its `colours` decides how; its `label` how "no label" looks.
+        values: array or tensor: class ids (H, W), or real values (C, H, W) or (H, W).
+        limits: (low, high) of real values mapped to the ends of the depth colours, so that several
+            pictures can be compared; by default of this map alone. A positive range over a factor of more
+            than 10 is drawn logarithmically. Ignored by the other kinds.
+
+    Returns:
+        RGB (H, W, 3). `palette`: the class's colour. `depth`: inferno, near dark and far bright. `normals`:
+        255 (n + 1) / 2 of the unit vector. `gray`: 0 black, 1 (or the last class) white. Pixels without a
+        label (255 in class maps, NaN in real ones) are `NO_LABEL`.
+
+    Raises:
+        ValueError: a map of another shape, or with a class id that the task does not have.
+    """
+    array = to_array(values)
+    no_label = unlabelled(task, array)
+    picture = _DRAW[task.colours](task, array, limits)
+    picture[no_label] = NO_LABEL
+    return picture
+
+
+def unlabelled(task: Task, values: Any) -> NDArray[np.bool_]:
+    """(H, W), True where a map has no label: 255 in integer maps, NaN or infinite in real ones."""
+    array = to_array(values)
+    if array.ndim == 2:
+        if np.issubdtype(array.dtype, np.integer):
+            return np.asarray(array == IGNORE)
+        return np.asarray(~np.isfinite(array))
+    if array.ndim != 3:
+        raise ValueError(f"{task.name}: a map is (H, W) or (C, H, W), got shape {array.shape}.")
+    return np.asarray(~np.isfinite(array).all(axis=0))
+
+
+def _plane(task: Task, array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim == 3 and array.shape[0] == 1:
+        return np.asarray(array[0])
+    if array.ndim != 2:
+        raise ValueError(f"{task.name}: expected one plane, (H, W) or (1, H, W), got shape {array.shape}.")
+    return array
+
+
+def _draw_palette(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    ids = _plane(task, array)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"{task.name}: class maps hold integers, got {ids.dtype}; take the argmax first.")
+    colours = palette(task)
+    table = np.full((256, 3), NO_LABEL, dtype=np.uint8)
+    table[: len(colours)] = colours
+    wrong = ids[((ids < 0) | (ids >= len(colours))) & (ids != IGNORE)]
+    if wrong.size:
+        raise ValueError(
+            f"{task.name}: class id {int(wrong.flat[0])} in a map, but there are {len(colours)} classes "
+            f"(and {IGNORE} for no label)."
+        )
+    return np.asarray(table[ids], dtype=np.uint8)
+
+
+def is_logarithmic(limits: Range) -> bool:
+    """Whether depth colours follow the logarithm: a positive range over a factor of more than 10."""
+    return limits[0] > 0 and limits[1] / limits[0] > 10
+
+
+def levels(values: NDArray[Any], limits: Range) -> NDArray[np.float64]:
+    """Where values lie between the limits: 0 at the lower, 1 at the upper; linear or logarithmic."""
+    low, high = limits
+    if is_logarithmic(limits):
+        low, high = float(np.log(low)), float(np.log(high))
+        values = np.log(np.maximum(values, limits[0] * 1e-3))
+    return np.asarray((values - low) / max(high - low, 1e-12), dtype=np.float64)
+
+
+def depth_colours(values: NDArray[Any]) -> Picture:
+    """The depth colours of levels in 0..1, shape (H, W)."""
+    index = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(index, DEPTH_COLOURS)[..., ::-1], dtype=np.uint8)
+
+
+def _draw_depth(task: Task, array: NDArray[Any], limits: Range | None) -> Picture:
+    plane = _plane(task, array).astype(np.float64)
+    return depth_colours(np.nan_to_num(levels(plane, value_range(plane) if limits is None else limits)))
+
+
+def _draw_normals(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    if array.ndim != 3 or array.shape[0] != 3:
+        raise ValueError(f"{task.name}: normals are (3, H, W), got shape {array.shape}.")
+    scaled = np.round((np.nan_to_num(array).astype(np.float64) + 1) * 127.5)
+    return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    plane = _plane(task, array)
+    if np.issubdtype(plane.dtype, np.integer):
+        plane = plane / max(task.num_classes - 1, 1)
+    shades = np.round(np.clip(np.nan_to_num(plane), 0, 1) * 255).astype(np.uint8)
+    return np.repeat(shades[..., None], 3, axis=2)
+
+
+_DRAW: dict[Colours, Callable[[Task, NDArray[Any], Range | None], Picture]] = {
+    "palette": _draw_palette,
+    "depth": _draw_depth,
+    "normals": _draw_normals,
+    "gray": _draw_gray,
+}
+
+
+def classes_present(task: Task, maps: Sequence[Any]) -> list[int]:
+    """Class ids that occur in any of the maps, the largest area first."""
+    counts = np.zeros(task.num_classes, dtype=np.int64)
+    for array in map(to_array, maps):
+        ids = array[(array != IGNORE) & (array >= 0) & (array < task.num_classes)].astype(np.int64)
+        counts += np.bincount(ids.ravel(), minlength=task.num_classes)[: task.num_classes]
+    return [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]

@@ -1,0 +1,144 @@
+"""Exact pixels of every kind of map."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mtvision.core.task import IGNORE
+from mtvision.protocols import get_protocol
+from mtvision.protocols.tasks import depth, edge, human_parts, normals, saliency, semseg
+from mtvision.visualize.colours import (
+    BACKGROUND,
+    NO_LABEL,
+    classes_present,
+    colourise,
+    depth_colours,
+    generate_palette,
+    is_logarithmic,
+    levels,
+    palette,
+    unlabelled,
+    value_range,
+)
+
+FOUR = semseg(("a", "b", "c", "d"), palette=((1, 2, 3), (10, 20, 30), (0, 255, 0), (9, 9, 9)))
+
+
+def test_given_palette_wins_and_255_is_grey():
+    ids = torch.tensor([[0, 1], [2, IGNORE]])
+    expected = [[(1, 2, 3), (10, 20, 30)], [(0, 255, 0), NO_LABEL]]
+    assert colourise(FOUR, ids).tolist() == [[list(pixel) for pixel in row] for row in expected]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_class_maps_of_any_integer_type_look_alike(dtype):
+    ids = np.array([[0, 3, 255]], dtype=dtype)
+    assert colourise(FOUR, ids)[0].tolist() == [[1, 2, 3], [9, 9, 9], list(NO_LABEL)]
+
+
+def test_voc_and_cityscapes_colours():
+    voc = get_protocol("pascal-invpt").task("semseg")
+    assert palette(voc)[15] == (192, 128, 128)  # person
+    cityscapes = get_protocol("cityscapes-mtmamba").task("semseg")
+    assert palette(cityscapes)[13] == (0, 0, 142)  # car
+
+
+def test_generated_palettes_begin_alike_and_do_not_collide():
+    forty = generate_palette(40)
+    assert generate_palette(7) == forty[:7]
+    assert len({*forty, NO_LABEL, BACKGROUND}) == 42
+    colours = np.array(forty, dtype=float)
+    gaps = np.linalg.norm(colours[:, None] - colours[None], axis=-1)[~np.eye(40, dtype=bool)]
+    assert gaps.min() > 30
+    assert len(set(generate_palette(150))) == 150
+
+
+def test_background_is_dark_in_generated_palettes_only():
+    assert palette(human_parts())[0] == BACKGROUND
+    assert palette(semseg(("road", "car"))) == generate_palette(2)
+    assert palette(semseg(("background", "car"), palette=((5, 5, 5), (6, 6, 6))))[0] == (5, 5, 5)
+
+
+def test_normals_are_half_of_one_plus_n():
+    vectors = np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1], [np.nan] * 3], dtype=np.float32).T[:, None]
+    expected = [[255, 128, 128], [128, 0, 128], [128, 128, 255], list(NO_LABEL)]
+    assert colourise(normals(), vectors)[0].tolist() == expected
+
+
+def test_depth_ends_of_the_range_and_missing_pixels():
+    metres = np.array([[[1.0, 3.0, 5.0, np.nan, 99.0]]], dtype=np.float32)
+    low, middle, high, missing, beyond = colourise(depth(), metres, limits=(1, 5))[0].tolist()
+    ends = depth_colours(np.array([[0.0, 0.5, 1.0]]))[0].tolist()
+    assert [low, middle, high] == ends
+    assert missing == list(NO_LABEL)
+    assert beyond == high
+
+
+def test_depth_is_shared_or_relative():
+    one, two = np.array([[1.0, 2.0]]), np.array([[2.0, 4.0]])
+    assert (colourise(depth(), one) == colourise(depth(), two)).all()  # each in its own range
+    limits = value_range(one, two)
+    assert (
+        colourise(depth(), one, limits=limits)[0, 1] == colourise(depth(), two, limits=limits)[0, 0]
+    ).all()
+
+
+def test_wide_positive_ranges_are_logarithmic():
+    assert is_logarithmic((1, 100))
+    assert not is_logarithmic((1, 10))
+    assert not is_logarithmic((0, 100))
+    np.testing.assert_allclose(levels(np.array([1.0, 10, 100]), (1, 100)), [0, 0.5, 1], atol=1e-12)
+    np.testing.assert_allclose(levels(np.array([0.0, 25, 50]), (0, 50)), [0, 0.5, 1], atol=1e-12)
+
+
+def test_value_range_cuts_outliers_and_survives_anything():
+    values = np.linspace(2, 4, 1001)
+    low, high = value_range(np.append(values, 1e6), np.array([np.nan, np.inf]))
+    assert low == pytest.approx(2.01, abs=0.01)
+    assert high == pytest.approx(3.99, abs=0.01)
+    assert value_range(np.array([np.nan])) == (0.0, 1.0)
+    assert value_range() == (0.0, 1.0)
+    assert value_range(np.full(5, 7.0)) == (6.5, 7.5)
+
+
+def test_gray_of_probabilities_and_of_class_labels():
+    assert colourise(edge(), torch.tensor([[[0.0, 0.5, 1.0, torch.nan]]]))[0, :, 0].tolist() == [
+        0, 128, 255, NO_LABEL[0],
+    ]  # fmt: skip
+    assert colourise(saliency(), torch.tensor([[0, 1, 255]]))[0, :, 1].tolist() == [0, 255, NO_LABEL[1]]
+
+
+def test_inputs_are_left_alone():
+    metres = np.array([[1.0, np.nan]])
+    before = metres.copy()
+    colourise(depth(), metres)
+    np.testing.assert_array_equal(metres, before)
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "message"),
+    [
+        (FOUR, np.array([[0, 7]]), "class id 7 in a map, but there are 4 classes"),
+        (FOUR, np.array([[-1]]), "class id -1"),
+        (FOUR, np.zeros((1, 2)), "class maps hold integers, got float64"),
+        (depth(), np.zeros((2, 4, 4)), r"expected one plane, \(H, W\) or \(1, H, W\), got shape \(2, 4, 4\)"),
+        (normals(), np.zeros((4, 4)), r"normals are \(3, H, W\), got shape \(4, 4\)"),
+        (edge(), np.zeros((1, 1, 4, 4)), r"a map is \(H, W\) or \(C, H, W\)"),
+    ],
+)
+def test_bad_maps_are_refused(task, values, message):
+    with pytest.raises(ValueError, match=message):
+        colourise(task, values)
+
+
+def test_a_task_is_drawn_by_its_colours_not_its_name():
+    odd = replace(depth(), name="semseg")
+    assert (colourise(odd, np.array([[1.0, 2.0]])) == colourise(depth(), np.array([[1.0, 2.0]]))).all()
+
+
+def test_unlabelled_and_present_classes():
+    assert unlabelled(FOUR, np.array([[0, 255]])).tolist() == [[False, True]]
+    assert unlabelled(normals(), np.array([[[1.0, 0]], [[0, np.nan]], [[0, 0]]])).tolist() == [[False, True]]
+    assert classes_present(FOUR, [np.array([[3, 3, 0, 255]]), torch.tensor([[3, 1, 1, 1, 1]])]) == [1, 3, 0]
