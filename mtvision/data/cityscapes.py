@@ -138,6 +138,16 @@ class Cityscapes(PublishedDataset):
     def _path(self, name: str, kind: str, ending: str) -> Path:
         return self.root / kind / self.split / name.split("_")[0] / f"{name}_{ending}.png"
 
+    @property
+    def frame(self) -> tuple[int, int]:
+        """(H, W) of every image."""
+        return FRAME
+
+    @property
+    def bad_copy(self) -> str:
+        """What a copy with frames of another size is."""
+        return "Take leftImg8bit_trainvaltest.zip, not a resized copy."
+
     def image_path(self, name: str) -> Path:
         """The image file of one id."""
         return self._path(name, "leftImg8bit", "leftImg8bit")
@@ -152,7 +162,7 @@ class Cityscapes(PublishedDataset):
         """Decode one image and its labels."""
         name = self.ids[index]
         image = read_image(self.image_path(name))
-        self.require_size(index, image.shape, FRAME, "Take leftImg8bit_trainvaltest.zip, not a resized copy.")
+        self.require_frame(index, image.shape)
         present = [task for task, names in self.labelled.items() if name in names]
         labels: dict[str, NDArray[Any]] = {}
         raw = self._raw_ids(name) if present else None

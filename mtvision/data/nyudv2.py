@@ -197,6 +197,16 @@ class NYUDv2(PublishedDataset):
             missing_labels=missing_labels,
         )
 
+    @property
+    def frame(self) -> tuple[int, int]:
+        """(H, W) of every image."""
+        return self.packaging.frame
+
+    @property
+    def bad_copy(self) -> str:
+        """What a copy with frames of another size is."""
+        return self.packaging.bad_copy
+
     def image_path(self, name: str) -> Path:
         """The image file of one id."""
         return self.root / "images" / f"{name}.{self.packaging.image}"
@@ -210,7 +220,7 @@ class NYUDv2(PublishedDataset):
         """Decode one frame and its labels."""
         name = self.ids[index]
         image = read_image(self.image_path(name))
-        self.require_size(index, image.shape, self.packaging.frame, self.packaging.bad_copy)
+        self.require_frame(index, image.shape)
         labels = {
             task: self.packaging.folders[task][2](self.label_paths(name, task)[0])
             for task, names in self.labelled.items()

@@ -150,16 +150,27 @@ class PublishedDataset(DenseDataset):
                 f"belongs to another copy. How to get the data: {self.page}"
             )
 
-    def require_size(self, index: int, size: tuple[int, ...], expected: tuple[int, int], advice: str) -> None:
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        """(H, W) that every image of this packaging has; None = images differ."""
+        return None
+
+    @property
+    def bad_copy(self) -> str:
+        """What a copy with frames of another size is, and what to take instead."""
+        return ""
+
+    def require_frame(self, index: int, size: Sequence[int]) -> None:
         """Refuse a frame of another size than published.
 
         Raises:
             DecodeError: names the file and what the copy probably is.
         """
-        if self.check and tuple(size[:2]) != expected:
+        expected = self.frame
+        if self.check and expected is not None and tuple(size[:2]) != expected:
             raise DecodeError(
                 f"{self.source(index)}: the image is {size[0]}x{size[1]} (height x width), this "
-                f"packaging has {expected[0]}x{expected[1]}. {advice}"
+                f"packaging has {expected[0]}x{expected[1]}. {self.bad_copy}"
             )
 
 

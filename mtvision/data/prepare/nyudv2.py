@@ -19,12 +19,12 @@ from mtvision.data.prepare.sources import (
     check_count,
     check_source,
     find,
-    read_ids,
     require,
     unpack_tar,
     write_note,
 )
 from mtvision.data.prepare.work import Outcome, missing, run_jobs, write_npy, write_png, write_text
+from mtvision.data.published import read_ids
 from mtvision.protocols.nyudv2 import NYUD_SPLITS
 
 CROP = (slice(45, 470), slice(40, 600))

@@ -23,12 +23,12 @@ from mtvision.data.prepare.sources import (
     check_count,
     check_source,
     find,
-    read_ids,
     require,
     unpack_tar,
     write_note,
 )
 from mtvision.data.prepare.work import Outcome, copy_file, missing, run_jobs, write_png, write_text
+from mtvision.data.published import read_ids
 from mtvision.protocols.pascal_context import PASCAL_CLASSES, PASCAL_SPLITS
 
 UNPACKED = ".unpacked"

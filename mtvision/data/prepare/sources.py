@@ -83,22 +83,6 @@ def unpack_tar(archive: Path, target: Path, *, strip: str | None = None) -> Outc
     return outcome
 
 
-def read_ids(path: Path) -> list[str]:
-    """Non-empty lines of a list file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an id occurs twice.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the list of image ids is missing.")
-    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise ValueError(f"{path}: id '{twice}' occurs twice. Take the list from its source again.")
-    return ids
-
-
 def check_count(what: str, found: Sequence[str], expected: int | None, outcome: Outcome) -> None:
     """Record a problem if a split does not have the published number of images."""
     if expected is not None and len(found) != expected:

@@ -1,0 +1,73 @@
+"""`mtvision prepare-dataset DATA SRC DST`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mtvision.data.prepare import PREPARATIONS, Outcome
+
+DESCRIPTION = """\
+Turn downloaded archives into the folder that the loaders read.
+
+  nyudv2          SRC: NYUDv2.tar.gz; or nyu_depth_v2_labeled.mat, splits.mat and classMapping40.mat
+  pascal_context  SRC: PASCALContext.tar.gz; or VOC2010, VOC2012, PASCAL-Context and PASCAL-Part
+  cityscapes      SRC: leftImg8bit_, gtFine_ and disparity_trainvaltest.zip
+
+Files that are in DST already are kept, so an interrupted run goes on where it stopped.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns 0, or 1 if something could not be prepared."""
+    parser = argparse.ArgumentParser(
+        prog="mtvision prepare-dataset",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "data", choices=sorted(PREPARATIONS), metavar="DATA", help=", ".join(sorted(PREPARATIONS))
+    )
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder with the downloaded files")
+    parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    parser.add_argument(
+        "--precompute",
+        action="store_true",
+        help="pascal_context: also write edges and human parts as PNG, which makes loading faster",
+    )
+    parser.add_argument(
+        "--any-count", action="store_true", help="accept other numbers of images than published"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments = parser.parse_args(argv)
+    options: dict[str, object] = {"workers": arguments.workers, "progress": not arguments.quiet}
+    if arguments.any_count:
+        options["expected"] = None
+    if arguments.precompute:
+        if arguments.data != "pascal_context":
+            parser.error("--precompute is for pascal_context; the others store their labels as used.")
+        options["precompute"] = True
+    outcome = PREPARATIONS[arguments.data](arguments.source, arguments.target, **options)
+    _report(Console(highlight=False), outcome, arguments.target)
+    return 1 if outcome.problems else 0
+
+
+def _report(console: Console, outcome: Outcome, target: Path) -> None:
+    console.print(f"{target}: {outcome.written} files written, {outcome.kept} were there already.")
+    for note in outcome.notes:
+        console.print(f"note: {note}.", style="yellow", markup=False)
+    for task, why in outcome.off.items():
+        console.print(f"task '{task}' is off: {why}.", style="yellow", markup=False)
+    for problem in outcome.problems[:20]:
+        console.print(f"problem: {problem}", style="bold red", markup=False)
+    if len(outcome.problems) > 20:
+        console.print(f"… and {len(outcome.problems) - 20} more problems.", style="bold red")
+    if not outcome.problems:
+        console.print("Complete. Next: tools/check_dataset.py.", style="bold green")

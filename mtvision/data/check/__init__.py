@@ -1,0 +1,19 @@
+"""Looking for what would corrupt a score before training: see `tools/check_dataset.py`."""
+
+from mtvision.data.check.layouts import known_copies
+from mtvision.data.check.report import render, to_json
+from mtvision.data.check.rules import Finding, judge, judge_note, judge_overlap
+from mtvision.data.check.statistics import SplitStatistics, TaskStatistics, collect
+
+__all__ = [
+    "Finding",
+    "SplitStatistics",
+    "TaskStatistics",
+    "collect",
+    "judge",
+    "judge_note",
+    "judge_overlap",
+    "known_copies",
+    "render",
+    "to_json",
+]

@@ -1,0 +1,245 @@
+"""What the counts of a split mean: what would corrupt a score, what is merely odd."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mtvision.core.task import Task
+from mtvision.data.check.statistics import SplitStatistics, TaskStatistics
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.published import PublishedDataset
+
+Level = Literal["error", "warning", "note"]
+SHOWN = 10
+"""Findings of one kind that are spelt out."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know.
+
+    Args:
+        level: `error` would corrupt a score; `warning` should be looked at; `note` explains.
+        where: split, or split and task.
+        text: what was found, and what to do.
+    """
+
+    level: Level
+    where: str
+    text: str
+
+
+def judge(dataset: DenseDataset, statistics: SplitStatistics, *, complete: bool = True) -> list[Finding]:
+    """All findings about one split.
+
+    Args:
+        dataset: the split.
+        statistics: what `collect` counted in it.
+        complete: whether every image was read; absence of classes proves nothing otherwise.
+    """
+    split = dataset.split
+    found = [*_counts(dataset), *_failures(split, statistics), *_pictures(dataset, statistics)]
+    for name, task in dataset.tasks.items():
+        counted = statistics.tasks.get(name, TaskStatistics())
+        for rule in _RULES:
+            for level, text in rule(task, counted):
+                found.append(Finding(level, f"{split} {name}", text))
+        if complete:
+            found += [Finding(level, f"{split} {name}", text) for level, text in _absent(task, counted)]
+    return found
+
+
+def judge_overlap(splits: Mapping[str, SplitStatistics], ids: Mapping[str, list[str]]) -> list[Finding]:
+    """Images that occur in two splits, by name or by content."""
+    found = []
+    names = list(splits)
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            where = f"{first}, {second}"
+            # number-named sets (0.npy in every split) share names without sharing images
+            common = sorted(set(splits[first].checksums) & set(splits[second].checksums))
+            for checksum in common[:SHOWN]:
+                a, b = splits[first].checksums[checksum][0], splits[second].checksums[checksum][0]
+                found.append(
+                    Finding("error", where, f"'{a}' and '{b}' are the same picture: the score would be on "
+                            "training data. Compare the split lists with their source.")
+                )  # fmt: skip
+            if len(common) > SHOWN:
+                found.append(Finding("error", where, f"{len(common)} pictures are in both splits."))
+            shared = sorted(set(ids[first]) & set(ids[second]))
+            if shared and not all(name.isdigit() and len(name) < 4 for name in shared) and not common:
+                found.append(
+                    Finding("error", where, f"{len(shared)} ids are in both lists, first '{shared[0]}'.")
+                )
+    return found
+
+
+def judge_note(root: Path) -> list[Finding]:
+    """What `tools/prepare_dataset.py` wrote down about the folder it made."""
+    try:
+        note = json.loads((root / "prepared.json").read_text())
+    except (OSError, ValueError):
+        return []
+    found = [Finding("warning", "prepared", text) for text in note.get("notes", [])]
+    found += [
+        Finding("note", f"prepared {task}", f"off: {why}") for task, why in note.get("tasks_off", {}).items()
+    ]
+    found += [Finding("error", "prepared", text) for text in note.get("problems", [])]
+    return found
+
+
+def _counts(dataset: DenseDataset) -> Iterator[Finding]:
+    expected = dataset.protocol.splits.get(dataset.split)
+    if expected is not None and len(dataset) != expected:
+        yield Finding(
+            "error", dataset.split, f"{len(dataset)} images, the protocol has {expected}. Scores on "
+            "another number of images are not comparable with any paper.",
+        )  # fmt: skip
+    if not isinstance(dataset, PublishedDataset):
+        return
+    for task in dataset.tasks:
+        lacking = dataset.missing(task)
+        if lacking:
+            yield Finding(
+                "error", f"{dataset.split} {task}",
+                f"{len(lacking)} files are missing, first {lacking[0]}. {dataset.hint(task)}",
+            )  # fmt: skip
+
+
+def _failures(split: str, statistics: SplitStatistics) -> Iterator[Finding]:
+    for message in list(statistics.failures.values())[:SHOWN]:
+        yield Finding("error", split, message)
+    if len(statistics.failures) > SHOWN:
+        yield Finding("error", split, f"{len(statistics.failures)} images in all cannot be read.")
+
+
+def _pictures(dataset: DenseDataset, statistics: SplitStatistics) -> Iterator[Finding]:
+    split = dataset.split
+    frame = dataset.frame if isinstance(dataset, PublishedDataset) else None
+    other = {size: count for size, count in statistics.sizes.items() if size != frame}
+    if frame is not None and other and isinstance(dataset, PublishedDataset):
+        size, count = max(other.items(), key=lambda item: item[1])
+        yield Finding(
+            "error", split,
+            f"{sum(other.values())} images are not {frame[0]}x{frame[1]} (height x width) but, e.g., "
+            f"{size[0]}x{size[1]} ({count} images). {dataset.bad_copy}",
+        )  # fmt: skip
+    twins = [names for names in statistics.checksums.values() if len(names) > 1]
+    for what, names in (
+        ("show nothing (one colour)", statistics.flat),
+        ("have no colour", statistics.gray),
+        ("are repeated under another name", [" = ".join(names) for names in twins]),
+    ):
+        if names:
+            listing = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            yield Finding("warning", split, f"{len(names)} images {what}: {listing}.")
+
+
+Rule = Callable[[Task, TaskStatistics], Iterator[tuple[Level, str]]]
+
+
+def _emptiness(_: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
+    if counted.images and not counted.labelled:
+        yield "error", "no pixel has a label. Is it the right folder?"
+    elif counted.empty:
+        yield "note", f"{len(counted.empty)} of {counted.images} images have no labelled pixel."
+
+
+def _directions(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
+    if task.geometry != "direction" or not counted.labelled:
+        return
+    share = counted.off_unit / counted.labelled
+    if share > 0.5:
+        yield (
+            "error",
+            (
+                f"{share:.0%} of the vectors do not have length 1: they are encoded in another way than this "
+                "packaging's (v + 1) / 2 * 255."
+            ),
+        )
+    elif share > 0.005:
+        yield (
+            "warning",
+            (
+                f"{share:.1%} of the vectors are far from length 1, e.g. gray borders (127, 127, 127) for "
+                "'no normal'. They count as labels, as in the published code."
+            ),
+        )
+    signs = [max(count, counted.labelled - count) / counted.labelled for count in counted.facing]
+    if max(signs) < 0.95:
+        yield (
+            "warning",
+            (
+                "no axis has one sign although visible surfaces face the camera: axes may be wrong "
+                f"(shares of the majority sign: {', '.join(f'{value:.2f}' for value in signs)})."
+            ),
+        )
+
+
+def _distances(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
+    if task.geometry not in ("depth", "disparity") or not counted.labelled:
+        return
+    if task.unit == "m" and counted.high > 100:
+        yield "error", f"depth reaches {counted.high:g}: not metres. Millimetres would be 1000 times larger."
+    if task.geometry == "disparity" and counted.high < 2:
+        yield "error", f"disparity ends at {counted.high:g} pixels: another unit, or normalised."
+    if counted.negative:
+        yield (
+            "note",
+            (
+                f"{counted.negative / counted.labelled:.1%} of the values are negative: invalid pixels "
+                "that the loss learns, as the protocol's published code does; the score leaves them "
+                "out."
+            ),
+        )
+    if counted.beyond:
+        limit = task.metric_options["max_depth"]
+        yield (
+            "note",
+            (
+                f"{counted.beyond / counted.labelled:.2%} of the values ({counted.beyond} pixels) are "
+                f"{limit:g} or more and are left out of the score."
+            ),
+        )
+
+
+def _edges(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
+    if task.name != "edge" or task.label != "values" or not counted.labelled:
+        return
+    share = counted.sums[0] / counted.labelled
+    if counted.low < 0 or counted.high > 1:
+        yield "error", f"edges run from {counted.low:g} to {counted.high:g}, expected 0..1."
+    elif share > 0.5:
+        yield "error", f"{share:.0%} of the pixels are edges: the maps are inverted."
+    elif share == 0:
+        yield "error", "there is no edge at all."
+    elif counted.between:
+        yield "note", f"{counted.between / counted.labelled:.2%} of the pixels are neither 0 nor 1."
+
+
+def _classes(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
+    if task.label != "classes" or not counted.labelled:
+        return
+    if len(counted.histogram) == 1 and task.num_classes > 1 and counted.images > 1:
+        only = next(iter(counted.histogram))
+        yield "error", f"every labelled pixel is class {only}: a mask or another kind of file was read."
+    if task.num_classes > 20 and counted.images >= 50 and counted.high < 14:
+        yield (
+            "error",
+            f"ids end at {counted.high:g} of {task.num_classes}: these are labels of another class set.",
+        )
+
+
+_RULES: tuple[Rule, ...] = (_emptiness, _directions, _distances, _edges, _classes)
+
+
+def _absent(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
+    if task.label == "classes" and len(counted.histogram) > 1:
+        names = task.class_names or tuple(str(i) for i in range(task.num_classes))
+        absent = [name for index, name in enumerate(names) if not counted.histogram.get(index)]
+        if absent:
+            yield "warning", f"classes that never occur: {', '.join(absent)}."
