@@ -24,9 +24,8 @@ FIELDS = ("matched_truth", "truth", "matched_prediction", "prediction")
 class Edge:
     """odsF, oisF, AP and R50 by the SEISM procedure, with the label map as ground truth.
 
-    Prediction: floor(255 p) as 8 bits, non-maximum suppression, strictly above each threshold, thinned.
-        Ground truth:
-    label above .5, thinned. Both are matched one to one at the least cost (`mtvision.metrics.boundary`).
+    The prediction is floored to 8 bits, suppressed to its ridges, cut strictly above each threshold and
+    thinned; the ground truth is the label of at least .5, thinned. Both are matched one to one at least cost.
 
     The published odsF uses another ground truth than the training map (PASCAL-Context: boundaries of all 459
     classes on 2,498 images; NYUD: the edge image read as a segmentation). For numbers beside a paper's, score
@@ -90,7 +89,7 @@ class Edge:
         rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
         window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         known = known[window]
-        truth = (label[0].detach().cpu().numpy()[window] > 0.5) & known
+        truth = (label[0].detach().cpu().numpy()[window] >= 0.5) & known
         strengths = np.where(known, prediction[0].detach().cpu().float().numpy()[window], np.float32(0))
         return self._sums(count_image(strengths, [thin(truth)], self.protocol))
 

@@ -24,6 +24,7 @@ SCALE = 100
 """Costs are whole hundredths of a pixel, as in the reference."""
 OUTLIER_RADII = 100
 """Cost of an unmatched pixel, in radii."""
+_ROWS_PER_GROUP, _DUMMIES_PER_GROUP = 32, 3
 
 
 @dataclass(frozen=True)
@@ -107,34 +108,73 @@ def match(prediction: Flags, truth: Flags, radius: float) -> Match:
 
 
 def _assign(
-    rows: NDArray[np.intp], columns: NDArray[np.signedinteger], costs: NDArray[np.float64], outlier: float
+    rows: NDArray[np.signedinteger],
+    columns: NDArray[np.signedinteger],
+    costs: NDArray[np.float64],
+    outlier: float,
 ) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], int]:
     """Min-cost pairs (row ids, column ids) where staying alone costs `outlier`; and the cost of the pairs.
 
     `rows` is sorted. Ids may have gaps: rows and columns without an edge take no part.
     """
     if rows.size == 0:
-        return (rows, rows), 0
-    row_ids, row = np.unique(rows, return_inverse=True)
-    column_ids, column = np.unique(columns, return_inverse=True)
+        return (np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)), 0
+    row_ids, row = _compact(rows)
+    column_ids, column = _compact(columns)
     swap = row_ids.size > column_ids.size
     if swap:
         order = np.argsort(column, kind="stable")
         row, column, costs = column[order], row[order], costs[order]
         row_ids, column_ids = column_ids, row_ids
-    height, width = row_ids.size, column_ids.size
-    ends = np.cumsum(np.bincount(row, minlength=height))
-    indices = np.insert(column, ends, np.arange(width, width + height))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=row_ids.size))])
     # Every row is matched exactly once, so adding 1 to all costs changes nothing, and keeps zeros explicit.
-    weights = np.insert(costs, ends, outlier) + 1
-    starts = np.concatenate([[0], ends + np.arange(1, height + 1)])
-    graph = csr_array((weights, indices, starts), shape=(height, width + height))
-    chosen_row, chosen_column = min_weight_full_bipartite_matching(graph)
-    real = chosen_column < width
-    chosen_row, chosen_column = chosen_row[real], chosen_column[real]
-    cost = 0
-    if chosen_row.size:
-        table = csr_array((costs + 1, column, np.concatenate([[0], ends])), shape=(height, width))
-        cost = int(table[chosen_row, chosen_column].sum()) - chosen_row.size
-    pairs = row_ids[chosen_row], column_ids[chosen_column]
+    graph = csr_array((costs + 1, column, starts), shape=(row_ids.size, column_ids.size))
+    # Rows with a near partner first: the solver then has fewer paths to repair (measured 5 to 20 % faster).
+    order = np.argsort(np.minimum.reduceat(costs, starts[:-1]), kind="stable")
+    graph, row_ids = graph[order], row_ids[order]
+    chosen = _solve(graph, outlier + 1)
+    paired = np.flatnonzero(chosen >= 0)
+    cost = int(graph[paired, chosen[paired]].sum()) - paired.size if paired.size else 0
+    pairs = row_ids[paired], column_ids[chosen[paired]]
     return (pairs[1], pairs[0]) if swap else pairs, cost
+
+
+def _compact(ids: NDArray[np.signedinteger]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The distinct ids, and for each entry its position among them."""
+    used = np.zeros(int(ids.max()) + 1, dtype=bool)
+    used[ids] = True
+    return np.flatnonzero(used), (np.cumsum(used) - 1)[ids]
+
+
+def _solve(graph: csr_array, outlier: float) -> NDArray[np.intp]:
+    """Each row's column in a min-cost assignment, -1 for rows that stay alone at the cost `outlier`.
+
+    The solver's time grows with the number of columns, so that a dummy column per row would double it. Few
+    rows stay alone, hence groups of rows share a few dummies first. If no group used all of its own, that
+    constraint did not bind, and by convexity of the linear programme the solution is optimal without it as
+    well. Otherwise the problem is solved again with one dummy per row.
+    """
+    height = graph.shape[0]
+    groups = math.ceil(height / _ROWS_PER_GROUP)
+    try:
+        chosen = _solve_with_dummies(graph, outlier, groups, _DUMMIES_PER_GROUP)
+    except ValueError:  # no full matching: more rows must stay alone than there are dummies
+        chosen = None
+    if chosen is not None:
+        group = np.arange(height)[chosen < 0] % groups
+        if not group.size or np.bincount(group).max() < _DUMMIES_PER_GROUP:
+            return chosen
+    return _solve_with_dummies(graph, outlier, height, 1)
+
+
+def _solve_with_dummies(graph: csr_array, outlier: float, groups: int, each: int) -> NDArray[np.intp]:
+    """As `_solve`, where rows of one residue modulo `groups`, far apart in the map, share `each` dummies."""
+    height, width = graph.shape
+    dummies = width + (np.arange(height) % groups)[:, None] * each + np.arange(each)
+    ends = np.repeat(graph.indptr[1:], each)
+    indices = np.insert(graph.indices, ends, dummies.ravel())
+    weights = np.insert(graph.data, ends, outlier)
+    starts = graph.indptr + np.arange(height + 1) * each
+    full = csr_array((weights, indices, starts), shape=(height, width + groups * each))
+    _, column = min_weight_full_bipartite_matching(full)
+    return np.where(column < width, column, -1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from mtvision.core.naming import look_up
 
@@ -52,6 +52,7 @@ class BoundaryProtocol:
             refused and edge images are binary boundaries.
         components: split label maps into 4-connected components first.
         interpolate: look for the best F between thresholds as well.
+        images: number of images of the published split; None is not checked.
         empty: counts without pixels give precision and recall 0 (`zero`), or recall 1 and precision 0 without
             ground truth, recall 0 and precision 1 without prediction (`seism`).
     """
@@ -69,6 +70,7 @@ class BoundaryProtocol:
     label_truth: bool = False
     components: bool = False
     interpolate: bool = True
+    images: int | None = None
     empty: Literal["zero", "seism"] = "zero"
 
     def __post_init__(self) -> None:
@@ -79,6 +81,13 @@ class BoundaryProtocol:
             )
         if not self.thresholds or list(self.thresholds) != sorted(self.thresholds):
             raise ValueError(f"boundary protocol {self.id}: thresholds must be increasing and at least one.")
+
+    def counting(self) -> tuple[Any, ...]:
+        """The options that decide the counts of an image, and not only their summary."""
+        summary = ("id", "title", "images", "interpolate", "empty")
+        return tuple(
+            (item.name, getattr(self, item.name)) for item in fields(self) if item.name not in summary
+        )
 
     def with_thresholds(self, number: int) -> BoundaryProtocol:
         """The same protocol with another number of thresholds."""
@@ -98,6 +107,7 @@ SEISM_PASCAL = BoundaryProtocol(
     label_truth=True,
     components=True,
     interpolate=False,
+    images=2498,
     empty="seism",
 )
 SEISM_NYUD = replace(
@@ -106,6 +116,7 @@ SEISM_NYUD = replace(
     title="SEISM on NYUD-v2: NMS, 101 thresholds, the edge image read as a segmentation",
     max_distance=0.011,
     components=False,
+    images=654,
 )
 MTDP = BoundaryProtocol(
     id="mtdp",
@@ -114,9 +125,14 @@ MTDP = BoundaryProtocol(
     smoothing=1,
     suppression=4,
     requantize=True,
+    images=5105,
 )
 MTDP_NYUD = replace(
-    MTDP, id="mtdp-nyud", title=MTDP.title.replace("PASCAL-Context", "NYUD-v2"), max_distance=0.011
+    MTDP,
+    id="mtdp-nyud",
+    title=MTDP.title.replace("PASCAL-Context", "NYUD-v2"),
+    max_distance=0.011,
+    images=654,
 )
 
 BOUNDARY_PROTOCOLS = {protocol.id: protocol for protocol in (BSDS, SEISM_PASCAL, SEISM_NYUD, MTDP, MTDP_NYUD)}

@@ -1,0 +1,155 @@
+"""`mtvision evaluate-boundaries PREDICTIONS GROUND_TRUTH --protocol ...`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mtvision.metrics.boundary import (
+    BOUNDARY_PROTOCOLS,
+    BoundaryProtocol,
+    Evaluation,
+    evaluate_folders,
+    find_pairs,
+    get_boundary_protocol,
+)
+
+DESCRIPTION = """\
+Boundary scores (odsF, oisF, AP, R50) of a folder of predictions, as the papers' MATLAB tools compute them.
+
+PREDICTIONS holds one file per image: PNG (8 or 16 bits), NPY (0..1), or MAT with a contour map `ucm2`.
+GROUND_TRUTH holds files of the same names: MAT in the BSDS layout or with a `LabelMap`, label or edge PNG,
+NPY.
+Predictions must have the image's original size, without padding.
+"""
+
+EPILOG = (
+    "protocols:\n"
+    + "\n".join(f"  {item.id:<13} {item.title}" for item in BOUNDARY_PROTOCOLS.values())
+    + """
+
+examples:
+  %(prog)s work_dirs/run/edge data/PASCALContext/context459 --protocol seism-pascal --images test_new.txt \\
+      --workers 8 --json odsf.json
+  %(prog)s my_maps BSDS500/groundTruth/test --protocol bsds --json bsds.json
+
+An interrupted run goes on where it stopped. Scores of different protocols must not be compared: see
+docs/boundary.md.
+"""
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    protocol = _protocol(arguments)
+    ids = _read_ids(arguments.images) if arguments.images else None
+    pairs = find_pairs(
+        arguments.predictions, arguments.ground_truth, protocol, ids=ids, subset=arguments.subset
+    )
+    cache = None if arguments.no_cache else arguments.cache
+    if cache is None and not arguments.no_cache and arguments.json is not None:
+        cache = arguments.json.with_suffix(".counts")
+    console = Console(stderr=True)
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("images", total=len(pairs))
+        result = evaluate_folders(
+            pairs,
+            protocol,
+            workers=arguments.workers,
+            cache=cache,
+            progress=lambda number: bar.update(task, completed=number),
+        )
+    if result.reused:
+        console.print(f"{result.reused} of {len(pairs)} images were counted before ({cache}).")
+    if arguments.json is not None:
+        _write(arguments.json, result)
+    Console(file=sys.stdout).print(scores_table(result))
+    return 0
+
+
+def scores_table(result: Evaluation) -> Table:
+    """The scores as a terminal table."""
+    summary = result.summary
+    table = Table(title=f"{result.protocol.title}\n{len(result.ids)} images")
+    for name in ("score", "value", "recall", "precision", "threshold"):
+        table.add_column(name, justify="left" if name == "score" else "right")
+    for name, point in (("odsF", summary.ods), ("oisF", summary.ois)):
+        threshold = "per image" if name == "oisF" else f"{point.threshold:.3f}"
+        table.add_row(name, f"{point.f:.4f}", f"{point.recall:.4f}", f"{point.precision:.4f}", threshold)
+    table.add_row("AP", f"{summary.ap:.4f}", "", "", "")
+    table.add_row("R50", f"{summary.r50:.4f}", "", "", "")
+    if result.protocol.images not in (None, len(result.ids)):
+        table.caption = (
+            f"a part of the protocol's {result.protocol.images} images: not comparable with papers"
+        )
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtvision evaluate-boundaries",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of boundary maps")
+    parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH", help="folder of ground truths")
+    parser.add_argument("--protocol", required=True, metavar="ID", help="one of those listed below")
+    parser.add_argument(
+        "--thresholds", type=int, metavar="N", help="another number of thresholds, for a quick look"
+    )
+    parser.add_argument(
+        "--max-distance", type=float, metavar="D", help="matching radius as a share of the image diagonal"
+    )
+    parser.add_argument("--images", type=Path, metavar="FILE", help="text file with one image name per line")
+    parser.add_argument("--subset", action="store_true", help="accept fewer images than the protocol has")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: one per core)",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all results to this file")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where finished images are remembered (default: OUT with .counts)",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="remember nothing")
+    return parser
+
+
+def _protocol(arguments: argparse.Namespace) -> BoundaryProtocol:
+    protocol = get_boundary_protocol(arguments.protocol)
+    if arguments.thresholds is not None:
+        protocol = protocol.with_thresholds(arguments.thresholds)
+    if arguments.max_distance is not None:
+        protocol = replace(protocol, max_distance=arguments.max_distance)
+    return protocol
+
+
+def _read_ids(path: Path) -> list[str]:
+    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if not ids:
+        raise ValueError(f"{path}: holds no image name; write one per line, without extension.")
+    return ids
+
+
+def _write(path: Path, result: Evaluation) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(result.as_json(), indent=2) + "\n")
+    temporary.replace(path)

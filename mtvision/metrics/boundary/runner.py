@@ -1,0 +1,256 @@
+"""Scores folders of boundary maps: pairs files, counts images in parallel, remembers finished ones."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, astuple, dataclass, fields
+from math import isfinite
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mtvision.metrics.boundary.aggregate import Point, Summary, summarize
+from mtvision.metrics.boundary.counts import ImageCounts, count_image
+from mtvision.metrics.boundary.protocols import BoundaryProtocol
+from mtvision.metrics.boundary.readers import (
+    PREDICTION_SUFFIXES,
+    TRUTH_SUFFIXES,
+    read_prediction,
+    read_truth,
+)
+
+COUNTS_VERSION = 1
+"""Raised when the counts of an image change, so that remembered ones are not used any more."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image's files."""
+
+    id: str
+    prediction: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of a run over folders.
+
+    Args:
+        protocol: what was computed.
+        ids: image ids, sorted.
+        counts: one entry per id.
+        summary: scores.
+        reused: number of images whose counts had been remembered.
+    """
+
+    protocol: BoundaryProtocol
+    ids: list[str]
+    counts: list[ImageCounts]
+    summary: Summary
+    reused: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: scores as fractions, the curve, and every image's best point; NaN becomes None."""
+        s = self.summary
+        curve = {"threshold": s.thresholds, "recall": s.recall, "precision": s.precision, "f": s.f}
+        curve |= {
+            item.name: np.sum([getattr(counts, item.name) for counts in self.counts], axis=0)
+            for item in fields(ImageCounts)
+        }
+        return {
+            "protocol": asdict(self.protocol),
+            "images": len(self.ids),
+            "complete": self.protocol.images in (None, len(self.ids)),
+            "scores": {name: _number(value) for name, value in s.scores().items()},
+            "ods": _point(s.ods),
+            "ois": _point(s.ois),
+            "curve": {name: values.tolist() for name, values in curve.items()},
+            "per_image": {i: _point(point) for i, point in zip(self.ids, s.images, strict=True)},
+        }
+
+
+def find_pairs(
+    predictions: Path,
+    truths: Path,
+    protocol: BoundaryProtocol,
+    *,
+    ids: Sequence[str] | None = None,
+    subset: bool = False,
+) -> list[Pair]:
+    """Pair every ground truth with the prediction of the same file name, without extension.
+
+    Args:
+        predictions: folder of `.png`, `.npy` or `.mat`; files without ground truth are not used.
+        truths: folder of `.mat`, `.png` or `.npy`.
+        protocol: its number of images is checked.
+        ids: names (without extension) to use, by default all of `truths`.
+        subset: accept another number of images than the protocol's.
+
+    Raises:
+        FileNotFoundError: a folder or a file is missing.
+        ValueError: two files have one name, or the number of images is not the protocol's.
+    """
+    truth_files = _by_stem(truths, TRUTH_SUFFIXES)
+    prediction_files = _by_stem(predictions, PREDICTION_SUFFIXES)
+    wanted = sorted(truth_files) if ids is None else list(dict.fromkeys(ids))
+    _require(wanted, truth_files, truths, "ground truth")
+    _require(wanted, prediction_files, predictions, "prediction")
+    if protocol.images is not None and len(wanted) != protocol.images and not subset:
+        raise ValueError(
+            f"{truths}: found {len(wanted)} images, protocol {protocol.id} has {protocol.images}. "
+            "Give the folder or the list (--images) of exactly that split, or --subset if a part is meant; "
+            "its scores are then not comparable with published ones."
+        )
+    return [Pair(name, prediction_files[name], truth_files[name]) for name in wanted]
+
+
+def evaluate_folders(
+    pairs: Sequence[Pair],
+    protocol: BoundaryProtocol,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Score pairs of files.
+
+    Args:
+        pairs: what to score, see `find_pairs`.
+        protocol: how.
+        workers: processes; 1 or less works in this one.
+        cache: folder for the counts of finished images, from which an interrupted run goes on. An entry is
+            used again only for identical files, protocol and code version.
+        progress: called with the number of finished images after each.
+
+    Raises:
+        ValueError: there are no pairs, or a file is unreadable or of another size; the message names the
+            image.
+    """
+    if not pairs:
+        raise ValueError("there are no images to score.")
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    done: dict[str, ImageCounts] = {}
+    reused = 0
+    for name, counts, remembered in _results(pairs, protocol, workers, cache):
+        done[name] = counts
+        reused += remembered
+        if progress is not None:
+            progress(len(done))
+    ids = sorted(done)
+    counts_of = [done[name] for name in ids]
+    return Evaluation(protocol, ids, counts_of, summarize(counts_of, protocol), reused)
+
+
+def evaluate_pair(
+    pair: Pair, protocol: BoundaryProtocol, cache: Path | None
+) -> tuple[str, ImageCounts, bool]:
+    """Counts of one image, computed or remembered (then the last item is True)."""
+    key = _fingerprint(pair, protocol) if cache is not None else ""
+    path = cache / f"{pair.id}.npz" if cache is not None else None
+    if path is not None:
+        remembered = _load(path, key)
+        if remembered is not None:
+            return pair.id, remembered, True
+    try:
+        counts = count_image(read_prediction(pair.prediction), read_truth(pair.truth, protocol), protocol)
+    except ValueError as error:
+        raise ValueError(f"image '{pair.id}': {error}") from error
+    if path is not None:
+        _save(path, key, counts)
+    return pair.id, counts, False
+
+
+def _results(
+    pairs: Sequence[Pair], protocol: BoundaryProtocol, workers: int, cache: Path | None
+) -> Iterator[tuple[str, ImageCounts, bool]]:
+    if workers <= 1:
+        for pair in pairs:
+            yield evaluate_pair(pair, protocol, cache)
+        return
+    queue = iter(pairs)
+    pool = ProcessPoolExecutor(min(workers, len(pairs)), mp_context=get_context("spawn"))
+    try:
+        running: set[Future[tuple[str, ImageCounts, bool]]] = set()
+        while True:
+            while len(running) < 4 * workers and (following := next(queue, None)) is not None:
+                running.add(pool.submit(evaluate_pair, following, protocol, cache))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; it should hold one of {', '.join(suffixes)} per image."
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in suffixes and not path.name.startswith("."):
+            if path.stem in found:
+                raise ValueError(
+                    f"{folder}: both {found[path.stem].name} and {path.name} exist; keep one per image."
+                )
+            found[path.stem] = path
+    if not found:
+        raise FileNotFoundError(f"{folder}: holds no file of {', '.join(suffixes)}.")
+    return found
+
+
+def _require(wanted: Sequence[str], files: Mapping[str, Path], folder: Path, what: str) -> None:
+    missing = [name for name in wanted if name not in files]
+    if missing:
+        listing = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {len(wanted)} images have no {what}: {listing}."
+        )
+
+
+def _fingerprint(pair: Pair, protocol: BoundaryProtocol) -> str:
+    digest = hashlib.sha256(repr((COUNTS_VERSION, protocol.counting())).encode())
+    for path in (pair.prediction, pair.truth):
+        digest.update(path.suffix.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _load(path: Path, key: str) -> ImageCounts | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["key"]) == key:
+                return ImageCounts(*stored["counts"])
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+        return None  # absent, or cut off by a crash: count again
+    return None
+
+
+def _save(path: Path, key: str, counts: ImageCounts) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, key=np.array(key), counts=np.stack(astuple(counts)))
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _point(point: Point) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in asdict(point).items()}
