@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.core.sample import SampleKey
 from mtvision.data.cityscapes import TRAIN_IDS, Cityscapes, decode_disparity, train_ids
 from mtvision.data.decode import DecodeError
 from mtvision.protocols import get_protocol
@@ -139,3 +140,25 @@ def test_missing_disparity_is_named(root):
     with pytest.raises(FileNotFoundError, match=r"munster_000000_000019_disparity.png.*'depth'"):
         Cityscapes(root, split="val", check=False)
     assert len(Cityscapes(root, split="val", check=False, tasks=["semseg"])) == 1
+
+
+def test_quirk_05_image_and_labels_differ_in_resolution_without_augmentation(root):
+    preset = {"preset": "mtmamba-cityscapes", "size": (8, 16)}
+    data = Cityscapes(root, split="train", check=False, transforms=preset)
+    sample = data[0]
+    assert sample.image.shape == (3, 8, 16)
+    assert sample.labels["semseg"].shape == (16, 32)
+    assert sample.labels["depth"].shape == (1, 16, 32)
+    assert np.array_equal(sample.labels["semseg"].numpy(), data.read(0).labels["semseg"])
+    assert np.array_equal(data[SampleKey(epoch=5, index=0)].image, sample.image)  # nothing is drawn
+
+
+def test_taskprompter_resizes_the_labels_and_keeps_the_values(root):
+    protocol = get_protocol("cityscapes3d-taskprompter")
+    preset = {"preset": "taskprompter-cityscapes", "size": (8, 16)}
+    data = Cityscapes(root, split="train", check=False, protocol=protocol, transforms=preset)
+    sample, raw = data[0], data.read(0)
+    assert sample.image.shape == (3, 16, 32)
+    values = sample.labels["depth"].numpy()
+    assert values.shape == (1, 8, 16)
+    assert set(values[np.isfinite(values)]) <= set(raw.labels["depth"][np.isfinite(raw.labels["depth"])])
