@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Prepare and check: datasets/nyudv2.sh DOWNLOADS DATA_ROOT [options of prepare_dataset]
+set -euo pipefail
+if [ "$#" -lt 2 ]; then
+  echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/nyudv2.md for what to download" >&2
+  exit 2
+fi
+cd "$(dirname "$0")/.."
+python tools/prepare_dataset.py nyudv2 "$1" "$2/NYUDv2" "${@:3}"
+python tools/check_dataset.py --dataset NYUDv2 --root "$2/NYUDv2" --split train val --sheet "$2/nyudv2.png"
