@@ -1,0 +1,77 @@
+"""Rendered samples on disk: one compressed file each, written atomically, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtvision.data.synthetic.render import Rendering, empty_rendering
+
+
+class RenderCache:
+    """A folder of renderings that all share the same parameters.
+
+    Args:
+        root: folder for any number of caches; made when needed.
+        key: plain data that decides what is rendered. Another key is another folder, so that nothing rendered
+            with other parameters, or by another version of the generator, is ever read.
+    """
+
+    def __init__(self, root: str | Path, key: Mapping[str, Any]) -> None:
+        text = json.dumps(key, sort_keys=True)
+        self.folder = Path(root) / f"synthetic-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self._text = text
+
+    def path(self, name: str) -> Path:
+        """File of a sample."""
+        return self.folder / f"{name}.npz"
+
+    def load(self, name: str, size: tuple[int, int]) -> Rendering | None:
+        """The rendering of that name and (H, W); None if there is none.
+
+        A file that cannot be read, or does not hold what it should, is reported as a warning and counts as
+        absent.
+        """
+        path = self.path(name)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            expected = empty_rendering(size).arrays()
+            if {key: (array.shape, array.dtype) for key, array in arrays.items()} != {
+                key: (array.shape, array.dtype) for key, array in expected.items()
+            }:
+                raise ValueError("it holds other arrays than a rendering of this size")
+            return Rendering(**arrays)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            warnings.warn(
+                f"{path}: the cached rendering cannot be used ({error}); it is rendered again and replaced.",
+                stacklevel=2,
+            )
+            return None
+
+    def save(self, name: str, rendering: Rendering) -> None:
+        """Write a rendering; whoever reads at the same time sees the old file, none, or the whole new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = self.folder / "parameters.json"
+        if not note.exists():
+            note.write_text(self._text + "\n", encoding="utf-8")
+        temporary = self.folder / f".{name}.{uuid.uuid4().hex}.part"
+        try:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **rendering.arrays())  # type: ignore[arg-type]
+            os.replace(temporary, self.path(name))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
