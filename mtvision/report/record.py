@@ -1,0 +1,332 @@
+"""A result with everything needed to judge and to repeat it: `record.json`.
+
+A record is self-contained: tables and pages are made from records alone, without configs, checkpoints or the
+data, also for protocols of users' own data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import isfinite, isnan, nan
+from pathlib import Path
+from typing import Any
+
+from mtvision.core.task import Task
+from mtvision.report.provenance import now
+from mtvision.report.schema_check import SCHEMA_VERSION, violations
+
+Scores = dict[str, dict[str, float]]
+"""{task: {score: value}}; NaN where nothing could be scored."""
+
+PROTOCOL_EVALUATOR = "protocol"
+"""Evaluator of a task that was scored exactly as its protocol says."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""{version: function from plain data of that version to the next one}. Never remove an entry."""
+
+
+class RecordError(ValueError):
+    """A record breaks the schema or contradicts itself.
+
+    Args:
+        source: file or description of the record.
+        problems: one sentence per violation.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{source}: {len(problems)} violation{'s' * (len(problems) != 1)}:{lines}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One network scored under one protocol; the fields are those of `schema/record_v1.json`.
+
+    Args:
+        protocol: id. Records compare if and only if it is equal.
+        protocol_title: for headings.
+        method: what is compared, e.g. `MTMamba`, `ParallelDecoder + UPGrad`.
+        backbone: e.g. `swin_large_patch4_window12_384`.
+        provenance: `paper` (typed from a publication), `released` (the authors' weights, our evaluation),
+            `ours` (trained with this package) or `smoke` (a tiny run, never in a leaderboard).
+        source: citation, for `paper` and `released`.
+        tasks: from `describe_tasks`.
+        scores: {task: {score: value}}, all digits; NaN where nothing could be scored.
+        constant: the same for the best constant prediction, or None.
+        gain: `convention`, `percent`, `parts`, `higher_is_better`, `baseline` {`name`, `scores`}; or None.
+        config: from `mtvision.report.provenance.config_entry`.
+        command: what to type to repeat the run.
+        code: from `mtvision.report.provenance.code_version`.
+        data: {`train`, `test`: manifest of the data or None}.
+        seed: of the run.
+        world_size: processes.
+        effective_batch: images per optimizer step, over all processes and micro-batches.
+        precision: {`train`, `evaluation`: `fp32`, `bf16`, `fp16`}.
+        training: `iterations`, `hours`, `images`, `device`, where known.
+        versions: from `mtvision.report.provenance.package_versions`.
+        cost: what `mtvision.report.cost.measure_cost` returns, or None.
+        checkpoint: `sha256`, and `file` (name), `iteration`, `rule` where known; or None.
+        notes: deviations, in words.
+        created: UTC time, ISO 8601.
+    """
+
+    protocol: str
+    method: str
+    backbone: str
+    provenance: str
+    tasks: list[dict[str, Any]]
+    scores: Scores
+    protocol_title: str = ""
+    source: str = ""
+    constant: Scores | None = None
+    gain: dict[str, Any] | None = None
+    config: dict[str, str] | None = None
+    command: str = ""
+    code: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    seed: int | None = None
+    world_size: int | None = None
+    effective_batch: int | None = None
+    precision: dict[str, str] | None = None
+    training: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
+    cost: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    created: str = field(default_factory=now)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with `schema` first; NaN scores become None, empty optional fields are left out."""
+        data: dict[str, Any] = {"schema": SCHEMA_VERSION}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None and item.name not in _NULLABLE:
+                continue
+            data[item.name] = _plain(value)
+        for name in ("scores", "constant"):
+            if data.get(name):
+                data[name] = _without_nan(data[name])
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, source: str = "record") -> Record:
+        """Read plain data, of this or an older version.
+
+        Args:
+            data: what `to_json` or `json.load` gave.
+            source: named in errors, e.g. the file.
+
+        Raises:
+            RecordError: it breaks the schema, contradicts itself or has an unknown version; lists all of it.
+        """
+        current = migrate(data, source=source)
+        problems = violations(current)
+        if problems:
+            raise RecordError(source, problems)
+        values = {key: value for key, value in current.items() if key != "schema"}
+        for name in ("scores", "constant"):
+            if values.get(name) is not None:
+                values[name] = _with_nan(values[name])
+        return cls(**values)
+
+    def save(self, path: str | Path) -> Path:
+        """Validate and write atomically: the file is the old one or the complete new one, never half of it.
+
+        Raises:
+            RecordError: the record breaks the schema; nothing is written.
+        """
+        target = Path(path)
+        problems = violations(self.to_json())
+        if problems:
+            raise RecordError(f"record for {target.name}", problems)
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(target, text)
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> Record:
+        """Read and validate a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            RecordError: it is not JSON, or not a valid record.
+        """
+        file = Path(path)
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RecordError(str(file), [f"not JSON: {error}"]) from error
+        return cls.from_json(data, source=str(file))
+
+    def task(self, name: str) -> dict[str, Any]:
+        """The entry of `tasks` with that name; raises `KeyError`."""
+        for entry in self.tasks:
+            if entry["name"] == name:
+                return entry
+        raise KeyError(f"the record has no task '{name}'; it has {', '.join(self.task_names)}.")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(entry["name"] for entry in self.tasks)
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """Equal for records that differ in their seed alone and therefore form one row of a table."""
+        row = self.config["row_sha256"] if self.config else ""
+        return (
+            self.protocol,
+            ",".join(self.task_names),
+            self.method,
+            self.backbone,
+            self.provenance,
+            self.source,
+            row,
+        )
+
+
+_NULLABLE = ("seed", "world_size", "effective_batch", "precision", "cost")
+"""Fields that a run states even when it does not know them."""
+
+
+def describe_tasks(
+    tasks: Sequence[Task], overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """The `tasks` field of a record.
+
+    Args:
+        tasks: the protocol's tasks, those that were trained.
+        overrides: {task: metric options that replaced the protocol's}. They become part of the evaluator's
+            name, and tables do not mix such a score with one of the protocol's own evaluator.
+    """
+    entries = []
+    for task in tasks:
+        changed = dict((overrides or {}).get(task.name, {}))
+        changed = {key: value for key, value in changed.items() if task.metric_options.get(key, ...) != value}
+        changes = ", ".join(f"{key}={value}" for key, value in sorted(changed.items()))
+        entries.append(
+            {
+                "name": task.name,
+                "headline": task.headline,
+                "higher_is_better": task.higher_is_better,
+                "unit": task.unit,
+                "metric": task.metric,
+                "metric_options": _plain({**task.metric_options, **changed}),
+                "evaluator": f"{PROTOCOL_EVALUATOR} with {changes}" if changes else PROTOCOL_EVALUATOR,
+            }
+        )
+    return entries
+
+
+def migrate(data: Any, *, source: str = "record") -> dict[str, Any]:
+    """Plain data brought to the current version step by step; the input is left as it is.
+
+    Raises:
+        RecordError: no object, no version, or a version newer than this package or no longer known.
+    """
+    if not isinstance(data, Mapping):
+        raise RecordError(source, [f"found {type(data).__name__}, expected a JSON object."])
+    current = json.loads(json.dumps(data))
+    version = current.get("schema")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise RecordError(source, [f"schema: found {version!r}, expected the version, an integer."])
+    if version > SCHEMA_VERSION:
+        newer = (
+            f"schema: version {version} is newer than {SCHEMA_VERSION}, the newest that this mtvision reads"
+        )
+        raise RecordError(source, [f"{newer}; update mtvision."])
+    while version < SCHEMA_VERSION:
+        if version not in MIGRATIONS:
+            raise RecordError(
+                source, [f"schema: version {version} cannot be read; known are 1 to {SCHEMA_VERSION}."]
+            )
+        current = MIGRATIONS[version](current)
+        version += 1
+        current["schema"] = version
+    return dict(current)
+
+
+def find_records(paths: Iterable[str | Path]) -> list[Record]:
+    """Load records from files and folders, in the order of their paths.
+
+    Args:
+        paths: a file is loaded; of a folder, every `*.json` below it that has `schema` and `scores`.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        RecordError: a record is invalid; the message lists the problems of all invalid ones.
+    """
+    records, problems = [], []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; give record files or folders that hold some.")
+        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+            if path.is_dir() and not _looks_like_record(file):
+                continue
+            try:
+                records.append(Record.load(file))
+            except RecordError as error:
+                problems += [f"{file}: {problem}" for problem in error.problems]
+    if problems:
+        raise RecordError("records", problems)
+    return records
+
+
+def _looks_like_record(file: Path) -> bool:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return file.name == "record.json"
+    return isinstance(data, dict) and {"schema", "scores"} <= data.keys()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file through a temporary one beside it, so that nobody ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """Copy as JSON's types: tuples become lists, keys text, NumPy numbers Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str | bytes):
+        return value.item()
+    return value
+
+
+def _without_nan(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    result: dict[str, dict[str, float | None]] = {}
+    for task, values in scores.items():
+        result[task] = {}
+        for name, value in values.items():
+            if isinstance(value, float) and not isfinite(value) and not isnan(value):
+                raise RecordError(
+                    "record", [f"scores.{task}.{name}: found {value}, expected a finite number or NaN."]
+                )
+            result[task][name] = None if isinstance(value, float) and isnan(value) else value
+    return result
+
+
+def _with_nan(scores: Mapping[str, Mapping[str, float | None]]) -> Scores:
+    return {
+        task: {name: nan if value is None else value for name, value in values.items()}
+        for task, values in scores.items()
+    }
