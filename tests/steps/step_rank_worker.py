@@ -27,6 +27,7 @@ def average(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 def run_job(job: dict, rank: int, world: int) -> dict:
     """All batches of the job through one step object, gradients adding up."""
     network = make_toy()
+    network.selective = job.get("selective", False)
     balancer = BALANCERS.build(job["balancer"], tasks=NAMES).double()
     step = PlainStep()
     forward = ToyForward(network, regulariser=job.get("regulariser", 0.0))

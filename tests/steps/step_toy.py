@@ -22,10 +22,13 @@ class Toy(nn.Module):
 
     `exchange` sits in the decoder and serves all tasks; `own` and `heads` serve one each, except that the
     exchange makes every `own` reach every loss. `unused` serves nobody, `frozen` does not learn.
+    A `selective` toy leaves out the features of tasks that are not asked for, so that what a loss reaches
+    depends on which other tasks are present.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.selective = False
         self.trunk = nn.Conv2d(3, 4, 3, padding=1)
         self.own = nn.ModuleDict({name: nn.Conv2d(4, 4, 1) for name in NAMES})
         self.exchange = nn.Conv2d(12, 12, 1)
@@ -35,7 +38,10 @@ class Toy(nn.Module):
 
     def forward(self, image: Tensor, tasks: list[str]) -> dict[str, Tensor]:
         shared = self.trunk(image).tanh() * self.frozen
-        features = torch.cat([self.own[name](shared).tanh() for name in NAMES], dim=1)
+        used = tasks if self.selective else NAMES
+        features = torch.cat(
+            [self.own[name](shared).tanh() if name in used else shared.detach() * 0 for name in NAMES], dim=1
+        )
         mixed = (features + self.exchange(features)).chunk(3, dim=1)
         return {name: self.heads[name](mixed[NAMES.index(name)]) for name in tasks}
 

@@ -133,6 +133,11 @@ def test_overrides_change_roles():
     torch.testing.assert_close(ours["trunk.weight"], total)
 
 
+def test_forcing_a_dead_parameter_to_be_shared_does_not_wake_it():
+    ours, _ = run(UPGrad(tasks=NAMES), [make_batch(1)], role_overrides={"unused.*": "shared"})
+    assert ours["unused.weight"] is None
+
+
 def test_gradients_add_up_and_each_batch_is_aggregated_by_itself():
     first, second = make_batch(2), make_batch(2, seed=7)
     both, _ = run(UPGrad(tasks=NAMES), [first, second])

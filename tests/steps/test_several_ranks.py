@@ -23,6 +23,11 @@ JOBS = {
     "random": {"balancer": {"type": "TorchJD", "aggregator": "PCGrad"}, "batches": [EIGHT, EIGHT]},
     "partial": {"balancer": {"type": "TorchJD", "aggregator": "Sum"}, "batches": [SPLIT, SEMSEG_ONLY, SPLIT]},
     "partial upgrad": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, SPLIT, EMPTY_HALF]},
+    "selective": {
+        "balancer": {"type": "TorchJD", "aggregator": "Sum"},
+        "batches": [EIGHT, SPLIT, EIGHT],
+        "selective": True,
+    },
     "fixed": {"balancer": {"type": "FixedWeights"}, "batches": [EIGHT]},
     "uncertainty": {"balancer": {"type": "Uncertainty"}, "batches": [EIGHT]},
 }
@@ -87,12 +92,14 @@ def test_averaging_after_aggregation_would_be_another_method(results):
     assert not torch.allclose(naive, results[0]["upgrad"]["gradients"]["trunk.weight"], rtol=1e-3)
 
 
-def test_absent_tasks_count_as_zero_rows(results):
+@pytest.mark.parametrize("job", ["partial", "selective"])
+def test_absent_tasks_count_as_zero_rows(results, job):
     """With `Sum` the result must be the mean over processes of ordinary gradients of their own losses."""
-    ours = results[0]["partial"]["gradients"]
+    ours = results[0][job]["gradients"]
+    alone = JOBS[job] | {"balancer": {"type": "FixedWeights"}}
     parts = [
-        run_job({"balancer": {"type": "FixedWeights"}, "batches": [batch[half]]}, 0, 1)["gradients"]
-        for batch in JOBS["partial"]["batches"]
+        run_job(alone | {"batches": [batch[half]]}, 0, 1)["gradients"]
+        for batch in JOBS[job]["batches"]
         for half in (slice(0, 4), slice(4, 8))
     ]
     for name, gradient in ours.items():
