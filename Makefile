@@ -21,7 +21,7 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python tools/train.py configs/synthetic/parallel_tiny_synthetic_1xb16_1000.py --work-dir work_dirs/demo
+	$(BIN)/python tools/train.py configs/synthetic/parallel_tiny_synthetic_1xb16_1000.py --work-dir work_dirs/demo --overwrite
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -q

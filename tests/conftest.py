@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+torch.set_num_threads(1)  # tests run side by side; more threads than cores wait for one another
+
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

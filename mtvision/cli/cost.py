@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -39,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = tuple(arguments.shape) if arguments.shape else protocol.eval_size or protocol.train_size
     if size is None:
         raise ValueError(f"protocol {protocol.id} has no image size of its own; give --shape H W.")
-    model = without_pretrained(config["model"])
+    with torch.device("meta" if arguments.meta else "cpu"):
+        network = build_network(without_pretrained(config["model"]), protocol.tasks)
     cost = measure_cost(
-        lambda: build_network(model, protocol.tasks),
+        network,
         (size[0], size[1]),
         meta=arguments.meta,
         latency=not (arguments.meta or arguments.no_latency),
@@ -60,13 +62,29 @@ def cost_table(cost: Mapping[str, Any], title: str) -> Table:
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("MACs", justify="right")
-    for part, values in cost["parts"].items():
-        table.add_row(part, f"{values['parameters'] / 1e6:.3f} M", f"{values['macs'] / 1e9:.3f} G")
-    table.add_section()
-    table.add_row("total", f"{cost['parameters'] / 1e6:.3f} M", f"{cost['macs'] / 1e9:.3f} G", style="bold")
-    if cost.get("latency_ms") is not None:
-        memory = cost.get("peak_memory_mib")
-        table.caption = f"latency {cost['latency_ms']:.1f} ms on {cost['device']}" + (
-            f", peak memory {memory:.0f} MiB" if memory is not None else ""
+    parameters, macs, latency, memory = (
+        cost[key] for key in ("parameters", "macs", "latency", "peak_memory")
+    )
+    for part in {**parameters["parts"], **macs["parts"]}:
+        table.add_row(
+            part, _millions(parameters["parts"].get(part, 0)), _billions(macs["parts"].get(part, 0))
         )
+    table.add_section()
+    table.add_row("total", _millions(parameters["total"]), _billions(macs["total"]), style="bold")
+    notes = []
+    if latency:
+        notes.append(
+            f"latency {latency['median_ms']:.1f} ms (median of {latency['repeats']}) on {latency['device']}"
+        )
+    if memory:
+        notes.append(f"peak memory {memory['bytes'] / 2**20:.0f} MiB")
+    table.caption = ", ".join(notes) or None
     return table
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3f} M"
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.3f} G"

@@ -23,10 +23,16 @@ Interrupted:     the same command with --resume
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("train", DESCRIPTION)
+    parser.add_argument("--overwrite", action="store_true", help="throw away an earlier run in the work dir")
     arguments = parser.parse_args(argv)
     start_processes(arguments.launcher)
     try:
-        train(read_config(arguments), work_dir_of(arguments), resume=arguments.resume)
+        train(
+            read_config(arguments),
+            work_dir_of(arguments),
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+        )
     finally:
         stop_processes()
     return 0

@@ -96,15 +96,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():  # no foreign class named: not a pickle at all
+            raise CheckpointError(_unreadable(file, error)) from error
         raise CheckpointError(
             f"checkpoint {file} holds more than tensors and plain data, which is not loaded because it "
             f"could run code ({str(error).splitlines()[0]}). Convert it in an environment you trust."
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {file} ({file.stat().st_size} bytes) is truncated or not a checkpoint: "
-            f"{str(error).splitlines()[0]}. Use an earlier one, or copy it again."
-        ) from error
+        raise CheckpointError(_unreadable(file, error)) from error
     if not isinstance(content, dict) or not content:
         raise CheckpointError(
             f"checkpoint {file} holds a {type(content).__name__}, expected a dict of tensors."
@@ -115,6 +114,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         return {"meta": {}, "state_dict": content}
     raise CheckpointError(
         f"checkpoint {file} has no 'state_dict'; its keys are {sorted(map(str, content))[:8]}."
+    )
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    return (
+        f"checkpoint {file} ({file.stat().st_size} bytes) is truncated or not a checkpoint: "
+        f"{str(error).splitlines()[0]}. Use an earlier one, or copy it again."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.engine.settings import TOP_LEVEL, check_keys, section_defaults
+from mtvision.engine.settings import DATA_SECTIONS, LOADER_DEFAULTS, TOP_LEVEL, check_keys, section_defaults
 
 
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
@@ -48,6 +47,9 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         given = dict(config.get(name) or {})
         check_keys(f"key of '{name}' in {file.name}", given, defaults)
         config[name] = {**defaults, **given}
+    for name in DATA_SECTIONS:
+        if config.get(name):
+            config[name] = {**LOADER_DEFAULTS, **config[name]}
     for name, default in TOP_LEVEL.items():
         config.setdefault(name, default)
     override(config, dict(parse_option(option) for option in options))
@@ -110,8 +112,3 @@ def _child(node: Any, part: str, where: str) -> Any:
 def config_text(config: Config) -> str:
     """The completed config as Python text, the same for the same run on every machine."""
     return str(config.pretty_text)
-
-
-def config_sha256(config: Config) -> str:
-    """SHA-256 of `config_text`."""
-    return hashlib.sha256(config_text(config).encode()).hexdigest()

@@ -14,10 +14,8 @@ from mtvision.core.sample import Batch, collate
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import EvalBatchSampler, PositionBatchSampler
 from mtvision.engine.launch import rank_and_world_size
-from mtvision.engine.settings import check_keys, to_plain_data
+from mtvision.engine.settings import LOADER_DEFAULTS, check_keys, to_plain_data
 from mtvision.protocols import Protocol
-
-LOADER_KEYS = ("dataset", "batch_size", "num_workers")
 
 
 def build_dataset(
@@ -33,7 +31,7 @@ def build_dataset(
         raise ValueError(
             f"config: '{section}' is missing; expected dict(dataset=dict(type=...), batch_size=...)."
         )
-    check_keys(f"key of '{section}'", config, LOADER_KEYS)
+    check_keys(f"key of '{section}'", config, ("dataset", *LOADER_DEFAULTS))
     if "dataset" not in config:
         raise ValueError(f"config: '{section}' has no 'dataset'.")
     dataset: DenseDataset = DATASETS.build(to_plain_data(config["dataset"]), protocol=protocol, seed=seed)
@@ -63,20 +61,18 @@ def _loader(dataset: DenseDataset, batch_sampler: Any, workers: int) -> DataLoad
 def train_loader(dataset: DenseDataset, config: Mapping[str, Any], seed: int) -> DataLoader[Batch]:
     """Endless loader; `batch_size` is per process."""
     rank, world_size = rank_and_world_size()
-    batch_size = int(config.get("batch_size", 1))
+    batch_size = int(config["batch_size"])
     if batch_size < 1 or batch_size * world_size > len(dataset):
         raise ValueError(
             f"train_data: batch_size={batch_size} on {world_size} process(es) needs at least "
             f"{batch_size * world_size} images, the data set has {len(dataset)}."
         )
     sampler = PositionBatchSampler(len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size)
-    return _loader(dataset, sampler, int(config.get("num_workers", 0)))
+    return _loader(dataset, sampler, int(config["num_workers"]))
 
 
 def evaluation_loader(dataset: DenseDataset, config: Mapping[str, Any]) -> DataLoader[Batch]:
     """Every image exactly once over all processes."""
     rank, world_size = rank_and_world_size()
-    sampler = EvalBatchSampler(
-        len(dataset), int(config.get("batch_size", 1)), rank=rank, world_size=world_size
-    )
-    return _loader(dataset, sampler, int(config.get("num_workers", 0)))
+    sampler = EvalBatchSampler(len(dataset), int(config["batch_size"]), rank=rank, world_size=world_size)
+    return _loader(dataset, sampler, int(config["num_workers"]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
@@ -17,6 +16,7 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.engine.evaluation import SampleEvaluator, Scores
 from mtvision.engine.launch import is_main_process
 from mtvision.engine.module import TrainingModule
+from mtvision.engine.settings import EvaluationSettings
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.protocols import Protocol
 from mtvision.visualize import panel
@@ -30,8 +30,9 @@ def evaluate(
 ) -> Scores:
     """Score a module on all images of a loader; every process returns the scores of the whole split."""
     module.eval()
-    quiet = console is None or not is_main_process()
-    batches = track(loader, "evaluate", total=len(loader), console=console, disable=quiet, transient=True)
+    batches: Iterable[Batch] = loader
+    if console is not None and console.is_terminal and is_main_process():
+        batches = track(loader, "evaluate", total=len(loader), console=console, transient=True)
     for batch in batches:
         evaluator.process(module.val_step(batch), batch)
     evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
@@ -39,25 +40,19 @@ def evaluate(
 
 
 def constant_scores(
-    protocol: Protocol,
-    train_set: DenseDataset,
-    loader: DataLoader[Batch],
-    options: Mapping[str, Mapping[str, Any]],
-    *,
-    images: int,
-    workers: int = 0,
+    protocol: Protocol, train_set: DenseDataset, loader: DataLoader[Batch], settings: EvaluationSettings
 ) -> Scores:
-    """Scores of the best constant map per task, fitted on `images` evenly spaced training images.
+    """Scores of the best constant map per task, fitted on `settings.constant_predictor` training images.
 
     A network that does not clearly beat this row has learned nothing.
     """
     predictors = {task.name: ConstantPredictor(task) for task in protocol.tasks}
-    count = min(images, len(train_set))
+    count = min(settings.constant_predictor, len(train_set))
     for position in range(count):
         sample = train_set[position * len(train_set) // count]
         for name, label in sample.labels.items():
             predictors[name].update(label)
-    evaluator = SampleEvaluator(protocol.tasks, options, workers)
+    evaluator = SampleEvaluator(protocol.tasks, settings.metric_options, settings.workers)
     for batch in loader:
         height, width = batch.label_size
         prediction = {name: item.prediction((height, width)) for name, item in predictors.items()}
@@ -93,11 +88,6 @@ def write_panels(
 
 def _file_name(identity: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in identity)
-
-
-def headlines(protocol: Protocol, scores: Scores) -> dict[str, float]:
-    """{task: headline score} of the tasks that were scored."""
-    return {task.name: scores[task.name][task.headline] for task in protocol.tasks if task.name in scores}
 
 
 def headline_keys(protocol: Protocol) -> Sequence[str]:

@@ -15,6 +15,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 TOP_LEVEL: dict[str, Any] = {
     "name": None,
+    "provenance": "ours",
     "protocol": None,
     "tasks": None,
     "model": None,
@@ -31,6 +32,10 @@ TOP_LEVEL: dict[str, Any] = {
     "seed": 0,
 }
 """Every key a config may have. `model`, `protocol`, `train_data` and `optimizer` must be given to train."""
+
+DATA_SECTIONS = ("train_data", "val_data", "test_data")
+LOADER_DEFAULTS = {"batch_size": 1, "num_workers": 0}
+"""Of every data section, besides its `dataset`; `batch_size` is per process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from mtvision.engine.loop import TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
 from mtvision.engine.optimizer import build_optimizer
 from mtvision.engine.precision import PrecisionOptimWrapper
-from mtvision.engine.records import finish_run
+from mtvision.engine.records import make_record, write_record
 from mtvision.engine.runner import ExactRunner
 from mtvision.engine.scoring import constant_scores, evaluate, headline_keys, write_panels
 from mtvision.engine.settings import Settings, to_plain_data
@@ -80,7 +80,7 @@ def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrit
     finally:
         progress.close()
     last = work_dir / f"iter_{settings.training.iterations}.pth"
-    record = evaluate_checkpoint(config, work_dir, last, hours=progress.hours, train_set_size=len(train_set))
+    record = evaluate_checkpoint(config, work_dir, last, hours=progress.hours)
     loggers.finish(
         {f"{task}/{name}": value for task, values in record.scores.items() for name, value in values.items()}
     )
@@ -95,7 +95,6 @@ def evaluate_checkpoint(
     section: str = "test_data",
     quiet: bool = False,
     hours: float | None = None,
-    train_set_size: int | None = None,
 ) -> Record:
     """Score a checkpoint with the protocol's full metrics; writes record, table and pictures to `work_dir`.
 
@@ -106,7 +105,6 @@ def evaluate_checkpoint(
         section: `test_data` or `val_data`; `val_data` is used where a config has no `test_data`.
         quiet: print nothing.
         hours: training time, if known.
-        train_set_size: images trained on, if known.
 
     Returns:
         The record (the same on every process).
@@ -122,36 +120,28 @@ def evaluate_checkpoint(
     evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers)
     scores = evaluate(module, loader, evaluator, console)
     evaluator.close()
+    data = {section.removesuffix("_data"): dataset}
     constant = None
-    if options.constant_predictor and config["train_data"]:
-        plain = dict(
-            config["train_data"], dataset={**config["train_data"]["dataset"], "transforms": "tensor"}
-        )
-        source = build_dataset("train_data", plain, protocol, settings.seed)
-        constant = constant_scores(
-            protocol,
-            source,
-            loader,
-            options.metric_options,
-            images=options.constant_predictor,
-            workers=options.workers,
-        )
-    if is_main_process():
-        work_dir.mkdir(parents=True, exist_ok=True)
-        write_panels(module, protocol, dataset, work_dir / "pictures", options.pictures)
-    return finish_run(
+    if config["train_data"]:
+        plain = {**config["train_data"]["dataset"], "transforms": "tensor"}
+        data["train"] = build_dataset("train_data", {"dataset": plain}, protocol, settings.seed)
+        if options.constant_predictor:
+            constant = constant_scores(protocol, data["train"], loader, options)
+    record = make_record(
         config,
         settings,
-        work_dir,
         module.network,
         scores=scores,
         constant=constant,
         checkpoint=Path(checkpoint),
-        dataset=dataset,
-        section=section,
-        training={"iterations": meta.get("iter"), "hours": hours, "images": train_set_size},
-        console=console,
+        data=data,
+        training={"iterations": meta.get("iter"), "hours": hours},
     )
+    if is_main_process():
+        work_dir.mkdir(parents=True, exist_ok=True)
+        write_panels(module, protocol, dataset, work_dir / "pictures", options.pictures)
+        write_record(record, work_dir, console)
+    return record
 
 
 def seed_everything(seed: int) -> None:
@@ -202,7 +192,7 @@ def _loggers(config: Config, settings: Settings, work_dir: Path) -> Loggers:
 
 def _schedule(config: Config, iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
     """The config's schedulers, in iterations; poly with power 0.9 down to 0 if it names none."""
-    # mmengine's PolyLR reaches 0 one step before `end`; with this end, step i has lr * (1 - i / iterations)^0.9
+    # mmengine reaches 0 one step before `end`; with this one, step i has lr * (1 - i / iterations)^0.9
     poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
     entries = to_plain_data(config["schedule"]) or [poly]
     complete = [{"by_epoch": False, "end": iterations, **entry} for entry in entries]

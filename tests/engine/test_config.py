@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.engine.config import config_sha256, load_config, override, parse_option
+from mtvision.engine.config import config_text, load_config, override, parse_option
 from mtvision.engine.settings import Settings
 
 BASE = """
@@ -40,12 +40,12 @@ def test_defaults_are_filled_in(write):
 def test_options_change_values_and_lists(write):
     config = load_config(
         write(BASE),
-        ["training.clip_grad=5", "schedule.0.end=3", "optimizer.lr=1e-4", "model.decoder.channels=8"],
+        ["training.clip_grad=5", "schedule.0.end=3", "optimizer.lr=1e-4", "model.decoder.width=8"],
     )
     assert config.training.clip_grad == 5
     assert config.schedule[0].end == 3
     assert config.optimizer.lr == 1e-4
-    assert config.model.decoder.channels == 8
+    assert config.model.decoder.width == 8
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_bad_values_are_named(write):
         Settings.of(load_config(write(BASE), ["training.precision=bf17"]))
 
 
-def test_hash_depends_on_content_only(write, tmp_path):
+def test_text_depends_on_content_only(write, tmp_path):
     one = load_config(write(BASE))
     other = tmp_path / "other" / "name.py"
     other.parent.mkdir()
     other.write_text(BASE)
-    assert config_sha256(one) == config_sha256(load_config(other))
-    assert config_sha256(one) != config_sha256(load_config(other, ["seed=1"]))
+    assert config_text(one) == config_text(load_config(other))
+    assert config_text(one) != config_text(load_config(other, ["seed=1"]))

@@ -81,7 +81,9 @@ class DropoutNet(Backbone):
 CONFIG = """
 protocol = "discs"
 model = dict(
-    backbone=dict(type="DropoutNet"), decoder=dict(type="ParallelDecoder", channels=8), head=dict(type="ConvHead")
+    backbone=dict(type="DropoutNet"),
+    decoder=dict(type="ParallelDecoder", width=8),
+    head=dict(type="ConvHead"),
 )
 train_data = dict(dataset=dict(type="Discs", split="train", transforms="tensor"), batch_size=4)
 val_data = dict(dataset=dict(type="Discs", split="val", length=7, transforms="tensor"), batch_size=3)

@@ -1,4 +1,4 @@
-"""`python run_tool.py COMMAND …`: a tool with the test data set registered and dropout switched off on request."""
+"""`python run_tool.py COMMAND …`: a tool with the test data set registered, without dropout on request."""
 
 import os
 import sys

@@ -1,0 +1,124 @@
+"""The record of a run: what was trained on what, how it scored, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+
+from mtvision.core.naming import look_up
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.manifest import data_manifest
+from mtvision.engine.checkpoint import sha256_of
+from mtvision.engine.config import config_text
+from mtvision.engine.evaluation import Scores
+from mtvision.engine.launch import is_main_process, rank_and_world_size
+from mtvision.engine.settings import LOADER_DEFAULTS, Settings
+from mtvision.metrics.gain import gain
+from mtvision.models.network import Network
+from mtvision.protocols import Protocol
+from mtvision.report.cost import measure_cost
+from mtvision.report.provenance import code_version, config_entry, package_versions, without_paths
+from mtvision.report.record import Record, describe_tasks, write_atomically
+from mtvision.report.table import render_table
+
+
+def make_record(
+    config: Config,
+    settings: Settings,
+    network: Network,
+    *,
+    scores: Scores,
+    constant: Scores | None,
+    checkpoint: Path,
+    data: dict[str, DenseDataset],
+    training: dict[str, Any],
+) -> Record:
+    """Everything that is known about a scored network.
+
+    Args:
+        config: of the run.
+        settings: the same, checked.
+        network: what was scored.
+        scores: of the split.
+        constant: scores of the constant predictor, or None.
+        checkpoint: the scored file.
+        data: {`train` and the name of the scored split: data set}.
+        training: `iterations`, `hours`, `images`, as far as known.
+    """
+    protocol = settings.protocol
+    _, world_size = rank_and_world_size()
+    name = config["name"] or Path(config.filename or "config").stem
+    batch_size = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
+    return Record(
+        protocol=protocol.id,
+        protocol_title=protocol.title,
+        method=name,
+        backbone=_backbone_name(config),
+        provenance=config["provenance"],
+        tasks=describe_tasks(protocol.tasks, settings.evaluation.metric_options),
+        scores=scores,
+        constant=constant,
+        gain=_gain(protocol, settings.evaluation.baseline, scores),
+        config=config_entry(Path(config.filename or name).stem, config_text(config)),
+        command=without_paths(f"python tools/train.py {config.filename or name}"),
+        code=code_version(),
+        data={part: data_manifest(dataset) for part, dataset in data.items()},
+        seed=settings.seed,
+        world_size=world_size,
+        effective_batch=batch_size * world_size,
+        precision={"train": settings.training.precision, "evaluation": settings.evaluation.precision},
+        training={key: value for key, value in training.items() if value is not None},
+        versions=package_versions(),
+        cost=_cost(network, protocol, next(iter(data.values()))) if is_main_process() else None,
+        checkpoint={
+            "sha256": sha256_of(checkpoint),
+            "file": checkpoint.name,
+            "iteration": training.get("iterations"),
+            "rule": protocol.checkpoint_rule,
+        },
+    )
+
+
+def write_record(record: Record, work_dir: Path, console: Console) -> None:
+    """Write `record.json` and `table.md` to the work dir and print the table."""
+    record.save(work_dir / "record.json")
+    write_atomically(work_dir / "table.md", render_table([record], format="markdown") + "\n")
+    console.print(render_table([record], format="terminal"), soft_wrap=True, markup=False, highlight=False)
+
+
+def _backbone_name(config: Config) -> str:
+    backbone = config["model"]["backbone"]
+    kind = backbone["type"]
+    return str(backbone.get("name") or (kind if isinstance(kind, str) else kind.__name__))
+
+
+def _gain(protocol: Protocol, baseline: Any, scores: Scores) -> dict[str, Any] | None:
+    """The multi-task gain over the single-task scores that the config names or states."""
+    if not baseline:
+        return None
+    named = isinstance(baseline, str)
+    table = (
+        look_up(f"baseline of protocol {protocol.id}", baseline, protocol.baselines) if named else baseline
+    )
+    headlines = {task.name: task.headline for task in protocol.tasks}
+    full = {name: {look_up("task of the baseline", name, headlines): value} for name, value in table.items()}
+    found = gain(protocol.tasks, scores, full)
+    return {
+        **asdict(found),
+        "baseline": {"name": baseline if named else "stated in the config", "scores": full},
+    }
+
+
+def _cost(network: Network, protocol: Protocol, dataset: DenseDataset) -> dict[str, Any]:
+    size = protocol.eval_size or protocol.train_size
+    if size is None:
+        image = dataset[0].image
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        return measure_cost(network, size, latency=True, repeats=5, device=str(device))
