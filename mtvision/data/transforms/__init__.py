@@ -7,15 +7,42 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up
-from mtvision.data.transforms.photometric import Normalize
+from mtvision.data.transforms.albumentations_adapter import AlbumentationsAdapter
+from mtvision.data.transforms.geometry import (
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomScale,
+    ResizeImage,
+    ResizeLabels,
+)
+from mtvision.data.transforms.mtan import RandomScaleCrop
+from mtvision.data.transforms.padding import AddIgnoreRegions, PadImage
+from mtvision.data.transforms.photometric import Normalize, PhotoMetricDistortion, ToBytes
+from mtvision.data.transforms.presets import PRESETS
+from mtvision.data.transforms.survey import FixedResize, ScaleNRotate
 from mtvision.data.transforms.transform import Pipeline, Transform, TransformConfig
 from mtvision.protocols import Protocol
 
-TRANSFORMS: dict[str, Callable[..., Transform]] = {item.__name__: item for item in (Normalize,)}
+TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    item.__name__: item
+    for item in (
+        AddIgnoreRegions,
+        AlbumentationsAdapter,
+        FixedResize,
+        Normalize,
+        PadImage,
+        PhotoMetricDistortion,
+        RandomCrop,
+        RandomHorizontalFlip,
+        RandomScale,
+        RandomScaleCrop,
+        ResizeImage,
+        ResizeLabels,
+        ScaleNRotate,
+        ToBytes,
+    )
+}
 """Name -> class, for configs."""
-
-PRESETS: dict[str, Callable[..., list[Transform]]] = {"tensor": lambda _: [Normalize()]}
-"""Name -> function of the protocol."""
 
 
 def build_transform(config: Mapping[str, Any] | Transform) -> Transform:
