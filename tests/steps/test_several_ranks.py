@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 EIGHT = make_samples(8)
 # Only process 0 has depth labels (samples 0-3), only process 1 has edges; nobody has them in the third batch.
 SPLIT = make_samples(8, 2, {i: {"edge"} if i < 4 else {"depth"} for i in range(8)})
+DISJOINT = make_samples(8, 5, {i: {"edge", "semseg"} if i < 4 else {"depth"} for i in range(8)})
 SEMSEG_ONLY = make_samples(8, 3, {i: {"edge", "depth"} for i in range(8)})
 EMPTY_HALF = make_samples(8, 4, {i: {"semseg", "edge", "depth"} for i in range(4, 8)})
 
@@ -25,7 +26,7 @@ JOBS = {
     "partial upgrad": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, SPLIT, EMPTY_HALF]},
     "selective": {
         "balancer": {"type": "TorchJD", "aggregator": "Sum"},
-        "batches": [EIGHT, SPLIT, EIGHT],
+        "batches": [EIGHT, DISJOINT, EIGHT],
         "selective": True,
     },
     "fixed": {"balancer": {"type": "FixedWeights"}, "batches": [EIGHT]},
