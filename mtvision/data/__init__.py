@@ -4,5 +4,6 @@ from mtvision.data.cityscapes import Cityscapes
 from mtvision.data.mtan_npy import MtanNpy
 from mtvision.data.nyudv2 import NYUDv2
 from mtvision.data.pascal_context import PascalContext
+from mtvision.data.synthetic import SyntheticScenes
 
-__all__ = ["Cityscapes", "MtanNpy", "NYUDv2", "PascalContext"]
+__all__ = ["Cityscapes", "MtanNpy", "NYUDv2", "PascalContext", "SyntheticScenes"]
