@@ -1,0 +1,13 @@
+"""The selective scan of state-space models: one function, several backends."""
+
+from mtvision.ops.selective_scan.backends import BACKENDS, available_backends, use_backend
+from mtvision.ops.selective_scan.interface import selective_scan, selective_scan_2d, stacked_scan_2d
+
+__all__ = [
+    "BACKENDS",
+    "available_backends",
+    "selective_scan",
+    "selective_scan_2d",
+    "stacked_scan_2d",
+    "use_backend",
+]

@@ -1,0 +1,219 @@
+"""Speed and memory of the scan backends against the reference, measured in one run on one machine."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mtvision.ops.selective_scan.backends import available_backends
+from mtvision.ops.selective_scan.build import load_kernel
+from mtvision.ops.selective_scan.interface import selective_scan, selective_scan_2d, stacked_scan_2d
+
+Shape = tuple[int, int, int, int, int]
+"""(batch, channels, steps, states, groups)."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One backend at one shape.
+
+    Args:
+        name: backend.
+        shape: (batch, channels, steps, states, groups).
+        forward: seconds, without gradients.
+        both: seconds, forward and backward.
+        forward_memory: bytes above the arguments, at the peak of a forward pass; NaN where not measured.
+        both_memory: the same for forward and backward.
+    """
+
+    name: str
+    shape: Shape
+    forward: float
+    both: float
+    forward_memory: float
+    both_memory: float
+
+
+def _arguments(shape: Shape) -> list[Tensor]:
+    batch, channels, steps, states, groups = shape
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=draw)
+
+    rates = -torch.arange(1.0, states + 1).repeat(channels, 1)
+    bias = torch.log(torch.expm1(torch.logspace(-3, -1, channels)))  # the usual start: steps of 0.001 to 0.1
+    sides = [normal(batch, groups, states, steps) for _ in range(2)]
+    x = [
+        normal(batch, channels, steps),
+        normal(batch, channels, steps),
+        rates,
+        *sides,
+        torch.ones(channels),
+        bias,
+    ]
+    return [item.requires_grad_() for item in x]
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _peak(run: Callable[[], object]) -> float:
+    """Growth of the process's resident memory while `run` runs, in bytes (sampled every millisecond)."""
+    if not Path("/proc/self/status").exists():
+        return float("nan")
+    gc.collect()
+    # Memory that the allocator kept from earlier runs would hide what this one needs.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+    start, peak, stop = _resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(1e-3):
+            peak = max(peak, _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = run()
+        peak = max(peak, _resident())
+    finally:
+        stop.set()
+        watcher.join()
+    del result
+    return float(max(0, peak - start))
+
+
+def _seconds(run: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(name: str, shape: Shape, repeats: int = 3) -> Timing:
+    """Time and memory of one CPU backend at one shape; the best of `repeats` runs after one to warm up."""
+    arguments = _arguments(shape)
+    u, delta, A, B, C, D, bias = arguments
+    weight = torch.randn(shape[:3], generator=torch.Generator().manual_seed(1))
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return torch.as_tensor(selective_scan(u, delta, A, B, C, D, None, bias, True, backend=name))
+
+    def both() -> tuple[Tensor, ...]:
+        y = selective_scan(u, delta, A, B, C, D, None, bias, True, backend=name)
+        return torch.autograd.grad(y, arguments, weight)
+
+    memory = _peak(forward), _peak(both)
+    return Timing(name, shape, _seconds(forward, repeats), _seconds(both, repeats), *memory)
+
+
+def exponential_floor() -> float:
+    """Nanoseconds that the kernel's exponential alone takes per number on one core; NaN without a kernel."""
+    kernel = load_kernel()
+    if kernel is None:
+        return float("nan")
+    kernel.exponentials.restype = ctypes.c_float
+    numbers = torch.linspace(-5, 0, 4096)
+
+    def run() -> None:
+        count = ctypes.c_int64(numbers.numel() // 16)
+        kernel.exponentials(ctypes.c_void_p(numbers.data_ptr()), count, ctypes.c_int64(1000))
+
+    run()
+    return _seconds(run, 5) / 1000 / numbers.numel() * 1e9
+
+
+def measure_2d(
+    size: tuple[int, int, int, int], states: int = 16, repeats: int = 3
+) -> dict[str, tuple[float, ...]]:
+    """`{"walked" | "stacked": (forward s, forward + backward s, peak bytes)}` for a map (B, H, W, E)."""
+    channels = size[3]
+    draw = torch.Generator().manual_seed(0)
+    u = torch.randn(size, generator=draw).requires_grad_()
+    delta = torch.randn(*size[:3], 4, channels, generator=draw).requires_grad_()
+    A = -torch.arange(1.0, states + 1).repeat(4 * channels, 1).requires_grad_()
+    B, C = (torch.randn(*size[:3], 4, states, generator=draw).requires_grad_() for _ in range(2))
+    D = torch.ones(4 * channels).requires_grad_()
+    bias = torch.full((4 * channels,), -4.0).requires_grad_()
+    weight = torch.randn(size, generator=draw)
+    arguments = [u, delta, A, B, C, D, bias]
+    results: dict[str, tuple[float, ...]] = {}
+    for name, scan in (("stacked", stacked_scan_2d), ("walked", selective_scan_2d)):
+
+        def forward(scan: Callable[..., Tensor] = scan) -> Tensor:
+            with torch.no_grad():
+                return scan(*arguments, True)
+
+        def both(scan: Callable[..., Tensor] = scan) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(scan(*arguments, True), arguments, weight)
+
+        memory = _peak(both)
+        results[name] = (_seconds(forward, repeats), _seconds(both, repeats), memory)
+    return results
+
+
+def benchmark_scan(
+    shapes: Sequence[Shape] = ((1, 768, 4032, 16, 4), (1, 1536, 16128, 16, 4)),
+    backends: Sequence[str] | None = None,
+    repeats: int = 3,
+) -> list[Timing]:
+    """Print a table of all CPU backends with their ratios to the reference; return the measurements.
+
+    Args:
+        shapes: (batch, channels, steps, states, groups). The second default is the last stage of MTMamba at
+            448 x 576; the reference needs about 10 GB for it.
+        backends: names; default: all that can run here.
+        repeats: the best of so many runs counts.
+    """
+    names = list(available_backends() if backends is None else backends)
+    floor = exponential_floor()
+    threads = torch.get_num_threads()
+    print(f"{threads} threads; the exponential alone: {floor:.3f} ns per number and core")
+    timings: list[Timing] = []
+    for shape in shapes:
+        print(f"\n(B, D, L, N, G) = {shape}")
+        print("backend       fwd s       x  fwd+bwd s       x   fwd MB  fwd+bwd MB  fwd ns  exp share")
+        base: Timing | None = None
+        for name in names:
+            now = measure(name, shape, repeats if name != "reference" else 1)
+            base = base or now
+            # core-nanoseconds per channel x step x state
+            each = now.forward / math.prod(shape[:4]) * 1e9 * threads
+            columns = (
+                f"{name:10}{now.forward:9.4f}{base.forward / now.forward:8.1f}",
+                f"{now.both:11.4f}{base.both / now.both:8.1f}",
+                f"{now.forward_memory / 2**20:9.0f}{now.both_memory / 2**20:12.0f}",
+                f"{each:8.3f}{floor / each:11.0%}",
+            )
+            print("".join(columns))
+            timings.append(now)
+    print("\nfour directions over a map (B, H, W, E), 16 states: stacked copies -> walking the map")
+    for size in ((1, 28, 36, 1536), (1, 56, 72, 768), (1, 112, 144, 384)):
+        result = measure_2d(size, repeats=repeats)
+        old, new = result["stacked"], result["walked"]
+        line = (
+            f"{size!s:20} fwd {old[0]:.4f} -> {new[0]:.4f} s (x {old[0] / new[0]:.2f})",
+            f"fwd+bwd {old[1]:.4f} -> {new[1]:.4f} s (x {old[1] / new[1]:.2f})",
+            f"peak {old[2] / 2**20:.0f} -> {new[2] / 2**20:.0f} MB",
+        )
+        print(", ".join(line))
+    return timings
