@@ -5,6 +5,9 @@ if [ "$#" -lt 2 ]; then
   echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/cityscapes.md for what to download" >&2
   exit 2
 fi
+source=$(realpath "$1")
+mkdir -p "$2"
+root=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python tools/prepare_dataset.py cityscapes "$1" "$2/cityscapes" "${@:3}"
-python tools/check_dataset.py --dataset Cityscapes --root "$2/cityscapes" --split train val --sheet "$2/cityscapes.png"
+python tools/prepare_dataset.py cityscapes "$source" "$root/cityscapes" "${@:3}"
+python tools/check_dataset.py --dataset Cityscapes --root "$root/cityscapes" --split train val --sheet "$root/cityscapes.png"

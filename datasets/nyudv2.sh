@@ -5,6 +5,9 @@ if [ "$#" -lt 2 ]; then
   echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/nyudv2.md for what to download" >&2
   exit 2
 fi
+source=$(realpath "$1")
+mkdir -p "$2"
+root=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python tools/prepare_dataset.py nyudv2 "$1" "$2/NYUDv2" "${@:3}"
-python tools/check_dataset.py --dataset NYUDv2 --root "$2/NYUDv2" --split train val --sheet "$2/nyudv2.png"
+python tools/prepare_dataset.py nyudv2 "$source" "$root/NYUDv2" "${@:3}"
+python tools/check_dataset.py --dataset NYUDv2 --root "$root/NYUDv2" --split train val --sheet "$root/nyudv2.png"

@@ -5,6 +5,9 @@ if [ "$#" -lt 2 ]; then
   echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/pascal_context.md for what to download" >&2
   exit 2
 fi
+source=$(realpath "$1")
+mkdir -p "$2"
+root=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python tools/prepare_dataset.py pascal_context "$1" "$2/PASCALContext" --precompute "${@:3}"
-python tools/check_dataset.py --dataset PascalContext --root "$2/PASCALContext" --split train val --sheet "$2/pascal_context.png"
+python tools/prepare_dataset.py pascal_context "$source" "$root/PASCALContext" --precompute "${@:3}"
+python tools/check_dataset.py --dataset PascalContext --root "$root/PASCALContext" --split train val --sheet "$root/pascal_context.png"

@@ -5,11 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
+from mtvision.data.array_cache import write_cache
+from mtvision.data.cityscapes import Cityscapes
+from mtvision.data.nyudv2 import NYUDv2
+from mtvision.data.pascal_context import PascalContext
 from mtvision.data.prepare import PREPARATIONS, Outcome
+
+LOADERS: dict[str, type[NYUDv2] | type[PascalContext] | type[Cityscapes]] = {
+    "nyudv2": NYUDv2,
+    "pascal_context": PascalContext,
+    "cityscapes": Cityscapes,
+}
 
 DESCRIPTION = """\
 Turn downloaded archives into the folder that the loaders read.
@@ -45,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--any-count", action="store_true", help="accept other numbers of images than published"
     )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="also decode every sample into DIR (outside DST), several GB; then cache=DIR in the config",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)
     options: dict[str, object] = {"workers": arguments.workers, "progress": not arguments.quiet}
@@ -55,8 +73,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--precompute is for pascal_context; the others store their labels as used.")
         options["precompute"] = True
     outcome = PREPARATIONS[arguments.data](arguments.source, arguments.target, **options)
-    _report(Console(highlight=False), outcome, arguments.target)
-    return 1 if outcome.problems else 0
+    console = Console(highlight=False)
+    _report(console, outcome, arguments.target)
+    if outcome.problems:
+        return 1
+    if arguments.cache:
+        _write_cache(console, arguments, outcome)
+    console.print("Complete. Next: tools/check_dataset.py.", style="bold green")
+    return 0
+
+
+def _write_cache(console: Console, arguments: argparse.Namespace, outcome: Outcome) -> None:
+    kind = LOADERS[arguments.data]
+    tasks = [name for name in kind.default_protocol.task_names if name not in outcome.off]
+    for split in ("train", "val"):
+        dataset = kind(arguments.target, split=split, tasks=tasks, check=not arguments.any_count)
+        with Progress(disable=arguments.quiet) as progress:
+            line = progress.add_task(f"decoding {split}", total=len(dataset))
+            advance = partial(progress.advance, line)
+            size = write_cache(dataset, arguments.cache, workers=arguments.workers, advance=advance)
+        console.print(f"{arguments.cache / split}: {len(dataset)} decoded samples, {size / 1e9:.2f} GB.")
 
 
 def _report(console: Console, outcome: Outcome, target: Path) -> None:
@@ -69,5 +105,3 @@ def _report(console: Console, outcome: Outcome, target: Path) -> None:
         console.print(f"problem: {problem}", style="bold red", markup=False)
     if len(outcome.problems) > 20:
         console.print(f"… and {len(outcome.problems) - 20} more problems.", style="bold red")
-    if not outcome.problems:
-        console.print("Complete. Next: tools/check_dataset.py.", style="bold green")

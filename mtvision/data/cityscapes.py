@@ -81,6 +81,7 @@ class Cityscapes(PublishedDataset):
         tasks: restrict to these tasks.
         check: refuse other counts and frame sizes than published.
         missing_labels: `refuse` or `absent`.
+        cache: folder of decoded samples, see `PublishedDataset`.
 
     Raises:
         FileNotFoundError: the folder, an image or a label is missing.
@@ -104,6 +105,7 @@ class Cityscapes(PublishedDataset):
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",
+        cache: str | Path | None = None,
     ) -> None:
         root = Path(root)
         require_root(
@@ -133,6 +135,7 @@ class Cityscapes(PublishedDataset):
             tasks=tasks,
             check=check,
             missing_labels=missing_labels,
+            cache=cache,
         )
 
     def _path(self, name: str, kind: str, ending: str) -> Path:
@@ -158,7 +161,7 @@ class Cityscapes(PublishedDataset):
         paths = {"semseg": (ids,), "depth": (self._path(name, "disparity", "disparity"), ids)}
         return look_up("task of Cityscapes", task, paths)
 
-    def read(self, index: int) -> RawSample:
+    def decode(self, index: int) -> RawSample:
         """Decode one image and its labels."""
         name = self.ids[index]
         image = read_image(self.image_path(name))

@@ -46,6 +46,7 @@ class MtanNpy(PublishedDataset):
         tasks: restrict to these tasks.
         check: refuse another number of images than published.
         missing_labels: `refuse` or `absent`.
+        cache: folder of decoded samples, see `PublishedDataset`.
 
     Raises:
         FileNotFoundError: the folder, an image or a label is missing.
@@ -69,6 +70,7 @@ class MtanNpy(PublishedDataset):
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",
+        cache: str | Path | None = None,
     ) -> None:
         root = Path(root)
         require_root(
@@ -93,6 +95,7 @@ class MtanNpy(PublishedDataset):
             tasks=tasks,
             check=check,
             missing_labels=missing_labels,
+            cache=cache,
         )
 
     def image_path(self, name: str) -> Path:
@@ -104,7 +107,7 @@ class MtanNpy(PublishedDataset):
         folders = {"semseg": self.label_folder, "depth": "depth", "normals": "normal"}
         return (self.root / self.split / look_up("task of MtanNpy", task, folders) / f"{name}.npy",)
 
-    def read(self, index: int) -> RawSample:
+    def decode(self, index: int) -> RawSample:
         """Decode one image and its labels."""
         name = self.ids[index]
         image = self._image(self.image_path(name))

@@ -151,6 +151,7 @@ class NYUDv2(PublishedDataset):
         tasks: restrict to these tasks.
         check: refuse other counts and frame sizes than published.
         missing_labels: `refuse` or `absent`.
+        cache: folder of decoded samples, see `PublishedDataset`.
 
     Raises:
         FileNotFoundError: the folder, a list, an image or a label is missing.
@@ -173,6 +174,7 @@ class NYUDv2(PublishedDataset):
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",
+        cache: str | Path | None = None,
     ) -> None:
         root = Path(root)
         self.packaging = look_up("packaging of NYUDv2", packaging, PACKAGINGS)
@@ -195,6 +197,7 @@ class NYUDv2(PublishedDataset):
             tasks=tasks,
             check=check,
             missing_labels=missing_labels,
+            cache=cache,
         )
 
     @property
@@ -216,7 +219,7 @@ class NYUDv2(PublishedDataset):
         folder, ending, _ = look_up("task of NYUDv2", task, self.packaging.folders)
         return (self.root / folder / f"{name}.{ending}",)
 
-    def read(self, index: int) -> RawSample:
+    def decode(self, index: int) -> RawSample:
         """Decode one frame and its labels."""
         name = self.ids[index]
         image = read_image(self.image_path(name))

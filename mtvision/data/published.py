@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.naming import look_up
+from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE
+from mtvision.data.array_cache import ArrayCache
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import DecodeError
 from mtvision.data.transforms import Transform
@@ -55,8 +57,10 @@ class PublishedDataset(DenseDataset):
         check: refuse another number of images or another frame size than published.
         missing_labels: `refuse` stops when a label file is missing; `absent` makes the label absent from the
             sample, for partially labelled copies.
+        cache: folder that `tools/prepare_dataset.py --cache` wrote; None decodes.
 
     Raises:
+        StaleCacheError: the cache was made from other files.
         FileNotFoundError: an image, or a label under `missing_labels="refuse"`, does not exist.
     """
 
@@ -75,6 +79,7 @@ class PublishedDataset(DenseDataset):
         tasks: Sequence[str] | None,
         check: bool,
         missing_labels: MissingLabels,
+        cache: str | Path | None = None,
     ) -> None:
         self.root = Path(root)
         self.check = check
@@ -90,6 +95,17 @@ class PublishedDataset(DenseDataset):
         look_up("missing_labels", missing_labels, {"refuse": None, "absent": None})
         self.labelled = {name: self._labelled(name, missing_labels) for name in self.tasks}
         self._require_images()
+        self._cache = None if cache is None else ArrayCache(Path(cache), self)
+
+    def read(self, index: int) -> RawSample:
+        """One image and its labels, from the cache if there is one, else decoded."""
+        if self._cache is not None:
+            return self._cache.read(index, self.tasks)
+        return self.decode(index)
+
+    @abstractmethod
+    def decode(self, index: int) -> RawSample:
+        """Decode one image and its labels from their files."""
 
     @abstractmethod
     def image_path(self, name: str) -> Path:

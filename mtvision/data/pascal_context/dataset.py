@@ -64,6 +64,7 @@ class PascalContext(PublishedDataset):
         tasks: restrict to these tasks; files of others need not exist.
         check: refuse other counts than published, and pictures larger than 512 pixels.
         missing_labels: `refuse` or `absent`.
+        cache: folder of decoded samples, see `PublishedDataset`.
 
     Raises:
         FileNotFoundError: the folder, a list, an image or a label is missing.
@@ -86,6 +87,7 @@ class PascalContext(PublishedDataset):
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",
+        cache: str | Path | None = None,
     ) -> None:
         root = Path(root)
         require_root(
@@ -114,6 +116,7 @@ class PascalContext(PublishedDataset):
             tasks=None,
             check=check,
             missing_labels=missing_labels,
+            cache=cache,
         )
 
     def image_path(self, name: str) -> Path:
@@ -142,7 +145,7 @@ class PascalContext(PublishedDataset):
             "from the raw releases, and a copy without it circulates. "
         )
 
-    def read(self, index: int) -> RawSample:
+    def decode(self, index: int) -> RawSample:
         """Decode one photograph and its labels."""
         name = self.ids[index]
         image = read_image(self.image_path(name))

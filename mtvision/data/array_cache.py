@@ -1,0 +1,188 @@
+"""Decoded samples in one memory-mapped file, so that training does not decode pictures again in every epoch.
+
+Exact: what is read equals what was decoded, bit for bit. Real-valued maps with at most 256 different values
+(anything that came from 8 bits, masked or not) take one byte a pixel and a table of the values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtvision.core.sample import Meta, RawSample
+from mtvision.core.task import IGNORE, Task
+
+if TYPE_CHECKING:
+    from mtvision.data.published import PublishedDataset
+
+ARRAYS, INDEX = "arrays.bin", "index.json"
+Encoded = tuple[NDArray[Any], NDArray[np.float32] | None]
+
+
+class StaleCacheError(ValueError):
+    """A cache does not belong to the data set that should be read from it."""
+
+
+def fingerprints(dataset: PublishedDataset) -> dict[str, str]:
+    """One hash for the images and one for each task: names and sizes of the files, order, and parameters."""
+    header = json.dumps([dataset.ids, dict(dataset.parameters())], sort_keys=True)
+    result = {}
+    for part in ("image", *dataset.tasks):
+        digest = hashlib.sha256(header.encode())
+        for name in dataset.ids:
+            paths = (dataset.image_path(name),) if part == "image" else dataset.label_paths(name, part)
+            for path in paths:
+                size = path.stat().st_size if path.is_file() else None
+                digest.update(f"{path.relative_to(dataset.root)} {size}\n".encode())
+        result[part] = digest.hexdigest()
+    return result
+
+
+def write_cache(
+    dataset: PublishedDataset,
+    folder: Path,
+    *,
+    workers: int = 1,
+    advance: Callable[[int], None] | None = None,
+) -> int:
+    """Decode every sample into `folder/<split>`; nothing happens if it is there and belongs to the data.
+
+    Args:
+        dataset: one split; its tasks are stored.
+        folder: outside the data set's own folder.
+        workers: processes that decode.
+        advance: called with 1 after every sample.
+
+    Returns:
+        Bytes of the cache.
+
+    Raises:
+        ValueError: `folder` lies inside the data set.
+    """
+    target = folder / dataset.split
+    if dataset.root.resolve() in (target.resolve(), *target.resolve().parents):
+        raise ValueError(
+            f"{folder}: lies inside the data set {dataset.root}, which is never written to. Give another."
+        )
+    marks = fingerprints(dataset)
+    index_file, arrays_file = target / INDEX, target / ARRAYS
+    if index_file.is_file() and json.loads(index_file.read_text())["fingerprints"] == marks:
+        return arrays_file.stat().st_size
+    target.mkdir(parents=True, exist_ok=True)
+    index_file.unlink(missing_ok=True)  # without an index there is no cache, whatever happens from here on
+    samples = []
+    with arrays_file.with_suffix(".part").open("wb") as file:
+        for raw in _decoded(dataset, workers):
+            entry: dict[str, Any] = {"id": raw.meta.id, "size": raw.meta.size, "extra": raw.meta.extra}
+            entry["image"] = _append(file, (raw.image, None))
+            entry["labels"] = {
+                name: _append(file, encode(label, raw.tasks[name])) for name, label in raw.labels.items()
+            }
+            samples.append(entry)
+            if advance:
+                advance(1)
+    arrays_file.with_suffix(".part").replace(arrays_file)
+    temporary = index_file.with_suffix(".part")
+    temporary.write_text(json.dumps({"fingerprints": marks, "samples": samples}))
+    temporary.replace(index_file)
+    return arrays_file.stat().st_size
+
+
+def encode(label: NDArray[Any], task: Task) -> Encoded:
+    """Smallest exact form of a label: bytes, or bytes with a table of values, or the label itself."""
+    if task.label == "classes":
+        return label.astype(np.uint8), None
+    bits, positions = np.unique(np.ascontiguousarray(label).view(np.uint32), return_inverse=True)
+    if len(bits) > IGNORE + 1:
+        return label, None
+    return positions.reshape(label.shape).astype(np.uint8), bits.view(np.float32)
+
+
+class ArrayCache:
+    """One split's decoded samples.
+
+    Args:
+        folder: what `write_cache` was given.
+        dataset: the split; the cache must have been made from the same files.
+
+    Raises:
+        FileNotFoundError: there is no cache.
+        StaleCacheError: it was made from other files, or lacks a task.
+    """
+
+    def __init__(self, folder: Path, dataset: PublishedDataset) -> None:
+        self._file = folder / dataset.split / ARRAYS
+        index = folder / dataset.split / INDEX
+        remedy = "Make it with tools/prepare_dataset.py ... --cache."
+        if not index.is_file():
+            raise FileNotFoundError(
+                f"{index}: there is no complete cache of split '{dataset.split}'. {remedy}"
+            )
+        content = json.loads(index.read_text())
+        for part, mark in fingerprints(dataset).items():
+            if content["fingerprints"].get(part) != mark:
+                what = "was made from other files" if part in content["fingerprints"] else "is not there"
+                raise StaleCacheError(f"{index.parent}: the cached {part} {what}. {remedy}")
+        self._samples: list[dict[str, Any]] = content["samples"]
+        self._arrays: NDArray[np.uint8] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": None}  # every process maps the file itself
+
+    def read(self, index: int, tasks: Mapping[str, Task]) -> RawSample:
+        """The sample at that position, restricted to `tasks`; class maps are uint8."""
+        entry = self._samples[index]
+        labels = {name: self._array(stored) for name, stored in entry["labels"].items() if name in tasks}
+        size = (int(entry["size"][0]), int(entry["size"][1]))
+        meta = Meta(id=entry["id"], size=size, original_size=size, extra=dict(entry["extra"]))
+        return RawSample(image=self._array(entry["image"]), labels=labels, tasks=tasks, meta=meta)
+
+    def _array(self, stored: Mapping[str, Any]) -> NDArray[Any]:
+        array = self._slice(stored["offset"], stored["dtype"], stored["shape"])
+        if stored["table"] is None:
+            return array.copy()
+        table = self._slice(stored["table"], "<f4", [stored["values"]])
+        return np.asarray(table[array])
+
+    def _slice(self, offset: int, kind: str, shape: list[int]) -> NDArray[Any]:
+        if self._arrays is None:
+            self._arrays = np.memmap(self._file, dtype=np.uint8, mode="r")
+        count = int(np.prod(shape)) * np.dtype(kind).itemsize
+        return np.frombuffer(self._arrays[offset : offset + count], dtype=kind).reshape(shape)
+
+
+def _append(file: Any, encoded: Encoded) -> dict[str, Any]:
+    array, table = encoded
+    entry = {"offset": file.tell(), "dtype": array.dtype.str, "shape": list(array.shape), "table": None}
+    file.write(np.ascontiguousarray(array).tobytes())
+    if table is not None:
+        entry |= {"table": file.tell(), "values": len(table)}
+        file.write(table.astype("<f4").tobytes())
+    return entry
+
+
+def _decoded(dataset: PublishedDataset, workers: int) -> Iterator[RawSample]:
+    if workers <= 1:
+        yield from (_checked(dataset, index) for index in range(len(dataset)))
+        return
+    ahead = 4 * workers  # decoded samples are large: never more of them in memory than this
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_checked, dataset, index) for index in range(min(ahead, len(dataset)))]
+        for index in range(len(dataset)):
+            yield futures.pop(0).result()
+            if index + ahead < len(dataset):
+                futures.append(pool.submit(_checked, dataset, index + ahead))
+
+
+def _checked(dataset: PublishedDataset, index: int) -> RawSample:
+    raw = dataset.decode(index)
+    dataset.validate(index, raw)
+    return raw
