@@ -129,10 +129,10 @@ class Backbone(nn.Module):
         Call it again after a change of widths.
 
         Args:
-            size: (H, W) of the image; by default a square of 128 or eight times `size_multiple`.
+            size: (H, W) of the image; by default 128 or eight times `size_multiple` high, and twice as wide.
         """
         side = max(128, 8 * self.size_multiple)
-        shapes = _without_values(_Trace(self), size or (side, side))
+        shapes = _without_values(_Trace(self), size or (side, 2 * side))
         self.channels = tuple(channels for channels, _ in shapes.levels)
         self.strides = tuple(stride for _, stride in shapes.levels)
         self.__dict__["_shapes"] = shapes
@@ -198,10 +198,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 def _without_values(module: nn.Module, size: tuple[int, int]) -> Shapes:
     """Call `module` on a meta image with meta parameters in place of its own, which stay untouched."""
-    tensors = (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    )
+    tensors = (*module.named_parameters(), *module.named_buffers())
     empty = {name: torch.empty_like(item, device="meta") for name, item in tensors}
     with torch.no_grad(), _evaluating(module):
         shapes: Shapes = functional_call(module, empty, (torch.empty(1, 3, *size, device="meta"),))

@@ -82,7 +82,8 @@ class TimmBackbone(Backbone):
         if self.load_report is not None:
             self.load_report.require(self.model.state_dict())
         self.level_norms: nn.ModuleList | None = None
-        self.measure(_only_size(self.model))
+        self._only_size: tuple[int, int] | None = None
+        self._measure_at_any_size(_own_size(self.model, options))
         if level_norms:
             self.level_norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
 
@@ -110,15 +111,14 @@ class TimmBackbone(Backbone):
         """Maps, fine to coarse."""
         if self._family is not None:
             return super().levels(image)
+        padded = self.pad(image)
+        size = (int(padded.shape[-2]), int(padded.shape[-1]))
+        if self._only_size is not None and size != self._only_size:
+            raise self._wrong_size(size, f"It was made for {self._only_size}.")
         try:
-            maps = self.model.forward_intermediates(
-                self.pad(image), indices=self._levels, intermediates_only=True
-            )
+            maps = self.model.forward_intermediates(padded, indices=self._levels, intermediates_only=True)
         except AssertionError as error:  # timm's way to say that it cannot take this size
-            raise ValueError(
-                f"{type(self.model).__name__} takes images of one size only: {error} Give that size as "
-                "img_size=(H, W), or choose another architecture."
-            ) from error
+            raise self._wrong_size(size, str(error)) from error
         if self._isotropic and isinstance(getattr(self.model, "norm", None), nn.LayerNorm):
             maps[-1] = self.model.norm(maps[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return [self._norm(item, level) for level, item in enumerate(maps)]
@@ -136,6 +136,22 @@ class TimmBackbone(Backbone):
     def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (math.ceil(side / self.size_multiple) * self.size_multiple for side in size)
         return height, width
+
+    def _measure_at_any_size(self, own_size: tuple[int, int]) -> None:
+        """Dry run at an arbitrary size; where that fails, at the model's own, which is then the only one."""
+        try:
+            self.measure()
+        except (ValueError, RuntimeError, AssertionError):
+            if self._family is not None:
+                raise
+            self._only_size, self.size_multiple = own_size, 1
+            self.measure(own_size)
+
+    def _wrong_size(self, size: tuple[int, int], detail: str) -> ValueError:
+        return ValueError(
+            f"{type(self.model).__name__} cannot take images of {size}. {detail} Give the size you need as "
+            "img_size=(H, W), if this architecture has that option, or choose another architecture."
+        )
 
     def _norm(self, feature: Tensor, level: int) -> Tensor:
         if self.level_norms is None:
@@ -202,13 +218,11 @@ def _check_levels(name: str, levels: Sequence[int] | None, reductions: Sequence[
     return given
 
 
-def _only_size(model: nn.Module) -> tuple[int, int] | None:
-    """(H, W) of a model that takes one size; None if it takes any."""
-    embed = getattr(model, "patch_embed", None)
-    if getattr(embed, "strict_img_size", False) and not getattr(embed, "dynamic_img_size", False):
-        height, width = embed.img_size  # type: ignore[union-attr]
-        return int(height), int(width)
-    return None
+def _own_size(model: Any, options: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) that a model was made for."""
+    size = options.get("img_size") or tuple(model.pretrained_cfg.get("input_size", (3, 224, 224)))[1:]
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
 
 
 def _units(
