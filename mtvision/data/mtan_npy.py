@@ -81,6 +81,7 @@ class MtanNpy(PublishedDataset):
         )
         look_up("split of MtanNpy", split, {"train": None, "val": None})
         protocol = protocol or self.default_protocol
+        self.zoom_fix = zoom_fix
         classes = protocol.task("semseg").num_classes if "semseg" in protocol.task_names else 0
         numbered = f"label_{classes}"
         self.label_folder = labels or (numbered if (root / split / numbered).is_dir() else "label")
@@ -142,7 +143,7 @@ class MtanNpy(PublishedDataset):
 
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content besides the files."""
-        return {"dataset": "MtanNpy", "labels": self.label_folder}
+        return {"dataset": "MtanNpy", "labels": self.label_folder, "zoom_fix": self.zoom_fix}
 
 
 def _masked(path: Path, *, channels: int, what: str) -> NDArray[np.float32]:
