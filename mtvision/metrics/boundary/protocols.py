@@ -118,6 +118,14 @@ SEISM_NYUD = replace(
     components=False,
     images=654,
 )
+MTI_PASCAL = replace(
+    SEISM_PASCAL,
+    id="mti-pascal",
+    title="MTI-Net and M3ViT on PASCAL-Context: no NMS, 99 thresholds, ground truth as in seism-pascal",
+    thresholds=even_thresholds(99),
+    strict=False,
+    suppression=0,
+)
 MTDP = BoundaryProtocol(
     id="mtdp",
     title="DiffusionMTL, SAK and PRISM: smoothed NMS of radius 4, 99 thresholds (PASCAL-Context)",
@@ -135,7 +143,9 @@ MTDP_NYUD = replace(
     images=654,
 )
 
-BOUNDARY_PROTOCOLS = {protocol.id: protocol for protocol in (BSDS, SEISM_PASCAL, SEISM_NYUD, MTDP, MTDP_NYUD)}
+BOUNDARY_PROTOCOLS = {
+    protocol.id: protocol for protocol in (BSDS, SEISM_PASCAL, SEISM_NYUD, MTI_PASCAL, MTDP, MTDP_NYUD)
+}
 
 
 def get_boundary_protocol(id: str) -> BoundaryProtocol:  # noqa: A002  the name used in records

@@ -54,12 +54,13 @@ def read_truth(path: Path, protocol: BoundaryProtocol) -> list[NDArray[np.bool_]
     """Boundary maps (H, W) of every annotator, prepared as the protocol says.
 
     With `protocol.label_truth`, images, arrays and MAT files (`LabelMap`, or `Segmentation` of the BSDS
-    layout) are label maps, turned into boundaries by `seg2bmap`; without it they are edge maps (an image's
-    upper half of values is boundary) or MAT files in the BSDS layout (`groundTruth{i}.Boundaries`). Arrays
-    may have a leading axis of annotators.
+    layout) are label maps, turned into boundaries by `seg2bmap`; without it they are edge maps (integers
+    of two values, or floats of at least .5) or MAT files in the BSDS layout (`groundTruth{i}.Boundaries`).
+    Arrays may have a leading axis of annotators.
 
     Raises:
-        ValueError: another format, several channels, or a `.mat` of another layout.
+        ValueError: another format, several channels, a label map where edges are expected, or a `.mat` of
+            another layout.
     """
     maps = _truth_maps(path, labels=protocol.label_truth)
     if protocol.label_truth:
@@ -76,8 +77,13 @@ def _truth_maps(path: Path, *, labels: bool) -> Sequence[NDArray[Any]]:
         if not np.issubdtype(stack.dtype, np.integer) and stack.dtype != bool:
             raise ValueError(f"{path}: a label map must hold integers, got {stack.dtype}.")
         return list(stack.astype(np.int64))
-    if np.issubdtype(stack.dtype, np.integer) and stack.max(initial=0) > 1:
-        return list(stack > (127 if stack.max() <= 255 else 32767))
+    if np.issubdtype(stack.dtype, np.integer):
+        if np.unique(stack).size > 2:
+            raise ValueError(
+                f"{path}: an edge image must hold two values (0 and another), found {np.unique(stack).size}; "
+                "label maps belong to the seism protocols, soft edges into a .npy of floats."
+            )
+        return list(stack > 0)
     return list(stack >= 0.5)
 
 

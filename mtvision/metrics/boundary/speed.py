@@ -52,7 +52,8 @@ def realistic_maps(seed: int, *, size: tuple[int, int] = (425, 560), regions: in
 def variants(*, thresholds: int = 4) -> Mapping[str, Callable[[], object]]:
     """One 320x480 image at a few thresholds: the benchmark, and simpler ways to the same counts.
 
-    `every threshold matched` solves thresholds that change nothing again; `dense assignment` solves the full cost matrix with `scipy.optimize.linear_sum_assignment`.
+    `every threshold matched` solves thresholds that change nothing again; `dense assignment` solves
+    the full cost matrix with `scipy.optimize.linear_sum_assignment`.
     """
     strengths, truth = realistic_maps(0, size=(320, 480), regions=20)
     protocol = replace(SEISM_NYUD, max_distance=0.0075).with_thresholds(thresholds)

@@ -269,6 +269,8 @@ class TestFolders:
         doubled = np.zeros((2 * image.shape[0] + 1, 2 * image.shape[1] + 1))
         doubled[2::2, 2::2] = image / 255
         savemat(tmp_path / "p.mat", {"ucm2": doubled})
+        with pytest.raises(ValueError, match="two values"):
+            read_truth(truths / "000.png", BSDS)
         for name in ("p.npy", "p16.png", "p.mat"):
             np.testing.assert_allclose(read_prediction(tmp_path / name), image / 255, atol=1e-12)
 
