@@ -371,6 +371,14 @@ class TestCommandLine:
     def test_list_of_images(self, tmp_path, capsys):
         predictions, truths = write_scene(tmp_path)
         (tmp_path / "list.txt").write_text("002\n000\n\n")
-        arguments = [str(predictions), str(truths), "--protocol", "bsds", "--thresholds", "3", "--no-cache"]
-        assert main([*arguments, "--workers", "1", "--images", str(tmp_path / "list.txt")]) == 0
+        arguments = [
+            str(predictions),
+            str(truths),
+            "--protocol",
+            "mti-pascal",
+            "--thresholds",
+            "3",
+            "--no-cache",
+        ]
+        assert main([*arguments, "--subset", "--workers", "1", "--images", str(tmp_path / "list.txt")]) == 0
         assert "2 images" in capsys.readouterr().out
