@@ -1,9 +1,23 @@
 """Data sets, transforms and samplers: from disk to batches."""
 
 from mtvision.data.cityscapes import Cityscapes
+from mtvision.data.coco import CocoDataset
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.folder import FolderDataset
+from mtvision.data.manifest import data_manifest
 from mtvision.data.mtan_npy import MtanNpy
 from mtvision.data.nyudv2 import NYUDv2
 from mtvision.data.pascal_context import PascalContext
 from mtvision.data.synthetic import SyntheticScenes
 
-__all__ = ["Cityscapes", "MtanNpy", "NYUDv2", "PascalContext", "SyntheticScenes"]
+__all__ = [
+    "Cityscapes",
+    "CocoDataset",
+    "DenseDataset",
+    "FolderDataset",
+    "MtanNpy",
+    "NYUDv2",
+    "PascalContext",
+    "SyntheticScenes",
+    "data_manifest",
+]

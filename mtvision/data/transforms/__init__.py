@@ -94,4 +94,12 @@ def build_pipeline(config: TransformConfig, protocol: Protocol) -> Pipeline:
     return Pipeline(tuple(build_transform(item) for item in config))
 
 
-__all__ = ["PRESETS", "TRANSFORMS", "Pipeline", "Transform", "build_pipeline", "build_transform"]
+__all__ = [
+    "PRESETS",
+    "TRANSFORMS",
+    "Pipeline",
+    "Transform",
+    "TransformConfig",
+    "build_pipeline",
+    "build_transform",
+]
