@@ -10,7 +10,7 @@ overlapping sets of textures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mtvision.data.synthetic.draw import Draw, Vector, from_hsv, turn
 
@@ -219,7 +219,26 @@ _USES: dict[str, dict[str, float]] = {
     "leaves": {"foliage": 1},
 }
 
+_LARGE = ("wall", "floor", "ceiling", "road", "pavement", "facade")
+
 
 def material_for(draw: Draw, use: str) -> Material:
-    """A random surface for one use (`wall`, `floor`, `furniture`, `cloth` ...); uses share most textures."""
-    return _MAKERS[draw.weighted(_USES[use])](draw)
+    """A random surface for one use (`wall`, `floor`, `furniture`, `cloth` ...); uses share most textures.
+
+    Large surfaces are bleached by a random amount, so that few rooms and streets are garish.
+    """
+    material = _MAKERS[draw.weighted(_USES[use])](draw)
+    if use not in _LARGE:
+        return material
+    share = draw.uniform(0.0, 0.85)
+    first, second, third = (
+        _bleached(colour, share) for colour in (material.first, material.second, material.third)
+    )
+    return replace(material, first=first, second=second, third=third)
+
+
+def _bleached(colour: Vector, share: float) -> Vector:
+    """The colour mixed with the grey of the same brightness."""
+    gray = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
+    red, green, blue = (value + share * (gray - value) for value in colour)
+    return red, green, blue

@@ -90,7 +90,7 @@ def van(draw: Draw) -> Item:
 
 def tree(draw: Draw) -> Item:
     """A trunk with a crown of balls or a cone."""
-    trunk, radius = draw.uniform(1.0, 2.2), draw.uniform(0.8, 1.7)
+    trunk, radius = draw.uniform(1.0, 2.2), draw.uniform(0.8, 1.5)
     leaves, bark = material_for(draw, "leaves"), material_for(draw, "furniture")
     conifer = draw.chance(0.3)
     blobs = [tuple(draw.uniform(-0.5, 0.5) for _ in range(3)) for _ in range(draw.integer(0, 2))]
@@ -107,7 +107,7 @@ def tree(draw: Draw) -> Item:
         centre = trunk + radius * 0.8
         b.ellipsoid((0, 0, centre), (radius, radius, radius * 0.9), green)
         for x, y, z in blobs:
-            b.ellipsoid((x * radius * 2, y * radius * 2, centre + z * radius), (radius * 0.7,) * 3, green)
+            b.ellipsoid((x * radius * 1.4, y * radius * 1.4, centre + z * radius), (radius * 0.7,) * 3, green)
 
     return Item((0.6, 0.6, trunk + 2 * radius), build)
 

@@ -8,7 +8,7 @@ from mtvision.data.synthetic import furniture
 from mtvision.data.synthetic.draw import Draw, Vector, from_hsv, turn
 from mtvision.data.synthetic.figure import add_person
 from mtvision.data.synthetic.furniture import Item
-from mtvision.data.synthetic.materials import any_colour, material_for, near_colour
+from mtvision.data.synthetic.materials import any_colour, material_for, near_colour, paint
 from mtvision.data.synthetic.plan import Plan
 from mtvision.data.synthetic.scene import Camera, Lamp, Scene, SceneBuilder
 
@@ -133,8 +133,7 @@ def _furnish(builder: SceneBuilder, draw: Draw, plan: Plan) -> None:
         _dining(builder, draw, plan)
     for _ in range(draw.integer(0, 2)):
         item = furniture.cabinet(draw)
-        if _against_wall(builder, plan, item) and item.top and draw.chance(0.6):
-            pass
+        _against_wall(builder, plan, item)
     if draw.chance(0.4):
         add = plan.spot(0.32, 1.2, 4.5)
         if add is not None:
@@ -235,10 +234,10 @@ def _clutter(builder: SceneBuilder, draw: Draw, plan: Plan, height: float) -> No
         if place is not None:
             add_person(builder, draw, (*place, 0.0), draw.uniform(-3.1, 3.1))
     else:
-        put(builder, plan, _thing(draw, hero), 0.8, 2.6, width=0.55)
+        put(builder, plan, _thing(draw, hero), 1.0, 2.8, width=0.55)
     for _ in range(draw.integer(2, 5)):
         kind = draw.weighted({"chair": 3, "box": 3, "ball": 3, "lamp": 2})
-        put(builder, plan, _thing(draw, kind), 0.9, 5.5)
+        put(builder, plan, _thing(draw, kind), 1.2, 5.5)
     if draw.chance(0.4):
         item = furniture.pendant(draw, height)
         x, y = plan.ahead(1.2, 3.5, width=0.6)
@@ -272,5 +271,5 @@ def _pillar(builder: SceneBuilder, draw: Draw, plan: Plan, height: float) -> Non
     if draw.chance(0.5):
         surface = material_for(draw, "wall")
     elif draw.chance(0.5):
-        surface = type(surface)(first=near_colour(draw, surface.first, 0.2))
+        surface = paint(draw, near_colour(draw, surface.first, 0.2))
     builder.box((0, -depth / 2, height / 2), (width, depth, height), builder.material(surface))

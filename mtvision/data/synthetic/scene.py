@@ -7,6 +7,7 @@ formula serves all of its kind.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -330,6 +331,6 @@ def _along(start: Vector, end: Vector) -> tuple[Vector, Axes, float]:
     third = unit(span)
     helper = (1.0, 0.0, 0.0) if abs(third[2]) > 0.9 else (0.0, 0.0, 1.0)
     first = unit(cross(helper, third))
-    length = (span[0] ** 2 + span[1] ** 2 + span[2] ** 2) ** 0.5
+    length = math.sqrt(span[0] * span[0] + span[1] * span[1] + span[2] * span[2])
     centre = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, (start[2] + end[2]) / 2)
     return centre, (first, cross(third, first), third), length / 2

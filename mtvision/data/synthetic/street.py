@@ -192,9 +192,10 @@ def _pavement_things(builder: SceneBuilder, draw: Draw, plan: Plan, layout: Layo
         planted = draw.chance(0.4)
         while y < layout.end - 1:
             place = (x - 0.3, x + 0.3, y - 0.3, y + 0.3)
-            if plan.is_free(place, clear=1.6):
+            wants_tree = planted and draw.chance(0.6)
+            if plan.is_free(place, clear=2.4 if wants_tree else 1.6):
                 plan.take(place)
-                item = outdoors.tree(draw) if planted and draw.chance(0.6) else outdoors.pole(draw)
+                item = outdoors.tree(draw) if wants_tree else outdoors.pole(draw)
                 item.build(builder, (x, y, KERB), draw.choice((0.0, 0.3, 3.1)))
             y += step * draw.uniform(0.8, 1.3)
     for _ in range(draw.integer(1, 4)):
@@ -208,7 +209,7 @@ def _pavement_things(builder: SceneBuilder, draw: Draw, plan: Plan, layout: Layo
         }
         item = makers[kind](draw)
         spot = plan.spot(max(item.size[:2]) / 2, 1.8, 7.0)
-        if spot is not None:
+        if spot is not None and not (kind == "bush" and abs(spot[0]) < layout.road):
             item.build(builder, (*spot, _floor(layout, spot[0])), draw.uniform(-3.1, 3.1))
 
 

@@ -39,7 +39,7 @@ def noise_table() -> Single:
 def hashed(x: NDArray[np.int64], y: NDArray[np.int64], seed: NDArray[np.int64] | int) -> Single:
     """Values in [0, 1) that depend on integers only (32-bit integer hash)."""
     value = x.astype(np.uint32) * np.uint32(374761393) + y.astype(np.uint32) * np.uint32(668265263)
-    value ^= np.asarray(seed).astype(np.uint32) * np.uint32(2246822519)
+    value ^= np.atleast_1d(seed).astype(np.uint32) * np.uint32(2246822519)
     value = (value ^ (value >> np.uint32(13))) * np.uint32(1274126177)
     value ^= value >> np.uint32(16)
     return np.asarray((value >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24))
