@@ -18,6 +18,7 @@ from mtvision.core.sample import collate
 from mtvision.data.synthetic import SyntheticScenes
 from mtvision.engine.module import TrainingModule
 from mtvision.engine.precision import PrecisionOptimWrapper
+from mtvision.metrics.boundary import speed
 from mtvision.models.factory import build_network
 from mtvision.protocols import SYNTHETIC
 
@@ -64,7 +65,12 @@ def data() -> Variants:
     }
 
 
-SUITES: dict[str, Callable[[], Variants]] = {"balancers": balancers, "data": data}
+def boundary() -> Variants:
+    """Boundary counts of one 320x480 image at four thresholds, against simpler ways to the same counts."""
+    return speed.variants()
+
+
+SUITES: dict[str, Callable[[], Variants]] = {"balancers": balancers, "data": data, "boundary": boundary}
 
 
 def ratios(variants: Variants, repeats: int) -> dict[str, float]:
