@@ -58,11 +58,15 @@ def variants(*, thresholds: int = 4) -> Mapping[str, Callable[[], object]]:
     strengths, truth = realistic_maps(0, size=(320, 480), regions=20)
     protocol = replace(SEISM_NYUD, max_distance=0.0075).with_thresholds(thresholds)
     radius = protocol.max_distance * float(np.hypot(*truth.shape))
-    cuts = [thin(prepare(strengths, protocol) > threshold) for threshold in protocol.thresholds]
+
+    def cuts() -> list[Flags]:
+        prepared = prepare(strengths, protocol)
+        return [thin(prepared > threshold) for threshold in protocol.thresholds]
+
     return {
         "benchmark": lambda: count_image(strengths, [truth], protocol),
-        "every threshold matched": lambda: [Matcher(truth, radius).match(cut) for cut in cuts],
-        "dense assignment": lambda: [_dense_matches(cut, truth, radius) for cut in cuts],
+        "every threshold matched": lambda: [Matcher(truth, radius).match(cut) for cut in cuts()],
+        "dense assignment": lambda: [_dense_matches(cut, truth, radius) for cut in cuts()],
     }
 
 
