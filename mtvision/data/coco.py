@@ -182,24 +182,8 @@ class CocoDataset(DenseDataset):
     ) -> list[tuple[NDArray[np.bool_], int, bool]]:
         masks = []
         for item in self._segments[number]:
-            try:
-                encoded = item["segmentation"]
-                if isinstance(encoded, list):
-                    encoded = rle.merge(rle.frPyObjects(encoded, *shape))
-                elif isinstance(encoded["counts"], list):
-                    encoded = rle.frPyObjects(encoded, *shape)
-                mask = rle.decode(encoded).astype(bool)
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-                raise DecodeError(
-                    f"{self._annotations}: annotation {item.get('id')} of image {number} has no readable "
-                    f"'segmentation' ({type(error).__name__}: {error}). Expected polygons or RLE."
-                ) from None
-            if mask.shape != shape:
-                raise DecodeError(
-                    f"{self._annotations}: annotation {item.get('id')} is {mask.shape[0]}x{mask.shape[1]}, "
-                    "its image "
-                    f"{shape[0]}x{shape[1]} (height x width)."
-                )
+            where = f"{self._annotations}: annotation {item.get('id')} of image {number}"
+            mask = _decode(where, item.get("segmentation"), shape)
             masks.append((mask, self._class_of[item["category_id"]], bool(item.get("iscrowd", 0))))
         return masks
 
@@ -274,6 +258,26 @@ class CocoDataset(DenseDataset):
     def parameters(self) -> Mapping[str, Any]:
         """What the labels are made of."""
         return {"labels": dict(self._labels), "background": self._background}
+
+
+def _decode(where: str, segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask (H, W) of a list of polygons or of an RLE, compressed or not."""
+    try:
+        encoded = segmentation
+        if isinstance(encoded, list):
+            encoded = rle.merge(rle.frPyObjects(encoded, *shape))
+        size = tuple(int(side) for side in encoded["size"])
+        if size == shape:
+            if isinstance(encoded["counts"], list):
+                encoded = rle.frPyObjects(encoded, *shape)
+            return np.asarray(rle.decode([encoded])[..., 0], dtype=bool)
+    except Exception as error:  # pycocotools raises bare Exception
+        raise DecodeError(
+            f"{where} has no readable 'segmentation' ({type(error).__name__}: {error}). Expected polygons "
+            "of at "
+            "least three points, or RLE."
+        ) from None
+    raise DecodeError(f"{where} is {size[0]}x{size[1]}, its image {shape[0]}x{shape[1]} (height x width).")
 
 
 def _load(path: Path) -> dict[str, Any]:
