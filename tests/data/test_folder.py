@@ -69,7 +69,7 @@ def test_class_maps(root):
     expected = np.where(ids == 2, IGNORE, ids)
     np.testing.assert_array_equal(one(root, {"folder": "void", "ignore": [11]}), expected)
     only_p(root, "mapped", (ids.astype(np.uint16) * 100 + 7))
-    mapped = one(root, {"folder": "mapped", "ids": {7: 2, 107: 1}, "ignore": [207]})
+    mapped = one(root, {"folder": "mapped", "ids": {"7": 2, 107: 1}, "ignore": [207]})
     np.testing.assert_array_equal(mapped, np.choose(ids, [2, 1, IGNORE]))
     only_p(root, "floats", ids.astype(np.float32) - 1, ".npy")
     negative = one(root, {"folder": "floats", "ignore": [-1]})
