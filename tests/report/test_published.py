@@ -48,8 +48,8 @@ def test_units_are_those_of_records():
     assert row.source.startswith("README of prismformore/Multi-Task-Transformer")
 
 
-# The tables of Nash-MTL and PRISM print scores and gains; but for two rows (see their notes) they agree, which
-# checks both the typed numbers and the conventions of the gain.
+# The tables of Nash-MTL and PRISM print scores and gains; but for two rows (see their notes) they agree, and
+# so check the typed numbers as well as the conventions of the gain.
 ODD = {"IMTL-G": -0.60, "PRISM": 2.52}
 
 
