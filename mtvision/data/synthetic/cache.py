@@ -44,6 +44,7 @@ class RenderCache:
         """
         path = self.path(name)
         try:
+            zipfile.ZipFile(path).close()  # NumPy would take a bare array or a pickle for what it is
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             expected = empty_rendering(size).arrays()
