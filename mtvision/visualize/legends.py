@@ -134,7 +134,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
         step = factor * power
         first = np.ceil(low / step - 1e-9)
         last = np.floor(high / step + 1e-9)
-        values = [float(round(index * step, 12)) for index in np.arange(first, last + 1)]
+        values = [float(round(index * step, 12)) + 0.0 for index in np.arange(first, last + 1)]
         if len(values) <= most:
             return values if len(values) > 1 else [low, high]
     raise AssertionError("a step of twice the range leaves at most one tick")

@@ -218,3 +218,7 @@ def test_real_frames_can_be_drawn(real_data):
     picture = panel(pixels, labels, [names, depth()], labels)
     present = {generate_palette(40)[index] for index in np.unique(ids) if index != 255}
     assert present <= colours_of(picture)
+
+
+def test_zero_has_no_sign():
+    assert f"{ticks(-0.01, 4)[0]:g}" == "0"
