@@ -242,7 +242,7 @@ def _prefixes(roots: Sequence[Path]) -> list[str]:
     if len(set(absolute)) != len(absolute):
         raise ValueError(f"FolderDataset: a root occurs twice: {[str(path) for path in roots]}.")
     shared = Path(os.path.commonpath(absolute))
-    return [f"{path.relative_to(shared).as_posix()}/" for path in absolute]
+    return [f"{path.relative_to(shared).as_posix() if path != shared else path.name}/" for path in absolute]
 
 
 def _label_specs(

@@ -163,7 +163,7 @@ def test_several_roots(root):
     save(other / "images/p.png", np.zeros((H, W, 3), np.uint8))
     save(other / "semseg/p.png", np.zeros((H, W), np.uint8))
     joined = FolderDataset([root, other], labels={"semseg": "semseg"}, protocol=ONE)
-    assert joined.ids == ["./p", "./q", "./sub/r", "second/p"]
+    assert joined.ids == [f"{root.name}/p", f"{root.name}/q", f"{root.name}/sub/r", "second/p"]
     assert (joined.read(3).image == 0).all()
     with pytest.raises(ValueError, match="a root occurs twice"):
         FolderDataset([root, root], labels={"semseg": "semseg"}, protocol=ONE)

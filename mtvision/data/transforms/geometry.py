@@ -142,8 +142,10 @@ def flip_horizontally(sample: RawSample) -> RawSample:
         return like(np.asarray(cv2.flip(cv_array(array), 1)), array)
 
     def flipped(label: Array, task: Task) -> Array:
-        sign = np.array([-1, 1, 1], dtype=np.float32)
-        return mirrored(label) * sign if task.geometry == "direction" else mirrored(label)
+        result = mirrored(label)  # a new array
+        if task.geometry == "direction":
+            result[..., 0] *= -1
+        return result
 
     top, left, bottom, right = sample.meta.padding
     result = change(sample, mirrored(sample.image), flipped)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from mtvision.core.sample import RawSample
@@ -13,8 +12,6 @@ from mtvision.data.transforms.frame import (
     Array,
     Size,
     change,
-    cv_array,
-    like,
     no_label,
     require_size,
     shared_size,
@@ -51,12 +48,14 @@ class PadImage:
         added = (top, left, rows - top, columns - left)
 
         def padded(array: Array, fill: float) -> Array:
-            value = [fill] * (array.shape[2] if array.ndim == 3 else 1)
-            result = cv2.copyMakeBorder(
-                cv_array(np.ascontiguousarray(array)), added[0], added[2], added[1], added[3],
-                cv2.BORDER_CONSTANT, value=value,
-            )  # fmt: skip
-            return like(np.asarray(result), array)
+            channel_first = array.ndim == 3 and array.transpose(2, 0, 1).flags.c_contiguous
+            size = (height + rows, width + columns)
+            if channel_first:
+                big = np.full((array.shape[2], *size), fill, dtype=array.dtype).transpose(1, 2, 0)
+            else:
+                big = np.full((*size, *array.shape[2:]), fill, dtype=array.dtype)
+            big[top : top + height, left : left + width] = array
+            return big
 
         result = change(
             sample, padded(sample.image, self.fill), lambda label, task: padded(label, no_label(task))
@@ -64,6 +63,14 @@ class PadImage:
         before = sample.meta.padding
         total = (before[0] + added[0], before[1] + added[1], before[2] + added[2], before[3] + added[3])
         return result.with_(meta=replace(sample.meta, padding=total))
+
+
+def _is_zero(vectors: Array) -> Array:
+    """Where all three components are zero, (H, W, 1)."""
+    zero: Array = vectors[..., :1] == 0
+    if zero.any():  # reducing over three values is slow, and rarely needed
+        zero = zero & ~vectors.any(axis=2, keepdims=True)
+    return zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,7 @@ class AddIgnoreRegions:
 
         def reduced(label: Array, task: Task) -> Array:
             if task.geometry == "direction":
-                missing = ~label.any(axis=2, keepdims=True)
+                missing = _is_zero(label)
             elif task.geometry == "depth":
                 missing = label == 0
             elif task.name in self.empty and task.label == "classes":

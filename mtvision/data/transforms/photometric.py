@@ -90,8 +90,12 @@ class Normalize:
         mean = np.asarray(self.mean, dtype=np.float32)
         std = np.asarray(self.std, dtype=np.float32)
         if sample.image.dtype == np.uint8:  # 256 values per channel: look them up
-            table = ((_LEVELS[:, None] / np.float32(255.0) - mean) / std)[None]
-            image = np.asarray(cv2.LUT(np.ascontiguousarray(sample.image), table), dtype=np.float32)
+            tables = (_LEVELS / np.float32(255.0) - mean[:, None]) / std[:, None]
+            channels = cv2.split(np.ascontiguousarray(sample.image))
+            planes = np.empty((3, *sample.image.shape[:2]), dtype=np.float32)
+            for plane, channel, table in zip(planes, channels, tables, strict=True):
+                cv2.LUT(channel, table, plane)
+            image = planes.transpose(1, 2, 0)  # in memory channel by channel, as the network wants it
         else:
             image = (sample.image.astype(np.float32) / np.float32(255.0) - mean) / std
         return sample.with_(image=image)
@@ -103,8 +107,13 @@ class ToBytes:
 
     The survey's code casts without clipping, so that overshoot of the cubic filter wraps around (258 becomes
     2).
+
+    Args:
+        clip: False where nothing can lie outside, as after bilinear interpolation; faster.
     """
+
+    clip: bool = True
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:
         """The sample with a uint8 image."""
-        return sample.with_(image=as_bytes(sample.image))
+        return sample.with_(image=as_bytes(sample.image) if self.clip else sample.image.astype(np.uint8))

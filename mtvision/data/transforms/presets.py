@@ -52,6 +52,7 @@ def light(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     return [
         RandomScale(low=0.75, high=1.5),
         RandomCrop(size=size),
+        ToBytes(clip=False),
         RandomHorizontalFlip(),
         PhotoMetricDistortion(brightness=24.0, contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=9),
         Normalize(),
@@ -74,6 +75,7 @@ def invpt_train(protocol: Protocol, size: Size | None = None) -> list[Transform]
     return [
         RandomScale(low=0.5, high=2.0),
         RandomCrop(size=size),
+        ToBytes(clip=False),  # the cast that begins the colour changes; a flip of bytes is faster
         RandomHorizontalFlip(),
         PhotoMetricDistortion(),
         Normalize(),
