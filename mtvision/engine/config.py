@@ -42,6 +42,8 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
             str(error) or "a config holds data only: no function definitions and no calls of imported names"
         )
         raise ValueError(f"config {file}: {reason}") from error
+    for name in getattr(config, "_imported_names", ()):  # `read_base` and classes, which are no settings
+        config._cfg_dict.pop(name, None)
     check_keys(f"top-level key of {file.name}", config, TOP_LEVEL)
     for name, defaults in section_defaults().items():
         given = dict(config.get(name) or {})

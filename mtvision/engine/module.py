@@ -69,7 +69,7 @@ class TrainingModule(nn.Module):
         output = self.network.outputs(batch.image, tasks=tasks, size=batch.label_size)
         with torch.autocast(self.device.type, enabled=False):
             losses = self.losses(output, batch)
-        check_finite(losses, batch)
+        check_finite(losses, batch, output)
         return LossReport(losses=losses, auxiliary=self.network.auxiliary_losses())
 
     def train_step(self, batch: Batch, optim_wrapper: PrecisionOptimWrapper) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -60,17 +60,17 @@ class ExactRunner(Runner):
 
     def _save(self, path: Path, iteration: int) -> None:
         states = all_gather_object(random_states())  # every rank has its own
-        if get_rank() != 0:
-            return
-        checkpoint = {
-            "meta": {**self._checkpoint_meta, "iter": iteration, "seed": self.seed},
-            "state_dict": to_plain(dict(self.plain_model.state_dict())),
-            "optimizer": to_plain(self.optim_wrapper.state_dict()),
-            "param_schedulers": [to_plain(item.state_dict()) for item in self.param_schedulers or []],
-            "random_states": states,
-        }
-        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        save_checkpoint(path, checkpoint)
+        if get_rank() == 0:
+            checkpoint = {
+                "meta": {**self._checkpoint_meta, "iter": iteration, "seed": self.seed},
+                "state_dict": to_plain(dict(self.plain_model.state_dict())),
+                "optimizer": to_plain(self.optim_wrapper.state_dict()),
+                "param_schedulers": [to_plain(item.state_dict()) for item in self.param_schedulers or []],
+                "random_states": states,
+            }
+            self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+            save_checkpoint(path, checkpoint)
+        barrier()  # the other ranks may read the file next
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
         """Continue from a checkpoint: weights, optimizer, schedule, iteration and random states.
