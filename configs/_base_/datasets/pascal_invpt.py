@@ -1,0 +1,23 @@
+"""PASCAL-Context as InvPT and its successors use it: five tasks, crops of 512x512, scored unscaled."""
+
+protocol = "pascal-invpt"
+train_data = dict(
+    dataset=dict(
+        type="PascalContext",
+        root="data/PASCALContext",
+        split="train",
+        transforms="invpt-train",
+    ),
+    batch_size=2,
+    num_workers=4,
+)
+val_data = dict(
+    dataset=dict(
+        type="PascalContext",
+        root="data/PASCALContext",
+        split="val",
+        transforms="invpt-eval",
+    ),
+    batch_size=6,
+    num_workers=4,
+)
