@@ -17,7 +17,8 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     """Read a Python config, fill in the defaults of every section and apply `key=value` options.
 
     Args:
-        path: a `.py` file; text configs and lazy ones (`read_base`, imported classes) both work.
+        path: a `.py` file; text configs and lazy ones (`read_base`, imported classes) both work. Variables in
+            upper case are the file's own constants and no part of the config.
         options: `--cfg-options`, e.g. `training.iterations=100`; see `override`.
 
     Raises:
@@ -44,6 +45,8 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         raise ValueError(f"config {file}: {reason}") from error
     for name in getattr(config, "_imported_names", ()):  # `read_base` and classes, which are no settings
         config._cfg_dict.pop(name, None)
+    for name in [name for name in config if name.isupper()]:
+        config.pop(name)
     check_keys(f"top-level key of {file.name}", config, TOP_LEVEL)
     for name, defaults in section_defaults().items():
         given = dict(config.get(name) or {})

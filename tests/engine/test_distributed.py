@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import discs
@@ -95,3 +97,29 @@ def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, bal
     torch.testing.assert_close(
         {name: one[name] for name in names}, {name: two[name] for name in names}, rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_checkpoints_resumes_exactly(tmp_path):
+    config = discs.write_config(tmp_path)
+    options = ["training.iterations=120", "training.checkpoint_interval=20", "training.val_interval=0"]
+    command = [sys.executable, str(SUPPORT / "run_tool.py"), "train", str(config), "--cfg-options", *options]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = subprocess.Popen(
+        [*command, "--work-dir", str(cut)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for number, name in ((signal.SIGINT, "iter_20.pth"), (signal.SIGKILL, "iter_60.pth")):
+        while not (cut / name).exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+        process = subprocess.Popen([*command, "--work-dir", str(cut), "--resume"], env=environment)
+    assert process.wait(200) == 0
+    subprocess.run([*command, "--work-dir", str(whole)], env=environment, check=True, timeout=200)
+    assert len(losses(whole)) == 120
+    assert losses(cut) == losses(whole)
