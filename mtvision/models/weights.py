@@ -17,6 +17,7 @@ import timm.models
 from torch import Tensor, nn
 
 from mtvision.core.naming import look_up
+from mtvision.models.convert import convert as convert  # checkpoints of other code bases
 
 _log = logging.getLogger(__name__)
 

@@ -86,6 +86,22 @@ def test_operator_rules(backend):
     torch.library.opcheck(scan_2d_op, (*arguments, True, True, backend))
 
 
+@pytest.mark.parametrize("backend", FAST)
+def test_any_memory_layout(backend):
+    """Directions apart in memory, channels cut from wider tensors, and maps that cannot be walked evenly."""
+    plain = make(2, 4, 6, 20, 3)
+    u, delta, A, B, C, D, bias = (x.detach() for x in plain)
+    apart = delta.permute(3, 0, 1, 2, 4).contiguous().permute(1, 2, 3, 0, 4)
+    both = torch.cat([B, C], dim=-1)
+    turned = u.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    rows = torch.cat([delta, delta], dim=2)[:, :, :6]
+    for u_, delta_ in ((u, apart), (turned, delta), (u, rows)):
+        other = [x.requires_grad_() for x in (u_, delta_, A, both[..., :3], both[..., 3:], D, bias)]
+        got = with_gradients(selective_scan_2d(*other, True, backend=backend), other)
+        want = with_gradients(selective_scan_2d(*plain, True, backend=backend), plain)
+        torch.testing.assert_close(got, want)
+
+
 def test_half_precision_goes_in_and_out():
     arguments = [x.detach().bfloat16() for x in make(1, 3, 5, 4, 2)]
     y = selective_scan_2d(*arguments, True)

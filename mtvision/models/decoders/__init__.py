@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mtvision.models.decoders.decoder import Decoder
+from mtvision.models.decoders.mtmamba import MTMambaDecoder
+from mtvision.models.decoders.mtmamba_plus import MTMambaPlusDecoder
 from mtvision.models.decoders.parallel import ParallelDecoder
 
-__all__ = ["Decoder", "ParallelDecoder"]
+__all__ = ["Decoder", "MTMambaDecoder", "MTMambaPlusDecoder", "ParallelDecoder"]

@@ -129,10 +129,8 @@ def forward(scan: Scan, y: Tensor, at_y: Layout, *, keep: bool) -> tuple[Tensor,
 
 @dataclass(frozen=True)
 class Gradients:
-    """What the backward pass leaves; B and C as (B, G, L, N), the rest like their inputs."""
+    """What the backward pass returns; B and C as (B, G, L, N), the rest like their inputs."""
 
-    u: Tensor
-    delta: Tensor
     A: Tensor
     B: Tensor
     C: Tensor
@@ -140,28 +138,56 @@ class Gradients:
     bias: Tensor
 
 
-def backward(scan: Scan, dy: Tensor, at_dy: Layout, last: Tensor | None, states: Tensor) -> Gradients:
-    """Gradients for `dy` (layout `at_dy`) and the gradient `last` (B, channels, N) of the last state."""
+@dataclass(frozen=True)
+class Placed:
+    """A tensor and how the kernel finds its numbers."""
+
+    tensor: Tensor
+    at: Layout
+
+
+def backward(
+    scan: Scan, dy: Placed, last: Tensor | None, states: Tensor, du: Placed, ddelta: Placed
+) -> Gradients:
+    """Write the gradients of u and delta into `du` and `ddelta`; return the others.
+
+    Args:
+        scan: the problem of the forward pass.
+        dy: gradient of the output.
+        last: gradient (B, channels, N) of the last state.
+        states: what the forward pass stored.
+        du: where to write.
+        ddelta: where to write.
+    """
     A = scan.A.t().contiguous()
     last = None if last is None else last.transpose(1, 2).contiguous()
     plan = _plan(scan)
     index = torch.tensor(plan[2])
-    du, ddelta = torch.empty_like(scan.u), torch.empty_like(scan.delta)
     per_batch = (scan.batch, scan.states, scan.channels)
-    dA, dD, dbias = dy.new_zeros(per_batch), dy.new_zeros(per_batch[::2]), dy.new_zeros(per_batch[::2])
-    dB = dy.new_empty(len(index), scan.length, scan.states)
+    dA, dD, dbias = (scan.u.new_zeros(shape) for shape in (per_batch, per_batch[::2], per_batch[::2]))
+    dB = scan.u.new_empty(len(index), scan.length, scan.states)
     dC = torch.empty_like(dB)
-    if dy.numel():
-        at_du, at_ddelta = scan.at_u, scan.at_delta
-        if not scan.walk:  # an expanded input has strides of zero, its gradient has not
-            at_du, at_ddelta = sequence_layout(du, scan.groups), sequence_layout(ddelta, scan.groups)
-        tensors = [scan.u, scan.delta, A, scan.B, scan.C, scan.D, scan.bias, None, None, states, dy, last]
-        tensors += [du, ddelta, dA, dB, dC, dD, dbias]
-        layouts = [scan.at_u, scan.at_delta, scan.at_B, scan.at_C, (0, 0, 0, 0), at_dy, at_du, at_ddelta]
+    if scan.u.numel():
+        tensors = [
+            scan.u,
+            scan.delta,
+            A,
+            scan.B,
+            scan.C,
+            scan.D,
+            scan.bias,
+            None,
+            None,
+            states,
+            dy.tensor,
+            last,
+        ]
+        tensors += [du.tensor, ddelta.tensor, dA, dB, dC, dD, dbias]
+        layouts = [scan.at_u, scan.at_delta, scan.at_B, scan.at_C, (0, 0, 0, 0), dy.at, du.at, ddelta.at]
         _call("backward", scan, tensors, layouts, plan)
     shape = (scan.batch, scan.groups, scan.length, scan.states)
     sums = [
         part.new_zeros(shape[0] * shape[1], *shape[2:]).index_add_(0, index, part).view(shape)
         for part in (dB, dC)
     ]
-    return Gradients(du, ddelta, dA.sum(0).t().contiguous(), sums[0], sums[1], dD.sum(0), dbias.sum(0))
+    return Gradients(dA.sum(0).t().contiguous(), sums[0], sums[1], dD.sum(0), dbias.sum(0))

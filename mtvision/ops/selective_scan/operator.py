@@ -20,7 +20,7 @@ from torch.utils.flop_counter import register_flop_formula
 from mtvision.ops.selective_scan import cpp_backend, reference, torch_backend
 from mtvision.ops.selective_scan.backends import resolve
 from mtvision.ops.selective_scan.constants import CHUNK
-from mtvision.ops.selective_scan.cpp_backend import Layout, Scan, sequence_layout
+from mtvision.ops.selective_scan.cpp_backend import Layout, Placed, Scan, sequence_layout
 
 Optional = Tensor | None
 Grads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -51,22 +51,31 @@ def _sequence_problem(
 def _map_problem(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional, bias: Optional, softplus: bool
 ) -> Scan:
-    u, delta, B, C = (x.contiguous() for x in (u, delta, B, C))
+    u, delta, B, C = (_walkable(x) for x in (u, delta, B, C))
     D, bias = (None if x is None else x.contiguous() for x in (D, bias))
     batch, height, width, channels = u.shape
     states, length = A.shape[1], height * width
     numbers = (batch, 4, channels, states, length, height, True, softplus)
-    layouts = (_map_layout(u), _direction_layout(delta), _direction_layout(B), _direction_layout(C))
+    layouts = (_map_layout(u), _map_layout(delta), _map_layout(B), _map_layout(C))
     return Scan(*numbers, u, delta, A, B, C, D, bias, *layouts)
 
 
 def _map_layout(x: Tensor) -> Layout:
-    return x.shape[1] * x.shape[2] * x.shape[3], 0, x.shape[3], 1
+    """Layout of a map (B, H, W, E) that all directions share, or of (B, H, W, 4, E)."""
+    batch, _, step, *group, channel = x.stride()
+    return batch, group[0] if group else 0, step, channel
 
 
-def _direction_layout(x: Tensor) -> Layout:
-    _, height, width, directions, channels = x.shape
-    return height * width * directions * channels, channels, directions * channels, 1
+def _walkable(x: Tensor) -> Tensor:
+    """`x`, copied unless its channels are neighbours and its positions lie at one distance."""
+    even = x.shape[1] == 1 or x.stride(1) == x.shape[2] * x.stride(2)
+    return x if even and x.stride(-1) == 1 and x.stride(2) > 0 else x.contiguous()
+
+
+def _by_direction(x: Tensor) -> Tensor:
+    """Empty (B, H, W, 4, E), directions apart in memory, as one matrix product per direction makes it."""
+    batch, height, width, directions, channels = x.shape
+    return x.new_empty(directions, batch, height, width, channels).permute(1, 2, 3, 0, 4)
 
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional, bias: Optional,
@@ -90,9 +99,13 @@ def _scan_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Ten
     match resolve(backend, u):
         case "cpp":
             scan = _sequence_problem(u, delta, A, B, C, D, bias, softplus)
-            g = cpp_backend.backward(scan, dy, sequence_layout(dy, scan.groups), dlast, states)
+            placed = [
+                Placed(x, sequence_layout(x, scan.groups))
+                for x in (dy, torch.empty_like(u), torch.empty_like(delta))
+            ]
+            g = cpp_backend.backward(scan, placed[0], dlast, states, *placed[1:])
             dB, dC = (x.transpose(2, 3).contiguous() for x in (g.B, g.C))
-            return g.u, g.delta, g.A, dB, dC, g.D, g.bias
+            return placed[1].tensor, placed[2].tensor, g.A, dB, dC, g.D, g.bias
         case "triton":
             from mtvision.ops.selective_scan import triton_backend
 
@@ -111,7 +124,7 @@ def _scan_2d(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optio
              softplus: bool, keep: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     if resolve(backend, u) == "cpp":
         scan = _map_problem(u, delta, A, B, C, D, bias, softplus)
-        y = torch.empty_like(scan.u)
+        y = u.new_empty(u.shape)
         return (y, *cpp_backend.forward(scan, y, _map_layout(y), keep=keep))
     four, delta_K, B_K, C_K = _stack(u, delta, B, C)
     y, last, states = _scan(four, delta_K, A, B_K, C_K, D, bias, softplus, keep, backend)
@@ -123,18 +136,20 @@ def _scan_2d_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: 
                       D: Optional, bias: Optional, softplus: bool, states: Tensor,
                       backend: str) -> Grads:  # fmt: skip
     if resolve(backend, u) == "cpp":
-        scan, dy = _map_problem(u, delta, A, B, C, D, bias, softplus), dy.contiguous()
-        g = cpp_backend.backward(scan, dy, _map_layout(dy), dlast, states)
+        scan = _map_problem(u, delta, A, B, C, D, bias, softplus)
+        tensors = (_walkable(dy), u.new_empty(u.shape), _by_direction(delta))
+        placed = [Placed(x, _map_layout(x)) for x in tensors]
+        g = cpp_backend.backward(scan, placed[0], dlast, states, *placed[1:])
         dB, dC = (x.transpose(1, 2).reshape(B.shape) for x in (g.B, g.C))
-        return g.u, g.delta, g.A, dB, dC, g.D, g.bias
+        return tensors[1], tensors[2], g.A, dB, dC, g.D, g.bias
     four, delta_K, B_K, C_K = _stack(u, delta, B, C)
     dy_K = reference.cross_scan(dy.permute(0, 3, 1, 2)).flatten(1, 2)
     grads = _scan_backward(dy_K, dlast, four, delta_K, A, B_K, C_K, D, bias, softplus, states, backend)
     size = u.shape[1:3]
     du = reference.cross_merge(torch.unflatten(grads[0], 1, (4, -1)), *size).permute(0, 2, 3, 1).contiguous()
-    ddelta = reference.maps(torch.unflatten(grads[1], 1, (4, -1)), *size)
+    ddelta = _by_direction(delta).copy_(reference.maps(torch.unflatten(grads[1], 1, (4, -1)), *size))
     dB, dC = (reference.maps(x, *size).contiguous() for x in grads[3:5])
-    return du, ddelta.contiguous(), grads[2], dB, dC, grads[5], grads[6]
+    return du, ddelta, grads[2], dB, dC, grads[5], grads[6]
 
 
 def _fake(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional, bias: Optional,
@@ -148,10 +163,11 @@ def _fake(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional
 def _fake_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
                    D: Optional, bias: Optional, softplus: bool, states: Tensor,
                    backend: str) -> Grads:  # fmt: skip
-    alike = torch.empty_like if u.ndim == 3 else (lambda x: x.new_empty(x.shape))
+    du = torch.empty_like(u) if u.ndim == 3 else u.new_empty(u.shape)
+    ddelta = torch.empty_like(delta) if u.ndim == 3 else _by_direction(delta)
     row = A.new_empty(A.shape[0])
     dB, dC = (x.new_empty(x.shape) for x in (B, C))
-    return alike(u), alike(delta), A.new_empty(A.shape), dB, dC, row, torch.empty_like(row)
+    return du, ddelta, A.new_empty(A.shape), dB, dC, row, torch.empty_like(row)
 
 
 def _register(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Any, Any]:

@@ -1,0 +1,129 @@
+"""Renaming rules that work both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+Change = Callable[[Tensor], Tensor]
+
+_PARTS = {"t": "[a-z_]+?", "s": r"\d+", "i": r"\d+", "j": r"\d+", "k": r"\d+", "rest": ".+"}
+
+
+class ConversionError(ValueError):
+    """A checkpoint does not have the layout that was named."""
+
+
+def same(tensor: Tensor) -> Tensor:
+    """Leave a tensor as it is."""
+    return tensor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of key, as both code bases name it.
+
+    Templates hold `{t}` (a task), `{s}` `{i}` `{j}` `{k}` (numbers) and `{rest}` (anything).
+
+    Args:
+        official: template of the authors' key.
+        ours: template of our key, with the same placeholders.
+        shift: added to `{k}` on the way to ours.
+        forward: applied to the tensor on the way to ours.
+        backward: its inverse.
+    """
+
+    official: str
+    ours: str
+    shift: int = 0
+    forward: Change = same
+    backward: Change = same
+
+    @cached_property
+    def from_official(self) -> re.Pattern[str]:
+        """Pattern of the authors' key."""
+        return _pattern(self.official)
+
+    @cached_property
+    def from_ours(self) -> re.Pattern[str]:
+        """Pattern of our key."""
+        return _pattern(self.ours)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Keys of the authors' that we have no use for.
+
+    Args:
+        pattern: regular expression of the whole key.
+        reason: why they are not needed, for the report.
+    """
+
+    pattern: str
+    reason: str
+
+
+def _nothing(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one code base names what we have too.
+
+    Args:
+        rules: tried in order.
+        drops: what is left out.
+        rebuild: from the renamed keys back in the authors' layout to the buffers that were left out.
+        aliases: (pattern, replacement) applied to the authors' keys first: older names, prefixes.
+        tasks: {their task name: ours} where they differ.
+        wrapper: key under which their files hold the state dict.
+        prefix: what their files put before every key.
+    """
+
+    rules: tuple[Rule, ...]
+    drops: tuple[Drop, ...] = ()
+    rebuild: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _nothing
+    aliases: tuple[tuple[str, str], ...] = ()
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    wrapper: str = "model"
+    prefix: str = ""
+
+    def to_ours(self, key: str) -> tuple[str, Change] | None:
+        """Our name of an official key and what happens to its tensor; None if no rule fits."""
+        for rule in self.rules:
+            found = rule.from_official.fullmatch(key)
+            if found:
+                return self._fill(rule.ours, found, rule.shift, dict(self.tasks)), rule.forward
+        return None
+
+    def to_official(self, key: str) -> tuple[str, Change] | None:
+        """Official name of one of our keys and what happens to its tensor; None if no rule fits."""
+        back = {ours: theirs for theirs, ours in self.tasks.items()}
+        for rule in self.rules:
+            found = rule.from_ours.fullmatch(key)
+            if found:
+                return self._fill(rule.official, found, -rule.shift, back), rule.backward
+        return None
+
+    def _fill(self, template: str, found: re.Match[str], shift: int, tasks: Mapping[str, str]) -> str:
+        values = found.groupdict()
+        if "t" in values:
+            values["t"] = tasks.get(values["t"], values["t"])
+        if "k" in values:
+            values["k"] = str(int(values["k"]) + shift)
+        return template.format(**values)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    pieces = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>{_PARTS[piece]})" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(pieces)
+        )
+    )
