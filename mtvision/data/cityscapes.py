@@ -29,13 +29,13 @@ FRAME = (1024, 2048)
 
 Invalid = Literal["target", "ignore"]
 
-_TRAIN_OF_RAW = np.full(256, IGNORE, dtype=np.int64)
+_TRAIN_OF_RAW = np.full(256, IGNORE, dtype=np.uint8)
 _TRAIN_OF_RAW[list(TRAIN_IDS)] = np.arange(len(TRAIN_IDS))
 
 _INVALID_OF_PROTOCOL: dict[str, Invalid] = {"cityscapes-mtmamba": "target"}
 
 
-def train_ids(raw: NDArray[np.uint8]) -> NDArray[np.int64]:
+def train_ids(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Class ids 0..18 of raw label ids; void, and the licence plate's -1 stored as 255, become 255."""
     return np.asarray(_TRAIN_OF_RAW[raw])
 

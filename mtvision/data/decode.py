@@ -171,7 +171,7 @@ def read_normals_png(path: Path) -> NDArray[np.float32]:
         FileNotFoundError: there is no such file.
         DecodeError: it is no picture.
     """
-    return np.asarray(_NORMAL_OF_BYTE[read_image(path)])
+    return np.asarray(cv2.LUT(read_image(path), _NORMAL_OF_BYTE), dtype=np.float32)
 
 
 _NORMAL_OF_BYTE = (2.0 * np.arange(256, dtype=np.float32) / np.float32(255.0) - np.float32(1.0)).astype(

@@ -37,7 +37,7 @@ MAX_DEPTH = 50.0
 """Metres no indoor reading reaches: the sensor ends at 10, so more means another unit."""
 
 
-def read_semseg(path: Path) -> NDArray[np.int64]:
+def read_semseg(path: Path) -> NDArray[Any]:
     """Class ids 0..39 from 1..40 on disk; 0 on disk is no label (255)."""
     return class_map(path, read_label_png(path), shift=1, count=len(NYUD_CLASSES))
 
@@ -49,6 +49,8 @@ def read_depth(path: Path) -> NDArray[np.float32]:
         DecodeError: not a floating-point map, or not in metres.
     """
     depth = value_map(path, read_npy(path), channels=1, what="depth in metres")
+    if 0 < depth.min() <= depth.max() < MAX_DEPTH:  # dense, as the published frames are; false for NaN
+        return depth
     valid = np.isfinite(depth) & (depth != 0)
     if valid.any() and not 0 < depth[valid].min() <= depth[valid].max() < MAX_DEPTH:
         raise DecodeError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -203,26 +205,36 @@ def require_root(root: Path, layout: str, command: str, page: str) -> None:
         )
 
 
-def class_map(path: Path, label: NDArray[Any], *, shift: int, count: int) -> NDArray[np.int64]:
-    """Ids on disk minus `shift`, where what falls below 0 is no label.
+def class_map(path: Path, label: NDArray[Any], *, shift: int, count: int) -> NDArray[Any]:
+    """Ids on disk minus `shift`, what falls below 0 is no label; uint8 for a file of 8 bits, else int64.
 
     Raises:
         DecodeError: an id on disk is neither 0..count-1+shift nor 255.
     """
     if label.ndim != 2:
         raise DecodeError(f"{path}: expected a class map (H, W), got shape {label.shape}.")
-    result = label.astype(np.int64) - shift
-    if not np.array_equal(result + shift, label):
+    whole = np.issubdtype(label.dtype, np.integer)
+    if not whole and not np.array_equal(label.astype(np.int64), label):
         raise DecodeError(f"{path}: class ids must be whole numbers. This is another kind of file.")
-    wrong = (result >= count) & (label != IGNORE)
+    wrong = (label >= count + shift) & (label != IGNORE)
     if wrong.any():
         none = f"0..{shift - 1} (none) and " if shift else ""
         raise DecodeError(
             f"{path}: holds the id {int(label[wrong].min())}, expected {none}{shift}..{count - 1 + shift} or "
             f"{IGNORE}. Is it a label file of another version of the data set?"
         )
+    if label.dtype == np.uint8:
+        return np.asarray(cv2.LUT(label, _shifted(shift)))
+    result = label.astype(np.int64) - shift
     result[(result < 0) | (label == IGNORE)] = IGNORE
     return result
+
+
+@lru_cache
+def _shifted(shift: int) -> NDArray[np.uint8]:
+    """Ids minus `shift` for each of the 256 ids; 255 for those below `shift` and for 255."""
+    ids = np.arange(256) - shift
+    return np.where((ids < 0) | (ids == IGNORE - shift), IGNORE, ids).astype(np.uint8)
 
 
 def value_map(path: Path, array: NDArray[Any], *, channels: int, what: str) -> NDArray[np.float32]:

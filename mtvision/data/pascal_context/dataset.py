@@ -181,7 +181,7 @@ class PascalContext(PublishedDataset):
             gray = read_gray(path)
             if gray.dtype != np.uint8:
                 raise DecodeError(f"{path}: expected an 8-bit saliency map, got {gray.dtype}.")
-            return (gray / np.float32(255) > 0.5).astype(np.int64)
+            return (gray / np.float32(255) > 0.5).astype(np.uint8)
         if task == "edge":
             if path.suffix == ".png":
                 return np.asarray(read_gray(path)[..., None] / np.float32(255), dtype=np.float32)

@@ -107,7 +107,7 @@ def object_categories(objects: list[Any]) -> list[int]:
 
 def human_parts_from_objects(
     objects: list[Any], size: tuple[int, int], path: Path | str
-) -> NDArray[np.int64]:
+) -> NDArray[np.uint8]:
     """Part ids 0..6 of shape `size`; 255 throughout if no person has an annotated part.
 
     Persons are painted in file order, and their parts in file order, so that later ones cover earlier ones.
@@ -115,7 +115,7 @@ def human_parts_from_objects(
     Raises:
         ValueError: a part's mask has another size, or a part's name is unknown.
     """
-    canvas = np.zeros(size, dtype=np.int64)
+    canvas = np.zeros(size, dtype=np.uint8)
     for item in objects:
         if int(item[1][0][0]) != PERSON or item[3].size == 0:
             continue
