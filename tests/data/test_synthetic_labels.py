@@ -23,7 +23,7 @@ def test_boundaries_equal_a_loop_over_neighbours():
     semseg = rng.integers(0, 3, shape).astype(np.uint8)
     instance = rng.integers(0, 2, shape).astype(np.int32)
     owner = rng.integers(0, 3, shape)
-    depth = rng.choice([1.0, 1.02, 1.2, np.inf], shape)
+    depth = rng.choice([1.0, 1.02, 1.051, 1.2, np.inf], shape)
     expected = np.zeros(shape, dtype=np.float32)
     for i in range(shape[0]):
         for j in range(shape[1]):

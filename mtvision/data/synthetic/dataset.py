@@ -39,7 +39,7 @@ class SyntheticScenes(DenseDataset):
         seed: with epoch and index, the transforms' draws.
         scenes: `room`, `street` or both.
         cache_dir: folder to keep renderings in; None renders every time. Reading a 96 x 128 sample from it
-            takes a few milliseconds, about 60 KB each.
+            takes a few milliseconds, about 90 KB each.
         instances: put the int32 map (H, W) of instance ids into `meta.extra["instances"]`. It is in the frame
             before transforms.
         protocol: `synthetic-scenes` if not given.

@@ -102,7 +102,7 @@ def add_person(
     builder.place("person", origin, yaw)
     tall = height or (draw.uniform(1.5, 1.9) if draw.chance(0.85) else draw.uniform(1.0, 1.4))
     s = tall / 1.75
-    thick = s * draw.uniform(0.95, 1.25)
+    thick = s * draw.uniform(1.05, 1.3)
     pose = random_pose(draw, seated=seat is not None)
     wear = Wardrobe(draw, builder)
     thigh, shin = 0.43 * s, 0.43 * s

@@ -211,7 +211,7 @@ def pendant(draw: Draw, ceiling: float) -> Item:
 
 def box(draw: Draw, *, small: bool = False) -> Item:
     """A carton, crate or suitcase, or a stack of two."""
-    scale = draw.uniform(0.18, 0.32) if small else draw.uniform(0.35, 0.7)
+    scale = draw.uniform(0.18, 0.32) if small else draw.uniform(0.4, 0.75)
     width, depth, height = (scale * draw.uniform(0.7, 1.3) for _ in range(3))
     cover = material_for(draw, "carton")
     tape = near_colour(draw, cover.first, 0.6)
@@ -238,7 +238,7 @@ def box(draw: Draw, *, small: bool = False) -> Item:
 
 def ball(draw: Draw, *, small: bool = False) -> Item:
     """A ball on the ground."""
-    radius = draw.uniform(0.1, 0.16) if small else draw.uniform(0.18, 0.42)
+    radius = draw.uniform(0.1, 0.16) if small else draw.uniform(0.22, 0.45)
     cover = material_for(draw, "toy")
     if cover.cell[0] < 10:
         cover = replace(cover, cell=(radius * 0.7, radius * 0.7 if cover.cell[1] < 10 else cover.cell[1]))

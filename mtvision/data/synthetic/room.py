@@ -35,11 +35,11 @@ def make_room(draw: Draw) -> Scene:
     aim = draw.uniform(-0.45, 0.45) * width - x
     yaw = aim / (length - y) * 0.9 + draw.uniform(-0.15, 0.15)
     shot = Shot(
-        eye=(x, y, draw.uniform(1.0, 1.9)),
+        eye=(x, y, draw.uniform(1.1, 1.75)),
         yaw=yaw,
         pitch=draw.uniform(-0.36, 0.1),
         roll=draw.uniform(-0.06, 0.06),
-        fov=draw.uniform(1.05, 1.4),
+        fov=draw.uniform(1.1, 1.35),
     )
     builder = SceneBuilder()
     surfaces = tuple(builder.material(material_for(draw, use)) for use in ("wall", "floor", "ceiling"))
@@ -135,7 +135,7 @@ def _furnish(builder: SceneBuilder, draw: Draw, plan: Plan) -> None:
         item = furniture.cabinet(draw)
         _against_wall(builder, plan, item)
     if draw.chance(0.4):
-        add = plan.spot(0.32, 1.2, 4.5)
+        add = plan.spot(0.32, 1.2, 3.4)
         if add is not None:
             add_person(builder, draw, (*add, 0.0), draw.uniform(-3.1, 3.1))
     if draw.chance(0.3):
@@ -212,7 +212,7 @@ def _holds(place: tuple[float, float, float, float], point: tuple[float, float])
 
 def _sitting(builder: SceneBuilder, draw: Draw, plan: Plan) -> None:
     """Somebody on a chair or a box."""
-    place = plan.spot(0.45, 1.2, 4.5)
+    place = plan.spot(0.45, 1.0, 3.4)
     if place is None:
         return
     yaw = draw.uniform(-3.1, 3.1)
@@ -228,9 +228,9 @@ def _sitting(builder: SceneBuilder, draw: Draw, plan: Plan) -> None:
 
 def _clutter(builder: SceneBuilder, draw: Draw, plan: Plan, height: float) -> None:
     """One thing in the middle, things on the floor, lamps."""
-    hero = draw.weighted({"chair": 3, "box": 2, "ball": 3, "lamp": 3, "person": 2, "table": 1})
+    hero = draw.weighted({"chair": 3, "box": 2, "ball": 3, "lamp": 3, "person": 4, "table": 1})
     if hero == "person":
-        place = plan.spot(0.3, 1.3, 3.0, width=0.5)
+        place = plan.spot(0.3, 1.1, 2.5, width=0.5)
         if place is not None:
             add_person(builder, draw, (*place, 0.0), draw.uniform(-3.1, 3.1))
     else:

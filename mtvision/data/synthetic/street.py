@@ -32,16 +32,16 @@ class Layout:
 
 def make_street(draw: Draw) -> Scene:
     """A random street seen from the road or a pavement."""
-    layout = Layout(draw.uniform(2.4, 4.2), draw.uniform(1.6, 2.8), draw.uniform(14.0, 22.0))
+    layout = Layout(draw.uniform(2.4, 4.2), draw.uniform(1.6, 2.8), draw.uniform(14.0, 20.0))
     x = draw.uniform(-1, 1) * (layout.front - 0.7)
     ground = KERB if abs(x) > layout.road else 0.0
     yaw = draw.uniform(-0.3, 0.3) - x / layout.front * draw.uniform(0.0, 0.45)
     shot = Shot(
-        eye=(x, 0.0, ground + draw.uniform(1.2, 2.3)),
+        eye=(x, 0.0, ground + draw.uniform(1.35, 2.0)),
         yaw=yaw,
         pitch=draw.uniform(-0.22, 0.12),
         roll=draw.uniform(-0.05, 0.05),
-        fov=draw.uniform(1.0, 1.35),
+        fov=draw.uniform(1.1, 1.35),
     )
     builder = SceneBuilder()
     _ground(builder, draw, layout)
@@ -136,11 +136,11 @@ def _floor(layout: Layout, x: float) -> float:
 
 def _subject(builder: SceneBuilder, draw: Draw, plan: Plan, layout: Layout) -> None:
     """Something near the middle of the picture."""
-    kind = draw.weighted({"person": 5, "vehicle": 2, "pole": 2, "ball": 2, "box": 2, "chair": 1, "table": 1})
+    kind = draw.weighted({"person": 7, "vehicle": 2, "pole": 2, "ball": 2, "box": 2, "chair": 1, "table": 1})
     if kind == "vehicle":
         _park(builder, draw, plan, 5.0, 9.0)
         return
-    place = plan.spot(0.4, 1.8, 4.5, width=0.45)
+    place = plan.spot(0.4, 1.5, 3.8, width=0.45)
     if place is None:
         return
     origin = (*place, _floor(layout, place[0]))
@@ -179,7 +179,7 @@ def _traffic(builder: SceneBuilder, draw: Draw, plan: Plan, layout: Layout) -> N
     for _ in range(draw.integer(1, 3)):
         _park(builder, draw, plan, 4.5, layout.end - 2)
     for _ in range(draw.integer(0, 3)):
-        place = plan.spot(0.35, 2.0, 9.0)
+        place = plan.spot(0.35, 1.8, 7.0)
         if place is not None:
             add_person(builder, draw, (*place, _floor(layout, place[0])), draw.uniform(-3.1, 3.1))
 
