@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -169,15 +168,6 @@ def load_network_weights(network: nn.Module, checkpoint: Mapping[str, Any], path
         lines.append("  Use the config it was trained with (it lies beside the checkpoint).")
         raise CheckpointError("\n".join(lines))
     network.load_state_dict(state)
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_checkpoint(work_dir: Path) -> Path:

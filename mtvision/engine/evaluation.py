@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from functools import reduce
 from multiprocessing import get_context
 from typing import Any
 
@@ -16,16 +15,11 @@ from torch import Tensor
 from mtvision.core.naming import look_up
 from mtvision.core.sample import Batch, Meta
 from mtvision.core.task import Task
-from mtvision.metrics import METRICS
-from mtvision.metrics.sums import Sums, add
+from mtvision.metrics import build_metric
+from mtvision.metrics.sums import Sums, total
 
 Scores = dict[str, dict[str, float]]
 """{task: {score name: value}}, all digits."""
-
-
-def build_metric(task: Task, options: Mapping[str, Any] | None = None) -> Any:
-    """The task's metric; `options` replace single options of the protocol."""
-    return look_up("metric", task.metric, METRICS)(**{**task.metric_options, **(options or {})})
 
 
 def without_padding(label_or_prediction: Tensor, meta: Meta, image_size: Sequence[int]) -> Tensor:
@@ -54,7 +48,9 @@ class SampleEvaluator(Evaluator):
             look_up("task in evaluation options", name, {task.name: task for task in tasks})
         self.tasks = tuple(tasks)
         self.per_image: dict[str, dict[str, Sums]] = {}
-        self._metrics = {task.name: build_metric(task, (options or {}).get(task.name)) for task in tasks}
+        self._metrics: dict[str, Any] = {
+            task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks
+        }
         self._entries: dict[str, dict[str, Sums | Future[Sums]]] = {}
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
@@ -119,7 +115,7 @@ class SampleEvaluator(Evaluator):
         for task in self.tasks:
             parts = [entry[task.name] for entry in self.per_image.values() if task.name in entry]
             if parts:
-                result[task.name] = self._metrics[task.name].score(reduce(add, parts))
+                result[task.name] = self._metrics[task.name].score(total(parts))
         return result
 
     def close(self) -> None:

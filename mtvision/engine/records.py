@@ -13,7 +13,6 @@ from rich.console import Console
 from mtvision.core.naming import look_up
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.manifest import data_manifest
-from mtvision.engine.checkpoint import sha256_of
 from mtvision.engine.config import config_text
 from mtvision.engine.evaluation import Scores
 from mtvision.engine.launch import is_main_process, rank_and_world_size
@@ -22,7 +21,13 @@ from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.report.cost import measure_cost
-from mtvision.report.provenance import code_version, config_entry, package_versions, without_paths
+from mtvision.report.provenance import (
+    code_version,
+    config_entry,
+    file_sha256,
+    package_versions,
+    without_paths,
+)
 from mtvision.report.record import Record, describe_tasks, write_atomically
 from mtvision.report.table import render_table
 
@@ -76,7 +81,7 @@ def make_record(
         versions=package_versions(),
         cost=_cost(network, protocol, next(iter(data.values()))) if is_main_process() else None,
         checkpoint={
-            "sha256": sha256_of(checkpoint),
+            "sha256": file_sha256(checkpoint),
             "file": checkpoint.name,
             "iteration": training.get("iterations"),
             "rule": protocol.checkpoint_rule,
