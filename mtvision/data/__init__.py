@@ -4,6 +4,7 @@ from mtvision.data.cityscapes import Cityscapes
 from mtvision.data.coco import CocoDataset
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.folder import FolderDataset
+from mtvision.data.joint import JointDataset
 from mtvision.data.manifest import data_manifest
 from mtvision.data.mtan_npy import MtanNpy
 from mtvision.data.nyudv2 import NYUDv2
@@ -15,6 +16,7 @@ __all__ = [
     "CocoDataset",
     "DenseDataset",
     "FolderDataset",
+    "JointDataset",
     "MtanNpy",
     "NYUDv2",
     "PascalContext",

@@ -15,6 +15,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.random import generator
 from mtvision.core.sample import RawSample, Sample, SampleKey
 from mtvision.core.task import IGNORE, Task
+from mtvision.data.samplers import PositionBatchSampler, TrainingBatchSampler
 from mtvision.data.transforms import Pipeline, Transform, build_pipeline
 from mtvision.protocols import Protocol
 
@@ -134,6 +135,16 @@ class DenseDataset(Dataset[Sample], ABC):
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content of the samples besides the files."""
         return {}
+
+    def batch_sampler(
+        self, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> TrainingBatchSampler:
+        """Training batches of `batch_size` images per rank; a data set may have an order of its own.
+
+        Raises:
+            ValueError: the data set is too small, or an argument is out of range.
+        """
+        return PositionBatchSampler(len(self), batch_size, seed=seed, rank=rank, world_size=world_size)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Batch, collate
 from mtvision.data.dataset import DenseDataset
-from mtvision.data.samplers import EvalBatchSampler, PositionBatchSampler
+from mtvision.data.samplers import EvalBatchSampler
 from mtvision.engine.launch import rank_and_world_size
 from mtvision.engine.settings import LOADER_DEFAULTS, check_keys, to_plain_data
 from mtvision.protocols import Protocol
@@ -59,15 +59,14 @@ def _loader(dataset: DenseDataset, batch_sampler: Any, workers: int) -> DataLoad
 
 
 def train_loader(dataset: DenseDataset, config: Mapping[str, Any], seed: int) -> DataLoader[Batch]:
-    """Endless loader; `batch_size` is per process."""
+    """Endless loader in the data set's training order; `batch_size` is per process."""
     rank, world_size = rank_and_world_size()
-    batch_size = int(config["batch_size"])
-    if batch_size < 1 or batch_size * world_size > len(dataset):
-        raise ValueError(
-            f"train_data: batch_size={batch_size} on {world_size} process(es) needs at least "
-            f"{batch_size * world_size} images, the data set has {len(dataset)}."
+    try:
+        sampler = dataset.batch_sampler(
+            int(config["batch_size"]), seed=seed, rank=rank, world_size=world_size
         )
-    sampler = PositionBatchSampler(len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size)
+    except ValueError as error:
+        raise ValueError(f"train_data: {error}") from error
     return _loader(dataset, sampler, int(config["num_workers"]))
 
 

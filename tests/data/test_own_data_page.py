@@ -42,9 +42,13 @@ def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(block, names)  # the page itself, not foreign input
     protocol = own_protocol(**names["protocol"])
     dataset = DATASETS.build(names["train_data"]["dataset"], protocol=protocol, seed=0)
     assert set(dataset[0].labels) == {"semseg", "edge"}
+    both = own_protocol("both", {"semseg": {"class_names": ["road", "car", "tree"]}, "depth": {}})
+    joint = DATASETS.build(names["joint_data"]["dataset"], protocol=both, seed=0)
+    assert joint.ids == ["street/a", "street/b", "depths/a", "depths/b"]
+    assert [set(joint[index].labels) for index in (0, 2)] == [{"semseg"}, {"depth"}]

@@ -139,6 +139,36 @@ def test_partial_labels_train(tmp_path):
     assert 0 < sum("loss/depth" in row for row in rows) < len(rows)
 
 
+JOINT = """
+train_data = dict(
+    dataset=dict(
+        type="JointDataset",
+        parts=[
+            dict(type="Discs", name="rooms", tasks=["semseg"]),
+            dict(type="Discs", name="streets", tasks=["depth"], length=3),
+        ],
+        ratios=[2, 1],
+        mixing="MIXING",
+    ),
+    batch_size=4,
+)
+"""
+
+
+@pytest.mark.parametrize("mixing", ["mixed", "homogeneous"])
+def test_two_data_sets_with_different_labels_train_together(tmp_path, mixing):
+    config = load_config(discs.write_config(tmp_path, discs.CONFIG + JOINT.replace("MIXING", mixing)))
+    record = train(config, tmp_path / "a")
+    assert record.scores["depth"]["rmse"] > 0
+    assert record.scores["semseg"]["miou"] > 0
+    tasks = [
+        {name for name in ("semseg", "depth") if f"loss/{name}" in row} for row in losses(tmp_path / "a")
+    ]
+    expected = [{"semseg"}, {"depth"}, {"semseg"}] if mixing == "homogeneous" else [{"semseg", "depth"}] * 3
+    assert tasks == expected * 4
+    assert record.data["train"]["images"] == 15
+
+
 def test_single_task_network(tmp_path):
     record = run(tmp_path, "a", "tasks=['depth']")
     assert list(record.scores) == ["depth"]

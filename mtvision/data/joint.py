@@ -1,0 +1,148 @@
+"""Several data sets with different label sets as one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from mtvision.core.random import generator
+from mtvision.core.registry import DATASETS
+from mtvision.core.sample import RawSample, SampleKey
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.samplers import JointBatchSampler, Mixing, TrainingBatchSampler, whole_ratios
+from mtvision.data.transforms import Transform
+from mtvision.protocols import Protocol
+
+
+@DATASETS.register_module()
+class JointDataset(DenseDataset):
+    """Data sets laid end to end; each has labels of some of the protocol's tasks, together they have all.
+
+    A sample lacks the tasks that its part does not offer; losses and scores skip them. Ids are
+    `<part's name>/<id>`. In training the parts are drawn by ratio (`JointBatchSampler`); evaluation reads
+    every image once.
+
+    Args:
+        parts: configs `dict(type=..., ...)` of data sets. Besides their own options: `tasks`, what the part
+            has labels of (default: all), and `name` (default: its type).
+        ratios: share of each part in the training draws; by the number of images if omitted.
+        mixing: `mixed` puts several parts into a batch, `homogeneous` draws each step's batch, on all
+            processes, from one part.
+        protocol: the union of the parts' tasks; its `splits` count the images of all parts together.
+        split: of the parts that name none.
+        transforms: for every part, instead of its own.
+        seed: decides every random draw.
+
+    Raises:
+        ValueError: no part, two parts of one name, not one ratio per part, or a task that no part has.
+        UnknownNameError: a part's type, option or task.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: Sequence[Mapping[str, Any]],
+        ratios: Sequence[float] | None = None,
+        mixing: Mixing = "mixed",
+        protocol: Protocol | None = None,
+        split: str = "train",
+        transforms: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | Transform] | None = None,
+        seed: int = 0,
+    ) -> None:
+        union = self.choose_protocol(protocol, None)
+        if ratios is not None and len(ratios) != len(parts):
+            raise ValueError(f"JointDataset: {len(parts)} parts but {len(ratios)} ratios; give one per part.")
+        shared = {} if transforms is None else {"transforms": transforms}
+        self.parts: dict[str, DenseDataset] = {}
+        for config in parts:
+            name = _name(config)
+            if name in self.parts:
+                raise ValueError(f"JointDataset: two parts are named '{name}'; give each a name=.")
+            self.parts[name] = _build({"split": split, **config, **shared}, union, seed)
+        if not self.parts:
+            raise ValueError("JointDataset: parts is empty; give configs of data sets, dict(type=..., ...).")
+        offered = {task for part in self.parts.values() for task in part.protocol.task_names}
+        lacking = [task for task in union.task_names if task not in offered]
+        if lacking:
+            raise ValueError(
+                f"JointDataset: no part has labels of {', '.join(lacking)} (protocol '{union.id}'). Add the "
+                "task to a part's tasks=[...], or leave it out of the protocol."
+            )
+        self.mixing: Mixing = mixing
+        self.lengths = [len(part) for part in self.parts.values()]
+        self.ratios = whole_ratios(self.lengths if ratios is None else ratios)
+        self._ends = list(accumulate(self.lengths))
+        super().__init__(
+            ids=[f"{name}/{item}" for name, part in self.parts.items() for item in part.ids],
+            protocol=union,
+            split=split,
+            seed=seed,
+        )
+        self.batch_sampler(1, seed=seed)  # says now what is wrong with ratios or mixing
+
+    def batch_sampler(
+        self, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> TrainingBatchSampler:
+        """Training batches in which the parts have their ratios."""
+        return JointBatchSampler(
+            self.lengths, self.ratios, batch_size, self.mixing, seed=seed, rank=rank, world_size=world_size
+        )
+
+    def place(self, index: int) -> tuple[DenseDataset, int]:
+        """The part that holds an image, and the image's index there."""
+        number = bisect_right(self._ends, index)
+        return list(self.parts.values())[number], index - (self._ends[number] - self.lengths[number])
+
+    def read(self, index: int) -> RawSample:
+        """The part's raw sample under its joint id."""
+        part, own = self.place(index)
+        raw = part.read(own)
+        return raw.with_(meta=replace(raw.meta, id=self.ids[index]))
+
+    def transformed(self, key: SampleKey) -> RawSample:
+        """As its part transforms it, with random draws of its own."""
+        part, own = self.place(key.index)
+        raw = self.read(key.index)
+        part.validate(own, raw)
+        return part.pipeline(raw, generator(self.seed, key.epoch, key.index))
+
+    def validate(self, index: int, raw: RawSample) -> None:
+        """Check against the contract of the image's part."""
+        part, own = self.place(index)
+        part.validate(own, raw)
+
+    def source(self, index: int, task: str | None = None) -> str:
+        """File of the image (`task=None`) or of one label."""
+        part, own = self.place(index)
+        return part.source(own, task)
+
+    def files(self) -> dict[str, Path]:
+        """{part, slash, name within the part: path}."""
+        return {
+            f"{name}/{item}": path for name, part in self.parts.items() for item, path in part.files().items()
+        }
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Of every part, with its tasks. Ratios and mixing are no content: they decide order only."""
+        return {
+            name: {"tasks": list(part.protocol.task_names), **part.parameters()}
+            for name, part in self.parts.items()
+        }
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    if not isinstance(config, Mapping) or "type" not in config:
+        raise TypeError(f"JointDataset: a part must be a config dict(type=..., ...), got {config!r}.")
+    kind = config["type"]
+    return str(config.get("name") or (kind if isinstance(kind, str) else kind.__name__))
+
+
+def _build(config: Mapping[str, Any], union: Protocol, seed: int) -> DenseDataset:
+    own = {key: value for key, value in config.items() if key != "name"}
+    # a part derives labels from tasks it does not offer, so it gets the whole protocol, and `tasks` beside it
+    dataset: DenseDataset = DATASETS.build(own, protocol=replace(union, splits={}), seed=seed)
+    return dataset
