@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtvision.data.synthetic.draw import Draw, Vector, from_hsv, turn
-from mtvision.data.synthetic.materials import Material, any_colour, material_for, near_colour
+from mtvision.data.synthetic.materials import Material, any_colour, material_for
 from mtvision.data.synthetic.scene import SceneBuilder
 
 HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG = range(1, 7)
@@ -71,9 +71,14 @@ class Wardrobe:
         add = builder.material
         tone = from_hsv(draw.uniform(0.03, 0.1), draw.uniform(0.2, 0.6), draw.uniform(0.35, 0.95))
         self.skin = add(Material(first=tone, grain=0.06))
-        self.hair = add(Material(first=near_colour(draw, any_colour(draw), 0.5), grain=0.3))
-        self.top = add(material_for(draw, "cloth"))
-        self.trousers = add(material_for(draw, "cloth")) if draw.chance(0.85) else self.top
+        self.hair = add(
+            Material(
+                first=from_hsv(draw.uniform(0.02, 0.14), draw.uniform(0.1, 0.7), draw.uniform(0.1, 0.6)),
+                grain=0.3,
+            )
+        )
+        self.top = add(material_for(draw, "clothes"))
+        self.trousers = add(material_for(draw, "clothes")) if draw.chance(0.85) else self.top
         self.upper_arm = self.skin if draw.chance(0.15) else self.top
         self.lower_arm = self.skin if draw.chance(0.5) else self.upper_arm
         self.lower_leg = self.skin if draw.chance(0.25) else self.trousers

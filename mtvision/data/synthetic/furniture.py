@@ -168,7 +168,7 @@ def lamp(draw: Draw, *, on_table: bool = False) -> Item:
     narrow = wide * draw.uniform(0.4, 1.0)
     shade_height = wide * draw.uniform(1.2, 1.8)
     foot = paint(draw)
-    shade = replace(material_for(draw, "cloth"), glow=draw.choice((0.0, 0.6, 1.0)))
+    shade = replace(material_for(draw, "cloth"), glow=draw.choice((0.0, 0.5, 0.8, 1.1)))
     bulb = draw.chance(0.25)
 
     def build(b: SceneBuilder, origin: Vector, yaw: float) -> None:
@@ -188,7 +188,7 @@ def pendant(draw: Draw, ceiling: float) -> Item:
     """A lamp that hangs from the ceiling; its place is on the floor below."""
     wide = draw.uniform(0.18, 0.34)
     drop = draw.uniform(0.35, 0.8)
-    shade = replace(material_for(draw, "cloth"), glow=draw.choice((0.0, 0.6, 1.0)))
+    shade = replace(material_for(draw, "cloth"), glow=draw.choice((0.0, 0.5, 0.8, 1.1)))
     style = draw.integer(0, 2)
 
     def build(b: SceneBuilder, origin: Vector, yaw: float) -> None:

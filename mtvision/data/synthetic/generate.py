@@ -11,7 +11,7 @@ from mtvision.data.synthetic.room import make_room
 from mtvision.data.synthetic.scene import Scene
 from mtvision.data.synthetic.street import make_street
 
-VERSION = 3
+VERSION = 4
 """Goes up whenever any scene of any seed changes."""
 
 SPLITS = {"train": 1, "val": 2, "test": 3}

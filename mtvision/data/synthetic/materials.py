@@ -4,7 +4,7 @@ A texture lives in metres on the surface. Its plane is cut into cells (columns a
 a cell's colour lies between the first and the second colour, by parity (checker, stripes), by a hash of the
 cell (bricks, planks) or by smooth noise (plaster, foliage); lines between cells have the third colour.
 
-No colour and no texture belongs to one class: all kinds of object draw from the same palette, and from
+No colour and no texture belongs to one class: all kinds of object draw from the same hues, and from
 overlapping sets of textures.
 """
 
@@ -63,6 +63,11 @@ def any_colour(draw: Draw) -> Vector:
     else:
         saturation = draw.uniform(0.55, 0.95)
     return from_hsv(draw.random(), saturation, draw.uniform(0.25, 0.95))
+
+
+def strong_colour(draw: Draw) -> Vector:
+    """A vivid colour of the same hues: what toys and clothes have more often than walls."""
+    return from_hsv(draw.random(), draw.uniform(0.45, 0.95), draw.uniform(0.45, 0.95))
 
 
 def near_colour(draw: Draw, colour: Vector, spread: float) -> Vector:
@@ -210,6 +215,7 @@ _USES: dict[str, dict[str, float]] = {
     "ceiling": {"paint": 6, "plaster": 3, "tiles": 1, "wood": 1},
     "furniture": {"wood": 5, "paint": 4, "plaster": 1, "stripes": 0.5, "checker": 0.5},
     "cloth": {"paint": 3, "stripes": 2, "checker": 2, "plaster": 2, "patches": 1},
+    "clothes": {"paint": 8, "stripes": 1, "checker": 0.5, "plaster": 1},
     "toy": {"paint": 3, "stripes": 3, "checker": 3, "patches": 1, "plaster": 1},
     "carton": {"paint": 4, "plaster": 2, "wood": 2, "stripes": 1, "patches": 1, "checker": 0.5},
     "road": {"plaster": 6, "paint": 1, "bricks": 1, "tiles": 0.5},
@@ -219,15 +225,19 @@ _USES: dict[str, dict[str, float]] = {
     "leaves": {"foliage": 1},
 }
 
+_VIVID = ("toy", "clothes")
 _LARGE = ("wall", "floor", "ceiling", "road", "pavement", "facade")
 
 
 def material_for(draw: Draw, use: str) -> Material:
     """A random surface for one use (`wall`, `floor`, `furniture`, `cloth` ...); uses share most textures.
 
-    Large surfaces are bleached by a random amount, so that few rooms and streets are garish.
+    Large surfaces are bleached by a random amount, so that few rooms and streets are garish; toys and clothes
+    are more often vivid.
     """
     material = _MAKERS[draw.weighted(_USES[use])](draw)
+    if use in _VIVID and draw.chance(0.6):
+        return replace(material, first=strong_colour(draw))
     if use not in _LARGE:
         return material
     share = draw.uniform(0.0, 0.85)

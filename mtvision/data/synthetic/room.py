@@ -35,9 +35,9 @@ def make_room(draw: Draw) -> Scene:
     aim = draw.uniform(-0.45, 0.45) * width - x
     yaw = aim / (length - y) * 0.9 + draw.uniform(-0.15, 0.15)
     shot = Shot(
-        eye=(x, y, draw.uniform(1.1, 1.75)),
+        eye=(x, y, draw.uniform(1.2, 1.7)),
         yaw=yaw,
-        pitch=draw.uniform(-0.36, 0.1),
+        pitch=draw.uniform(-0.3, 0.06),
         roll=draw.uniform(-0.06, 0.06),
         fov=draw.uniform(1.1, 1.35),
     )
@@ -59,14 +59,14 @@ def make_room(draw: Draw) -> Scene:
 
 def camera_exposure(draw: Draw) -> Vector:
     """Exposure with a tint."""
-    level = draw.uniform(0.8, 1.25)
+    level = draw.uniform(0.9, 1.3)
     warm = draw.uniform(-0.12, 0.12)
     return level * (1 + warm), level, level * (1 - warm)
 
 
 def _light(draw: Draw, width: float, length: float, height: float) -> Lamp:
     warm = draw.uniform(0.0, 0.2)
-    strength, ambient = draw.uniform(0.45, 0.95), draw.uniform(0.3, 0.55)
+    strength, ambient = draw.uniform(0.45, 0.95), draw.uniform(0.35, 0.55)
     at = (
         draw.uniform(-0.35, 0.35) * width,
         draw.uniform(0.15, 0.8) * length,

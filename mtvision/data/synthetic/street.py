@@ -37,9 +37,9 @@ def make_street(draw: Draw) -> Scene:
     ground = KERB if abs(x) > layout.road else 0.0
     yaw = draw.uniform(-0.3, 0.3) - x / layout.front * draw.uniform(0.0, 0.45)
     shot = Shot(
-        eye=(x, 0.0, ground + draw.uniform(1.35, 2.0)),
+        eye=(x, 0.0, ground + draw.uniform(1.4, 1.9)),
         yaw=yaw,
-        pitch=draw.uniform(-0.22, 0.12),
+        pitch=draw.uniform(-0.2, 0.06),
         roll=draw.uniform(-0.05, 0.05),
         fov=draw.uniform(1.1, 1.35),
     )
@@ -218,7 +218,7 @@ def _weather(draw: Draw) -> tuple[Lamp, Sky]:
     mood = draw.weighted({"clear": 4, "overcast": 3, "dusk": 2})
     direction: Vector = unit((draw.uniform(-1, 1), draw.uniform(-1, 0.7), draw.uniform(0.45, 1.3)))
     if mood == "clear":
-        sun, ambient, shadow = draw.uniform(0.6, 0.9), draw.uniform(0.3, 0.4), draw.uniform(0.7, 1.0)
+        sun, ambient, shadow = draw.uniform(0.6, 0.9), draw.uniform(0.35, 0.45), draw.uniform(0.7, 1.0)
         zenith = from_hsv(draw.uniform(0.53, 0.63), draw.uniform(0.3, 0.7), draw.uniform(0.65, 0.95))
         cover = draw.uniform(0.1, 0.55)
     elif mood == "overcast":
@@ -226,7 +226,7 @@ def _weather(draw: Draw) -> tuple[Lamp, Sky]:
         zenith = from_hsv(draw.uniform(0.5, 0.7), draw.uniform(0.0, 0.12), draw.uniform(0.55, 0.95))
         cover = draw.uniform(0.3, 0.9)
     else:
-        sun, ambient, shadow = draw.uniform(0.5, 0.8), draw.uniform(0.25, 0.35), draw.uniform(0.6, 1.0)
+        sun, ambient, shadow = draw.uniform(0.5, 0.8), draw.uniform(0.3, 0.4), draw.uniform(0.6, 1.0)
         zenith = from_hsv(draw.uniform(0.6, 1.1), draw.uniform(0.2, 0.6), draw.uniform(0.35, 0.8))
         cover = draw.uniform(0.1, 0.7)
     horizon = near_colour(draw, (0.9, 0.88, 0.85) if mood != "dusk" else (0.95, 0.7, 0.5), 0.15)
