@@ -48,6 +48,7 @@ EXTRAS: dict[str, _Extra] = {
     "latency": _Extra("latency ms", _dig("cost", "latency", "median_ms"), Display("latency ms", 1, 1)),
     "memory": _Extra("memory MiB", _dig("cost", "peak_memory", "bytes"), Display("memory MiB", 2**-20, 0)),
     "hours": _Extra("hours", _dig("training", "hours"), Display("hours", 1, 2)),
+    "batch": _Extra("batch", _dig("effective_batch"), Display("batch", 1, 0)),
 }
 """Columns that may follow the scores."""
 
@@ -76,8 +77,8 @@ def render_table(
             deviation; of two runs with one seed, the newer counts and a note says so.
         format: `terminal` (no colours), `markdown`, `latex` (booktabs), `csv` (all digits) or `html`.
         columns: any of `method backbone provenance source config seeds gain parameters macs latency memory
-            hours`, `task/score`, or a task's name for its headline score. By default method, backbone, the
-            headline scores in the protocol's order, and gain, parameters and MACs where known.
+            hours batch`, `task/score`, or a task's name for its headline score. By default method, backbone,
+            the headline scores in the protocol's order, and gain, parameters and MACs where known.
         mixed: what to do with scores of different evaluators in one column: `refuse`, or `mark` those that do
             not follow the protocol, which are then never ranked. Gains over different baselines are marked
             always.
