@@ -1,8 +1,9 @@
 """Kernels, each with a slow, obvious reference beside it."""
 
-from mtvision.ops.selective_scan import (
+from mtvision.ops.scan import (
     BACKENDS,
     available_backends,
+    benchmark_scan,
     selective_scan,
     selective_scan_2d,
     stacked_scan_2d,
@@ -12,6 +13,7 @@ from mtvision.ops.selective_scan import (
 __all__ = [
     "BACKENDS",
     "available_backends",
+    "benchmark_scan",
     "selective_scan",
     "selective_scan_2d",
     "stacked_scan_2d",

@@ -44,7 +44,7 @@ def test_compiles_for_a_gpu(name, states):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mtvision.ops.selective_scan import triton_backend
+    from mtvision.ops.scan import triton_backend
 
     kernel = getattr(triton_backend, name)
     sizes = {"CHANNELS": 4, "STATES": states, "STEPS": 64}

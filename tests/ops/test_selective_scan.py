@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.ops import available_backends, selective_scan, use_backend
-from mtvision.ops.selective_scan import build
-from mtvision.ops.selective_scan.operator import scan_op
+from mtvision.ops.scan import build
+from mtvision.ops.scan.operator import scan_op
 
 needs_compiler = pytest.mark.skipif("cpp" not in available_backends(), reason="no C++ compiler here")
 FAST = ["torch", pytest.param("cpp", marks=needs_compiler)]
@@ -270,7 +270,7 @@ def test_inputs_are_left_alone_and_no_states_are_kept_without_gradients():
 
 
 def test_use_backend_is_obeyed_and_undone(monkeypatch):
-    from mtvision.ops.selective_scan import reference
+    from mtvision.ops.scan import reference
 
     called = []
     monkeypatch.setattr(reference, "scan", lambda *a, **k: called.append(1) or (a[0], a[0]))

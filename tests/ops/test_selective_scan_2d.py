@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mtvision.ops import available_backends, selective_scan_2d, stacked_scan_2d
-from mtvision.ops.selective_scan import reference
-from mtvision.ops.selective_scan.operator import scan_2d_op
+from mtvision.ops.scan import reference
+from mtvision.ops.scan.operator import scan_2d_op
 
 needs_compiler = pytest.mark.skipif("cpp" not in available_backends(), reason="no C++ compiler here")
 FAST = ["torch", pytest.param("cpp", marks=needs_compiler)]

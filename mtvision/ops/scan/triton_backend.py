@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mtvision.ops.selective_scan.constants import CHUNK
+from mtvision.ops.scan.constants import CHUNK
 
 _CHANNELS = 4  # per program; more share loads of B and C, fewer fill the device
 

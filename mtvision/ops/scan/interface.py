@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtvision.ops.selective_scan import reference
-from mtvision.ops.selective_scan.backends import check_backend, chosen_backend, has_mamba_ssm
-from mtvision.ops.selective_scan.operator import SelectiveScan
+from mtvision.ops.scan import reference
+from mtvision.ops.scan.backends import check_backend, chosen_backend, has_mamba_ssm
+from mtvision.ops.scan.operator import SelectiveScan
 
 
 def _check(condition: bool, message: str) -> None:

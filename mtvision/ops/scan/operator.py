@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mtvision.ops.selective_scan import cpp_backend, reference, torch_backend
-from mtvision.ops.selective_scan.backends import resolve
-from mtvision.ops.selective_scan.constants import CHUNK
-from mtvision.ops.selective_scan.cpp_backend import Layout, Placed, Scan, sequence_layout
+from mtvision.ops.scan import cpp_backend, reference, torch_backend
+from mtvision.ops.scan.backends import resolve
+from mtvision.ops.scan.constants import CHUNK
+from mtvision.ops.scan.cpp_backend import Layout, Placed, Scan, sequence_layout
 
 Optional = Tensor | None
 Grads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -86,7 +86,7 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional
             y = torch.empty_like(u)
             return (y, *cpp_backend.forward(scan, y, sequence_layout(y, scan.groups), keep=keep))
         case "triton":
-            from mtvision.ops.selective_scan import triton_backend  # imports triton, which is optional
+            from mtvision.ops.scan import triton_backend  # imports triton, which is optional
 
             return triton_backend.forward(u, delta, A, B, C, D, bias, softplus, keep)
         case _:
@@ -107,7 +107,7 @@ def _scan_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Ten
             dB, dC = (x.transpose(2, 3).contiguous() for x in (g.B, g.C))
             return placed[1].tensor, placed[2].tensor, g.A, dB, dC, g.D, g.bias
         case "triton":
-            from mtvision.ops.selective_scan import triton_backend
+            from mtvision.ops.scan import triton_backend
 
             return triton_backend.backward(dy, dlast, u, delta, A, B, C, D, bias, softplus, states)
         case _:

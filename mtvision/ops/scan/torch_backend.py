@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtvision.ops.selective_scan.constants import CHUNK
+from mtvision.ops.scan.constants import CHUNK
 
 _MAX_STATE = 1 << 18  # numbers of the state advanced at once; a chunk needs four tensors CHUNK times as large
 

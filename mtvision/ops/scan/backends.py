@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.ops.selective_scan.build import load_kernel
+from mtvision.ops.scan.build import load_kernel
 
 BACKENDS = ("auto", "reference", "torch", "cpp", "triton", "mamba_ssm")
 

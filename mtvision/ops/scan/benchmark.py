@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mtvision.ops.selective_scan.backends import available_backends
-from mtvision.ops.selective_scan.build import load_kernel
-from mtvision.ops.selective_scan.interface import selective_scan, selective_scan_2d, stacked_scan_2d
+from mtvision.ops.scan.backends import available_backends
+from mtvision.ops.scan.build import load_kernel
+from mtvision.ops.scan.interface import selective_scan, selective_scan_2d, stacked_scan_2d
 
 Shape = tuple[int, int, int, int, int]
 """(batch, channels, steps, states, groups)."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtvision.ops.selective_scan.build import load_kernel
-from mtvision.ops.selective_scan.constants import CHUNK
+from mtvision.ops.scan.build import load_kernel
+from mtvision.ops.scan.constants import CHUNK
 
 _LANE_BYTES = 64
 _SMALL = 1 << 18  # below so many (channel x step x state) a second thread costs more than it gives
