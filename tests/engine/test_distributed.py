@@ -99,6 +99,43 @@ def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, bal
     )
 
 
+JOINT = """
+train_data = dict(
+    dataset=dict(
+        type="JointDataset",
+        parts=[
+            dict(type="Discs", name="rooms", tasks=["semseg"]),
+            dict(type="Discs", name="streets", tasks=["depth"], length=3),
+        ],
+        ratios=[1, 1],
+        mixing="homogeneous",
+    ),
+    batch_size=4,
+)
+"""
+
+
+@pytest.mark.slow
+def test_two_data_sets_train_alike_on_one_process_and_on_two(tmp_path):
+    """Each step trains the task of one part only; the other head is unused on both processes."""
+    text = discs.CONFIG.replace('type="DropoutNet"', 'type="DropoutNet", norm="group"').replace(
+        'type="ParallelDecoder"', 'type="ParallelDecoder", norm="group"'
+    )
+    config = discs.write_config(tmp_path, text + JOINT)
+    options = ["training.iterations=4", "training.val_interval=0", "optimizer.type=SGD"]
+    for processes, size in ((1, 4), (2, 2)):
+        arguments = ("--cfg-options", *options, f"train_data.batch_size={size}")
+        folder = tmp_path / f"{processes}"
+        tool(processes, "train", config, "--work-dir", folder, *arguments, WITHOUT_DROPOUT="1")
+    rows = losses(tmp_path / "2")
+    assert ["loss/semseg" in row for row in rows] == [True, False, True, False]
+    one, two = (load_checkpoint(tmp_path / f"{n}" / "iter_4.pth")["state_dict"] for n in (1, 2))
+    names = [name for name in one if torch.is_tensor(one[name])]
+    torch.testing.assert_close(
+        {name: one[name] for name in names}, {name: two[name] for name in names}, rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.slow
 def test_a_run_killed_between_checkpoints_resumes_exactly(tmp_path):
     config = discs.write_config(tmp_path)
