@@ -1,4 +1,4 @@
-"""Who may import whom, and how long things may get. A failing line here means a design decision, not a typo."""
+"""Who may import whom, and how long things may get. A failing line here is a design decision, not a typo."""
 
 from __future__ import annotations
 

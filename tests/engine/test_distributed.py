@@ -104,8 +104,8 @@ train_data = dict(
     dataset=dict(
         type="JointDataset",
         parts=[
-            dict(type="Discs", name="rooms", tasks=["semseg"]),
-            dict(type="Discs", name="streets", tasks=["depth"], length=3),
+            dict(type="TinyDiscs", name="rooms", tasks=["semseg"]),
+            dict(type="TinyDiscs", name="streets", tasks=["depth"], length=3),
         ],
         ratios=[1, 1],
         mixing="homogeneous",

@@ -103,8 +103,8 @@ def test_a_killed_run_resumes_from_the_last_checkpoint(tmp_path, monkeypatch):
 def test_resuming_decodes_nothing_twice(tmp_path, monkeypatch):
     run(tmp_path, "a", "training.iterations=5", "training.val_interval=0")
     read = []
-    original = discs.Discs.read
-    monkeypatch.setattr(discs.Discs, "read", lambda self, i: read.append(self.split) or original(self, i))
+    original = discs.TinyDiscs.read
+    monkeypatch.setattr(discs.TinyDiscs, "read", lambda self, i: read.append(self.split) or original(self, i))
     run(tmp_path, "a", "training.iterations=6", "training.val_interval=0", resume="auto")
     assert read.count("train") == 4
 
@@ -144,8 +144,8 @@ train_data = dict(
     dataset=dict(
         type="JointDataset",
         parts=[
-            dict(type="Discs", name="rooms", tasks=["semseg"]),
-            dict(type="Discs", name="streets", tasks=["depth"], length=3),
+            dict(type="TinyDiscs", name="rooms", tasks=["semseg"]),
+            dict(type="TinyDiscs", name="streets", tasks=["depth"], length=3),
         ],
         ratios=[2, 1],
         mixing="MIXING",
@@ -209,7 +209,7 @@ def test_unknown_names_are_reported_with_near_ones(tmp_path):
     for option, near in (
         ("model.decoder.type=ParalelDecoder", "ParallelDecoder"),
         ("balancer.type=Uncertanty", "Uncertainty"),
-        ("train_data.dataset.type=Disc", "Discs"),
+        ("train_data.dataset.type=TinyDisc", "TinyDiscs"),
         ("optimizer.type=AdmW", "AdamW"),
         ("model.decoder.widt=3", "width"),
     ):

@@ -8,27 +8,17 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-import mtvision.protocols as protocols
 from mtvision.core.registry import BACKBONES, DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.data.dataset import DenseDataset
 from mtvision.models.backbones.backbone import Backbone
-from mtvision.protocols.tasks import depth, semseg
+from mtvision.protocols import own_protocol
 
-PROTOCOL = protocols.Protocol(
-    id="discs",
-    title="Discs",
-    family="own",
-    tasks=(semseg(["ground", "disc"]), depth()),
-    train_size=(32, 32),
-    loss_weights={"semseg": 1.0, "depth": 0.5},
-    baselines={"single-task": {"semseg": 0.5, "depth": 2.0}},
-)
-protocols.PROTOCOLS["discs"] = PROTOCOL
+PROTOCOL = own_protocol("discs", {"semseg": {"class_names": ["ground", "disc"]}, "depth": {}})
 
 
 @DATASETS.register_module()
-class Discs(DenseDataset):
+class TinyDiscs(DenseDataset):
     """Images 32x32; `broken` names the index whose depth label holds infinity."""
 
     def __init__(self, *, length=12, broken=None, without_depth=(), **options):
@@ -79,14 +69,19 @@ class DropoutNet(Backbone):
 
 
 CONFIG = """
-protocol = "discs"
+protocol = dict(
+    id="discs",
+    title="Discs",
+    tasks=dict(semseg=dict(class_names=["ground", "disc"]), depth=dict()),
+    loss_weights=dict(semseg=1.0, depth=0.5),
+)
 model = dict(
     backbone=dict(type="DropoutNet"),
     decoder=dict(type="ParallelDecoder", width=8),
     head=dict(type="ConvHead"),
 )
-train_data = dict(dataset=dict(type="Discs", split="train", transforms="tensor"), batch_size=4)
-val_data = dict(dataset=dict(type="Discs", split="val", length=7, transforms="tensor"), batch_size=3)
+train_data = dict(dataset=dict(type="TinyDiscs", split="train", transforms="tensor"), batch_size=4)
+val_data = dict(dataset=dict(type="TinyDiscs", split="val", length=7, transforms="tensor"), batch_size=3)
 optimizer = dict(type="AdamW", lr=1e-2)
 training = dict(iterations=12, checkpoint_interval=5, val_interval=6, log_interval=4)
 evaluation = dict(pictures=1)
