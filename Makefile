@@ -18,6 +18,7 @@ help:
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -c "import mmengine"  # writes yapf's grammar cache once, before processes race for it
 	@touch $(READY)
 
 demo: $(READY)
