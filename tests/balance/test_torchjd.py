@@ -251,6 +251,7 @@ def test_missing_solver_says_what_to_install(monkeypatch):
 
 
 def test_state_that_cannot_be_saved_is_refused(monkeypatch):
+    pytest.importorskip("cvxpy")  # NashMTL's constructor needs it
     import torchjd._mixins
 
     monkeypatch.setattr(torchjd._mixins, "find_spec", lambda _: object())  # the solver is not called here
