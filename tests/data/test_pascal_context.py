@@ -11,10 +11,10 @@ from scipy.io import savemat
 from skimage.morphology import thin
 
 from mtvision.data.decode import DecodeError
+from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context import PascalContext
 from mtvision.data.pascal_context.labels import (
     NORMALS_CLASSES,
-    edges_from_labels,
     human_parts_from_objects,
     read_label_map,
     read_objects,
@@ -228,7 +228,7 @@ def test_real_palette_files_decode_to_ids(real_data, root, folder, count):
 def test_edges_of_a_real_map_are_one_pixel_wide(real_data):
     path = real_data / "person_part_samples" / "2008_002176.png"
     label = np.array(Image.open(path).convert("L")).astype(np.int64)
-    edge = edges_from_labels(label)[..., 0]
+    edge = edges_from_classes(label)[..., 0]
     blocks = edge[:-1, :-1] + edge[1:, :-1] + edge[:-1, 1:] + edge[1:, 1:]
     assert 0.005 < edge.mean() < 0.1
     assert (blocks == 4).sum() == 0  # no 2x2 block is full

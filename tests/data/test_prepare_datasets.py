@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mtvision.data.pascal_context.labels import edges_from_labels, read_label_map
+from mtvision.data.derive import edges_from_classes
+from mtvision.data.pascal_context.labels import read_label_map
 from mtvision.data.prepare import prepare_cityscapes, prepare_nyudv2, prepare_pascal_context
 from mtvision.data.prepare.pascal_context import context_to_voc
 from mtvision.data.prepare.work import Outcome, run_jobs, whole_file, write_png
@@ -168,7 +169,7 @@ def test_pascal_releases_become_the_packaged_layout(voc, tmp_path):
     expected = np.select([context == 284, context == 427], [15, 20], 0)
     assert np.array_equal(derived, expected)
     edge = read(target / "edge" / "2010_000101.png")
-    assert np.array_equal(edge / 255, edges_from_labels(context)[..., 0])
+    assert np.array_equal(edge / 255, edges_from_classes(context)[..., 0])
     assert prepare_pascal_context(voc, target, precompute=True, **QUIET).written == 0
 
 

@@ -14,8 +14,8 @@ from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.data.decode import DecodeError, read_gray, read_image, read_label_png, read_normals_png
+from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context.labels import (
-    edges_from_labels,
     human_parts_from_objects,
     normals_mask,
     read_label_map,
@@ -185,7 +185,7 @@ class PascalContext(PublishedDataset):
         if task == "edge":
             if path.suffix == ".png":
                 return np.asarray(read_gray(path)[..., None] / np.float32(255), dtype=np.float32)
-            return edges_from_labels(read_label_map(path))
+            return edges_from_classes(read_label_map(path))
         normals = read_normals_png(path)
         mask = normals_mask(read_label_map(self._context_path(name)))
         if mask.shape != normals.shape[:2]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
-from skimage.morphology import thin
 
 from mtvision.core.task import IGNORE
 
@@ -61,17 +59,6 @@ def read_label_map(path: Path) -> NDArray[np.int64]:
             "not PASCAL-Context's 459-class map; take the file from its trainval archive again."
         )
     return label_map
-
-
-def edges_from_labels(label_map: NDArray[Any]) -> NDArray[np.float32]:
-    """Boundaries of a label map as thinned lines, 0 or 1, shape (H, W, 1).
-
-    A pixel is on a boundary where the four-neighbour Laplacian of the ids is not zero (so two ids whose
-    differences cancel are missed, as in the published data); then thinning to one pixel.
-    """
-    response = cv2.Laplacian(label_map.astype(np.float64), cv2.CV_64F)
-    lines: NDArray[np.bool_] = thin(np.abs(response) > 0)  # type: ignore[no-untyped-call]
-    return lines.astype(np.float32)[..., None]
 
 
 def normals_mask(label_map: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from mtvision.data.pascal_context.labels import edges_from_labels
+from mtvision.data.derive import edges_from_classes
 from mtvision.data.prepare.geometry import KINECT_NYU, normals_from_depth
 from mtvision.data.prepare.sources import (
     check_count,
@@ -197,7 +197,7 @@ def _prepare_frame(frame: _Frame) -> Outcome:
     maps = {
         "images": image,
         "segmentation": np.asarray(frame.classes, dtype=np.uint8)[labels],
-        "edge": (edges_from_labels(objects)[..., 0] * 255).astype(np.uint8),
+        "edge": (edges_from_classes(objects)[..., 0] * 255).astype(np.uint8),
         "normals": encoded,
         "depth": depth,
     }

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.task import IGNORE
+from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context.labels import (
-    edges_from_labels,
     human_parts_from_objects,
     read_label_map,
     read_objects,
@@ -243,7 +243,7 @@ def precompute_labels(job: tuple[Path, str]) -> Outcome:
     if todo:
         label_map = read_label_map(root / "pascal-context" / "trainval" / f"{name}.mat")
         if edge in todo:
-            write_png(edge, (edges_from_labels(label_map)[..., 0] * 255).astype(np.uint8))
+            write_png(edge, (edges_from_classes(label_map)[..., 0] * 255).astype(np.uint8))
         if parts in todo:
             path = root / "human_parts" / f"{name}.mat"
             size = (int(label_map.shape[0]), int(label_map.shape[1]))
