@@ -65,7 +65,7 @@ def _table(name: str, *locations: str) -> Registry:
 
 
 BACKBONES = _table("backbone", "mtvision.models.backbones")
-ADAPTERS = _table("adapter", "mtvision.models.adapters")
+ADAPTERS = _table("adapter", "mtvision.models.adapters", "mtvision.models.branching")
 DECODERS = _table("decoder", "mtvision.models.decoders")
 HEADS = _table("head", "mtvision.models.heads")
 LOSSES = _table("loss", "mtvision.losses")

@@ -18,7 +18,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     """Build the network that a config, or a checkpoint's `architecture`, describes.
 
         backbone = dict(type="TimmBackbone", name="resnet18", pretrained=True)
-        adapters = [...]                        # changes to the backbone, in this order; optional
+        adapters = [...]                        # changes to backbone or network, in this order; optional
         decoder = dict(type="ParallelDecoder")
         head = dict(type="ConvHead")            # of every task without an entry in
         heads = dict(depth=dict(type="ConvHead", hidden=64))
@@ -39,8 +39,9 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
         heads = dict.fromkeys(names, cfg["head"]) | heads
     check_heads(heads, names)
     backbone = BACKBONES.build(cfg["backbone"])
-    for adapter in cfg.get("adapters") or ():
-        backbone = ADAPTERS.build(adapter).apply(backbone, tasks)
+    adapters = [ADAPTERS.build(item) for item in cfg.get("adapters") or ()]
+    for adapter in adapters:
+        backbone = adapter.apply(backbone, tasks)
     decoder = DECODERS.build(
         cfg["decoder"], channels=backbone.channels, strides=backbone.strides, tasks=tuple(tasks)
     )
@@ -48,7 +49,10 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
         task.name: HEADS.build(heads[task.name], in_channels=decoder.out_channels[task.name], task=task)
         for task in tasks
     }
-    return Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks))
+    network = Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks))
+    for adapter in adapters:
+        adapter.complete(network)
+    return network
 
 
 def _check(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> None:

@@ -1,1 +1,5 @@
-"""Searches whose result is plain data a config can hold."""
+"""Searches whose result is plain data that a config can hold."""
+
+from mtvision.search.problem import Searcher, SearchProblem
+
+__all__ = ["SearchProblem", "Searcher"]

@@ -15,6 +15,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.roles import find_roles
 from mtvision.models import Network, build_network
+from mtvision.models.adapters import Adapter
 from mtvision.models.decoders import ParallelDecoder
 from mtvision.models.heads import ConvHead
 from mtvision.protocols.tasks import depth, normals, semseg
@@ -158,7 +159,7 @@ def test_architecture_needs_no_weight_file(tmp_path):
 
 def test_adapters_change_the_backbone_in_order():
     @ADAPTERS.register_module(force=True)
-    class Scale:
+    class Scale(Adapter):
         def __init__(self, by: float) -> None:
             self.by = by
 
@@ -167,11 +168,15 @@ def test_adapters_change_the_backbone_in_order():
             backbone.order = [*getattr(backbone, "order", []), self.by]
             return backbone
 
+        def complete(self, network):
+            network.backbone.order = [*network.backbone.order, (tuple(network.heads), self.by)]
+
     try:
         network = build_network(
             config(adapters=[{"type": "Scale", "by": 2.0}, {"type": "Scale", "by": 3.0}]), TASKS
         )
-        assert network.backbone.order == [2.0, 3.0]
+        names = tuple(task.name for task in TASKS)
+        assert network.backbone.order == [2.0, 3.0, (names, 2.0), (names, 3.0)]
         assert network.architecture["adapters"] == [
             {"type": "Scale", "by": 2.0},
             {"type": "Scale", "by": 3.0},
