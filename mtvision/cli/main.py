@@ -13,6 +13,7 @@ from mtvision.core.naming import UnknownNameError, look_up
 COMMANDS = {
     "train": "train a config, evaluate it, write the record, the table and pictures",
     "test": "score a checkpoint",
+    "score": "score predictions on disk, of any code base",
     "predict": "run a checkpoint on images, folders or videos",
     "cost": "parameters, multiply-accumulates, latency and memory of a config's network",
     "browse-dataset": "a sheet of samples as the network sees them",
@@ -20,6 +21,8 @@ COMMANDS = {
     "check-dataset": "look for what would corrupt a score: counts, damaged, missing or foreign files",
     "convert-checkpoint": "official checkpoints to ours, and back",
     "evaluate-boundaries": "odsF of boundary maps on disk, without MATLAB",
+    "table": "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
+    "launch": "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std",
     "benchmark": "speed as ratios against a baseline of the same run",
 }
 

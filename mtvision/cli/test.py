@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
+
 from mtvision.cli.common import make_parser, read_config, work_dir_of
 from mtvision.engine.launch import is_main_process, start_processes, stop_processes
+from mtvision.engine.prediction_files import FORMATS, PredictionWriter
+from mtvision.engine.records import backbone_name
+from mtvision.engine.settings import protocol_of
 from mtvision.engine.training import evaluate_checkpoint
+from mtvision.report.provenance import file_sha256
 
 DESCRIPTION = """\
 Score a checkpoint on the config's test data (or another split) with the protocol's full metrics.
 Prints a table; --json FILE ("-" for standard output) writes the record for programs.
+
+--save-predictions DIR keeps every prediction as DIR/<task>/<image id>.png or .npy; `mtvision score DIR` gives
+the same scores from these files. An interrupted run goes on where it stopped.
 """
 
 
@@ -23,16 +33,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--split", choices=("test", "val"), default="test", help="which data section (default: test)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the record here as well; - prints only JSON")
+    parser.add_argument("--save-predictions", type=Path, metavar="DIR", help="keep every prediction there")
+    parser.add_argument(
+        "--prediction-format",
+        choices=FORMATS,
+        default="exact",
+        help="exact: lossless; 8bit: probabilities of boundaries and saliency as 8-bit PNG, for other tools",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="throw away other predictions in --save-predictions"
+    )
     arguments = parser.parse_args(argv)
     start_processes(arguments.launcher)
     try:
+        config = read_config(arguments)
+        writer = _writer(arguments, config) if arguments.save_predictions is not None else None
         record = evaluate_checkpoint(
-            read_config(arguments),
+            config,
             work_dir_of(arguments),
             arguments.checkpoint,
             section=f"{arguments.split}_data",
             quiet=arguments.json == "-",
+            save=writer,
         )
+        if writer is not None:
+            writer.finish()
         if arguments.json and is_main_process():
             text = json.dumps(record.to_json(), indent=2)
             if arguments.json == "-":
@@ -42,3 +67,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         stop_processes()
     return 0
+
+
+def _writer(arguments: argparse.Namespace, config: Config) -> PredictionWriter:
+    protocol = protocol_of(config)
+    checkpoint = Path(arguments.checkpoint)
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"checkpoint {checkpoint} does not exist.")
+    split = arguments.split if config[f"{arguments.split}_data"] else "val"
+    identity = {
+        "protocol": protocol.id,
+        "split": split,
+        "method": config["name"] or Path(config.filename or "config").stem,
+        "backbone": backbone_name(config),
+        "checkpoint": {"file": checkpoint.name, "sha256": file_sha256(checkpoint)},
+    }
+    return PredictionWriter(
+        arguments.save_predictions,
+        protocol.tasks,
+        identity=identity,
+        file_format=arguments.prediction_format,
+        overwrite=arguments.overwrite,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -31,6 +31,16 @@ def without_padding(label_or_prediction: Tensor, meta: Meta, image_size: Sequenc
     return label_or_prediction[..., top : height - bottom, left : width - right]
 
 
+def labels_of(batch: Batch, index: int) -> dict[str, Tensor]:
+    """{task: label} of one sample on the CPU, without padding; tasks that it has no label for are absent."""
+    image_size = batch.image.shape[-2:]
+    return {
+        name: without_padding(label[index].cpu(), batch.meta[index], image_size)
+        for name, label in batch.labels.items()
+        if bool(batch.present[name][index])
+    }
+
+
 class SampleEvaluator(Evaluator):
     """Collects one entry of sums per image, and adds them up in the order of the image ids.
 
@@ -38,21 +48,31 @@ class SampleEvaluator(Evaluator):
         tasks: what to score.
         options: {task: metric options that replace the protocol's}.
         workers: processes for metrics that take long per image (edges); 0 = in this process.
+        save: called with the id and all predictions of every image, without padding.
+
+    Attributes:
+        metrics: {task: metric}.
+        per_image: {image id: {task: sums}} of the last `evaluate`, all processes together, sorted by id.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], options: Mapping[str, Mapping[str, Any]] | None = None, workers: int = 0
+        self,
+        tasks: Sequence[Task],
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        workers: int = 0,
+        save: Callable[[str, Mapping[str, Tensor]], None] | None = None,
     ) -> None:
         super().__init__([])
         for name in options or {}:
             look_up("task in evaluation options", name, {task.name: task for task in tasks})
         self.tasks = tuple(tasks)
         self.per_image: dict[str, dict[str, Sums]] = {}
-        self._metrics: dict[str, Any] = {
+        self.metrics: dict[str, Any] = {
             task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks
         }
         self._entries: dict[str, dict[str, Sums | Future[Sums]]] = {}
         self._workers = workers
+        self._save = save
         self._pool: ProcessPoolExecutor | None = None
 
     def process(self, data_samples: Sequence[Mapping[str, Tensor]], data_batch: Batch | None = None) -> None:
@@ -62,23 +82,34 @@ class SampleEvaluator(Evaluator):
         image_size = data_batch.image.shape[-2:]
         for index, prediction in enumerate(data_samples):
             meta = data_batch.meta[index]
-            if meta.id in self._entries:
-                raise ValueError(
-                    f"evaluation: image id '{meta.id}' occurs twice; ids must be unique in a split."
-                )
-            entry: dict[str, Sums | Future[Sums]] = {}
-            for task in self.tasks:
-                if task.name not in data_batch.labels or not bool(data_batch.present[task.name][index]):
-                    continue
-                pair = [
-                    without_padding(item, meta, image_size)
-                    for item in (prediction[task.name], data_batch.labels[task.name][index].cpu())
-                ]
-                entry[task.name] = self._measure(task, pair)
-            self._entries[meta.id] = entry
+            maps = {
+                task.name: without_padding(prediction[task.name], meta, image_size) for task in self.tasks
+            }
+            labels = labels_of(data_batch, index)
+            self.add(meta.id, {name: (item, labels[name]) for name, item in maps.items() if name in labels})
+            if self._save is not None:
+                self._save(meta.id, maps)
+
+    def add(self, image: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Measure one image.
+
+        Args:
+            image: its id.
+            pairs: {task: (prediction, label)} of the tasks it has labels for, without padding and batch axis.
+
+        Raises:
+            ValueError: the id was measured before.
+        """
+        if image in self._entries:
+            raise ValueError(f"evaluation: image id '{image}' occurs twice; ids must be unique in a split.")
+        self._entries[image] = {
+            task.name: self._measure(task, list(pairs[task.name]))
+            for task in self.tasks
+            if task.name in pairs
+        }
 
     def _measure(self, task: Task, pair: list[Tensor]) -> Sums | Future[Sums]:
-        metric = self._metrics[task.name]
+        metric = self.metrics[task.name]
         if self._workers == 0 or not getattr(metric, "expensive", False):
             return metric.measure(*pair)  # type: ignore[no-any-return]
         if self._pool is None:
@@ -115,7 +146,7 @@ class SampleEvaluator(Evaluator):
         for task in self.tasks:
             parts = [entry[task.name] for entry in self.per_image.values() if task.name in entry]
             if parts:
-                result[task.name] = self._metrics[task.name].score(total(parts))
+                result[task.name] = self.metrics[task.name].score(total(parts))
         return result
 
     def close(self) -> None:

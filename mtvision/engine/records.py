@@ -66,7 +66,7 @@ def make_record(
         protocol=protocol.id,
         protocol_title=protocol.title,
         method=name,
-        backbone=_backbone_name(config),
+        backbone=backbone_name(config),
         provenance=config["provenance"],
         tasks=describe_tasks(protocol.tasks, settings.evaluation.metric_options),
         scores=scores,
@@ -100,7 +100,8 @@ def write_record(record: Record, work_dir: Path, console: Console) -> None:
     console.print(render_table([record], format="terminal"), soft_wrap=True, markup=False, highlight=False)
 
 
-def _backbone_name(config: Config) -> str:
+def backbone_name(config: Config) -> str:
+    """Name of the config's backbone for tables."""
     backbone = config["model"]["backbone"]
     kind = backbone["type"]
     return str(backbone.get("name") or (kind if isinstance(kind, str) else kind.__name__))

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
-from mtvision.engine.evaluation import SampleEvaluator, Scores
+from mtvision.engine.evaluation import SampleEvaluator, Scores, labels_of
 from mtvision.engine.launch import is_main_process
 from mtvision.engine.module import TrainingModule
+from mtvision.engine.prediction_files import PredictionFiles, PredictionFilesError
 from mtvision.engine.settings import EvaluationSettings
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.protocols import Protocol
@@ -30,12 +31,52 @@ def evaluate(
 ) -> Scores:
     """Score a module on all images of a loader; every process returns the scores of the whole split."""
     module.eval()
-    batches: Iterable[Batch] = loader
-    if console is not None and console.is_terminal and is_main_process():
-        batches = track(loader, "evaluate", total=len(loader), console=console, transient=True)
-    for batch in batches:
+    for batch in _shown(loader, console):
         evaluator.process(module.val_step(batch), batch)
     evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    return evaluator.scores()
+
+
+def _shown(loader: DataLoader[Batch], console: Console | None) -> Iterable[Batch]:
+    if console is not None and console.is_terminal and is_main_process():
+        return track(loader, "evaluate", total=len(loader), console=console, transient=True)
+    return loader
+
+
+def evaluate_files(
+    files: PredictionFiles,
+    loader: DataLoader[Batch],
+    evaluator: SampleEvaluator,
+    console: Console | None = None,
+) -> Scores:
+    """Score predictions on disk against the labels of a loader; no network is involved.
+
+    Raises:
+        PredictionFilesError: names every missing, extra, unreadable or wrong-size file, before any score.
+    """
+    dataset: DenseDataset = loader.dataset  # type: ignore[assignment]
+    files.require(dataset.ids)
+    problems: list[str] = []
+    for batch in _shown(loader, console):
+        for index, image in enumerate(batch.ids):
+            labels = labels_of(batch, index)
+            pairs = {}
+            for task in files.tasks:
+                if task.name in labels:
+                    label = labels[task.name]
+                    size = (int(label.shape[-2]), int(label.shape[-1]))
+                    try:
+                        pairs[task.name] = (files.read(task, image, size), label)
+                    except ValueError as error:
+                        problems.append(str(error))
+            if not problems:  # otherwise there will be no scores
+                try:
+                    evaluator.add(image, pairs)
+                except ValueError as error:
+                    problems.append(f"image '{image}': {error}")
+    if problems:
+        raise PredictionFilesError("\n  ".join(["the predictions cannot be scored:", *problems]))
+    evaluator.evaluate(len(dataset))
     return evaluator.scores()
 
 

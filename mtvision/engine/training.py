@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def evaluate_checkpoint(
     section: str = "test_data",
     quiet: bool = False,
     hours: float | None = None,
+    save: Callable[[str, Mapping[str, torch.Tensor]], None] | None = None,
 ) -> Record:
     """Score a checkpoint with the protocol's full metrics; writes record, table and pictures to `work_dir`.
 
@@ -105,6 +107,7 @@ def evaluate_checkpoint(
         section: `test_data` or `val_data`; `val_data` is used where a config has no `test_data`.
         quiet: print nothing.
         hours: training time, if known.
+        save: called with the id and the predictions of every image, e.g. a `PredictionWriter`.
 
     Returns:
         The record (the same on every process).
@@ -117,7 +120,7 @@ def evaluate_checkpoint(
     module = training_module(config, settings, network).to(_device())
     dataset = build_dataset(section, config[section], protocol, settings.seed)
     loader = evaluation_loader(dataset, config[section])
-    evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers)
+    evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers, save)
     scores = evaluate(module, loader, evaluator, console)
     evaluator.close()
     data = {section.removesuffix("_data"): dataset}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
 from typing import ClassVar
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sums
 from mtvision.metrics.boundary.counts import ImageCounts, count_image
-from mtvision.metrics.boundary.protocols import BoundaryProtocol, seism_thresholds
+from mtvision.metrics.boundary.protocols import LABEL_MAP, BoundaryProtocol, seism_thresholds
 from mtvision.metrics.boundary.thin import thin
 from mtvision.metrics.sums import Sums, check_shapes
 
@@ -29,7 +29,8 @@ class Edge:
 
     The published odsF uses another ground truth than the training map (PASCAL-Context: boundaries of all 459
     classes on 2,498 images; NYUD: the edge image read as a segmentation). For numbers beside a paper's, score
-    saved predictions with `tools/evaluate_boundaries.py`; see docs/boundary.md.
+    saved predictions with `tools/evaluate_boundaries.py`; see docs/boundary.md. Its protocol `label-map`
+    repeats this metric on files.
 
     Args:
         max_distance: largest distance of a matched pair, as a share of the image diagonal: .0075, .011 on
@@ -53,17 +54,12 @@ class Edge:
     @cached_property
     def protocol(self) -> BoundaryProtocol:
         """The same options as a protocol of the boundary package."""
-        return BoundaryProtocol(
-            id="training",
-            title="label map as ground truth",
+        return replace(
+            LABEL_MAP,
             max_distance=self.max_distance,
             thresholds=seism_thresholds(self.thresholds),
             strict=self.strict,
-            quantize=True,
             suppression=self.suppression,
-            thin_truth=True,
-            interpolate=False,
-            empty="seism",
         )
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:

@@ -118,6 +118,17 @@ SEISM_NYUD = replace(
     components=False,
     images=654,
 )
+LABEL_MAP = BoundaryProtocol(
+    id="label-map",
+    title="SEISM's procedure with the edge map itself as ground truth, as in this suite's own evaluation",
+    thresholds=SEISM_THRESHOLDS,
+    strict=True,
+    quantize=True,
+    suppression=1,
+    thin_truth=True,
+    interpolate=False,
+    empty="seism",
+)
 MTI_PASCAL = replace(
     SEISM_PASCAL,
     id="mti-pascal",
@@ -144,7 +155,8 @@ MTDP_NYUD = replace(
 )
 
 BOUNDARY_PROTOCOLS = {
-    protocol.id: protocol for protocol in (BSDS, SEISM_PASCAL, SEISM_NYUD, MTI_PASCAL, MTDP, MTDP_NYUD)
+    protocol.id: protocol
+    for protocol in (BSDS, SEISM_PASCAL, SEISM_NYUD, MTI_PASCAL, MTDP, MTDP_NYUD, LABEL_MAP)
 }
 
 
