@@ -147,7 +147,7 @@ def comparison_grid(
                     Cell(shown.text(item.published), item.published),
                     Cell(shown.text(item.mean), item.mean, spread, item.std),
                     Cell(str(item.count), float(item.count)),
-                    Cell(f"{gain:+.{shown.digits}f}", item.gain),
+                    Cell(f"{gain:+z.{shown.digits}f}", item.gain),
                     Cell(item.verdict),
                     Cell(item.certainty),
                 ),

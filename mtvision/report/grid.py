@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from mtvision.core.naming import look_up
+
 MARKS = ("†", "‡", "§", "¶", "‖", "††", "‡‡", "§§")
 
 RowKind = Literal["result", "constant", "published", "difference"]
@@ -79,6 +81,28 @@ class Grid:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[tuple[str, str], ...] = ()
+
+    def sorted_by(self, key: str) -> Grid:
+        """Copy whose rows, within each kind, go from best to worst (text and undirected columns: ascending).
+
+        Rows without a value come last, rows with equal values stay in order.
+
+        Raises:
+            UnknownNameError: no such column; a task's name stands for its first column.
+        """
+        keys = {column.key: index for index, column in reversed(list(enumerate(self.columns)))}
+        names = {**{name.partition("/")[0]: index for name, index in reversed(keys.items())}, **keys}
+        index = look_up("column to sort by", key, names)
+        sign = -1 if self.columns[index].higher_is_better else 1
+
+        def place(row: Row) -> tuple[bool, float, str]:
+            cell = row.cells[index]
+            missing = cell.value is None and (self.columns[index].numeric or not cell.text)
+            return missing, sign * (cell.value or 0.0), "" if self.columns[index].numeric else cell.text
+
+        kinds = list(dict.fromkeys(row.kind for row in self.rows))
+        rows = [row for kind in kinds for row in sorted((r for r in self.rows if r.kind == kind), key=place)]
+        return replace(self, rows=tuple(rows))
 
     def ranked(self, kinds: Iterable[RowKind] = ("result", "published")) -> Grid:
         """Copy with the best and, from three rows on, the second best entry of every directed column.

@@ -107,12 +107,15 @@ def build_grid(
         )
     tasks = _common_tasks(records)
     notes = Notes()
-    rows = group_seeds(records, notes)
+    rows = sorted(group_seeds(records, notes), key=lambda row: not is_published(row[0]))
     keys = _resolve(columns, tasks, rows)
     if all(record.provenance == "smoke" for record in records):
         notes.add("smoke runs: tiny networks and short training, not comparable with published results.")
     built = [_build_column(key, tasks, rows, mixed, notes) for key in keys]
-    body = [Row(tuple(cells[index] for _, cells in built)) for index in range(len(rows))]
+    body = [
+        Row(tuple(cells[index] for _, cells in built), "published" if is_published(row[0]) else "result")
+        for index, row in enumerate(rows)
+    ]
     head = [column for column, _ in built]
     grid = Grid(
         title=records[0].protocol_title or records[0].protocol if title is None else title,
@@ -121,6 +124,11 @@ def build_grid(
         notes=notes.listed(),
     )
     return grid.ranked()
+
+
+def is_published(record: Record) -> bool:
+    """Whether a record was typed from a publication; such rows stand above the others."""
+    return record.provenance in ("paper", "released") and record.config is None
 
 
 def _common_tasks(records: Sequence[Record]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,233 @@
+"""The multi-task gain over single-task networks that are among the records themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import fsum, isfinite
+from typing import Any
+
+from mtvision.core.naming import look_up
+from mtvision.report.record import Record
+
+SINGLE_TASK = "single-task"
+"""The baseline that is formed from the records of one task each."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a gain is computed over.
+
+    Args:
+        name: as tables call it.
+        scores: {task: {headline score: value}}.
+    """
+
+    name: str
+    scores: dict[str, dict[str, float]]
+
+
+def with_gain(records: Sequence[Record], baseline: str = SINGLE_TASK) -> list[Record]:
+    """Copies of the records with their multi-task gain (convention `headline`) over one baseline.
+
+    `single-task` takes the records that have one task, and averages each task's headline score over their
+    seeds. They count for a record if they were trained the same way: same protocol, provenance, backbone,
+    number of training images, effective batch, iterations, training precision and evaluator of the task.
+    Where several such configurations are left, the one with the record's own optimizer and schedule counts.
+
+    Args:
+        records: of one protocol or more; those of one task, and published ones, stay as they are.
+        baseline: `single-task`, or the name of one of the protocol's own baselines.
+
+    Raises:
+        ValueError: a task of a record has no single-task network, or several that differ.
+        UnknownNameError: the protocol has no baseline of that name.
+    """
+    single = [record for record in records if len(record.tasks) == 1]
+    result = []
+    for record in records:
+        if len(record.tasks) == 1 or record.provenance == "paper":
+            result.append(record)
+            continue
+        found = (
+            single_task_baseline(record, single)
+            if baseline == SINGLE_TASK
+            else _protocol_baseline(record, baseline)
+        )
+        result.append(replace(record, gain=gain_over(record, found)))
+    return result
+
+
+def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
+    """The `gain` field of a record: mean over tasks of the headline score's relative change, in per cent.
+
+    Raises:
+        ValueError: a score or its baseline is missing, not finite, or the baseline is 0.
+    """
+    parts = {}
+    for entry in record.tasks:
+        name, headline = entry["name"], entry["headline"]
+        score = record.scores.get(name, {}).get(headline)
+        base = baseline.scores.get(name, {}).get(headline)
+        if score is None or base is None or not isfinite(score) or not isfinite(base) or base == 0:
+            raise ValueError(
+                f"gain of {record.method}: {name} {headline} is {score} and its baseline {base}; both must "
+                "be finite and the baseline not 0. Leave the record out, or give another baseline."
+            )
+        parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / base
+    return {
+        "convention": "headline",
+        "percent": fsum(parts.values()) / len(parts),
+        "parts": parts,
+        "higher_is_better": True,
+        "baseline": {"name": baseline.name, "scores": baseline.scores},
+    }
+
+
+def single_task_baseline(record: Record, single: Sequence[Record]) -> Baseline:
+    """The mean scores of the single-task networks that were trained as `record` was; see `with_gain`."""
+    scores, counts = {}, set()
+    for entry in record.tasks:
+        group = _matching(record, entry, single)
+        values = [run.scores[entry["name"]][entry["headline"]] for run in group]
+        scores[entry["name"]] = {entry["headline"]: fsum(values) / len(values)}
+        counts.add(len(group))
+    seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    plural = "" if counts == {1} else "s"
+    return Baseline(f"single-task networks trained the same way (mean of {seeds} seed{plural})", scores)
+
+
+def _matching(record: Record, entry: Mapping[str, Any], single: Sequence[Record]) -> list[Record]:
+    """The seeds of the one single-task configuration that belongs to a record's task."""
+    of_task = [run for run in single if run.task_names == (entry["name"],)]
+    alike = [
+        run
+        for run in of_task
+        if training_key(run) == training_key(record)
+        and run.task(entry["name"])["evaluator"] == entry["evaluator"]
+    ]
+    rows: dict[tuple[str, ...], dict[int | None, Record]] = defaultdict(dict)
+    for run in alike:
+        seeds = rows[run.row_key]
+        seeds[run.seed] = max(run, seeds.get(run.seed, run), key=lambda item: item.created)
+    if len(rows) > 1:
+        same = {
+            key: runs for key, runs in rows.items() if _recipe(next(iter(runs.values()))) == _recipe(record)
+        }
+        rows = defaultdict(dict, same or rows)
+    if len(rows) == 1:
+        return list(next(iter(rows.values())).values())
+    where = f"{record.method} / {record.backbone}: task {entry['name']}"
+    if rows:
+        names = ", ".join(sorted({f"{key[2]} ({len(runs)} seeds)" for key, runs in rows.items()}))
+        raise ValueError(
+            f"{where} has {len(rows)} single-task configurations trained alike: {names}. Give the records "
+            "of one."
+        )
+    others = "there is none" if not of_task else _nearest(record, of_task)
+    raise ValueError(
+        f"{where} has no single-task network trained the same way ({others}). Train its config with "
+        f"tasks=['{entry['name']}'] and give that record too."
+    )
+
+
+def training_key(record: Record) -> dict[str, Any]:
+    """What single-task and multi-task networks must share for their difference to be a gain."""
+    return {
+        "protocol": record.protocol,
+        "provenance": record.provenance,
+        "backbone": record.backbone,
+        "training images": ((record.data or {}).get("train") or {}).get("images"),
+        "batch": record.effective_batch,
+        "iterations": (record.training or {}).get("iterations"),
+        "precision": (record.precision or {}).get("train"),
+    }
+
+
+def _nearest(record: Record, others: Sequence[Record]) -> str:
+    wanted = training_key(record)
+    differing = [
+        {name for name, value in training_key(run).items() if value != wanted[name]} for run in others
+    ]
+    fewest = min(differing, key=len)
+    return f"{len(others)} differ, the nearest in {', '.join(sorted(fewest)) or 'evaluator'}"
+
+
+def _recipe(record: Record) -> tuple[str, ...]:
+    """Optimizer and schedule as the config states them."""
+    found = {}
+    for node in ast.parse((record.config or {}).get("text", "")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = ast.dump(node.value)
+    return tuple(found.get(name, "") for name in ("optimizer", "schedule"))
+
+
+def _protocol_baseline(record: Record, name: str) -> Baseline:
+    from mtvision.protocols import get_protocol
+
+    table = look_up(f"baseline of protocol {record.protocol}", name, get_protocol(record.protocol).baselines)
+    headlines = {entry["name"]: entry["headline"] for entry in record.tasks}
+    scores = {task: {headlines[task]: value} for task, value in table.items() if task in headlines}
+    return Baseline(name, scores)
+
+
+def fold_single_task(records: Sequence[Record]) -> list[Record]:
+    """Single-task records of one recipe and seed joined to one row of a table, the others unchanged.
+
+    The joined row has every task's score of its own network, and the parameters and multiply-accumulates of
+    all of them together, which is what using them together costs.
+    """
+    groups: dict[str, dict[int | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    rest = []
+    for record in records:
+        if len(record.tasks) == 1 and record.provenance != "paper":
+            groups[repr((training_key(record), _recipe(record)))][record.seed].append(record)
+        else:
+            rest.append(record)
+    joined = [row for seeds in groups.values() for row in _joined(seeds)]
+    return [*joined, *rest]
+
+
+def _joined(seeds: Mapping[int | None, Sequence[Record]]) -> list[Record]:
+    newest: dict[int | None, dict[str, Record]] = {}
+    for seed, group in seeds.items():
+        for run in sorted(group, key=lambda item: item.created):
+            newest.setdefault(seed, {})[run.task_names[0]] = run
+    entries = {name: run.tasks[0] for runs in newest.values() for name, run in runs.items()}
+    if len(entries) == 1:
+        return [run for runs in newest.values() for run in runs.values()]
+    rows = []
+    for seed, runs in newest.items():
+        first = next(iter(runs.values()))
+        complete = runs.keys() == entries.keys()
+        rows.append(
+            replace(
+                first,
+                method=f"{SINGLE_TASK} ({len(entries)} networks)",
+                tasks=list(entries.values()),
+                scores={name: run.scores[name] for name, run in runs.items()},
+                constant=None,
+                gain=None,
+                config=None,
+                cost=_summed(list(runs.values())) if complete else None,
+                checkpoint=None,
+                training=None,
+                seed=seed,
+            )
+        )
+    return rows
+
+
+def _summed(runs: Sequence[Record]) -> dict[str, Any] | None:
+    costs = [run.cost for run in runs if run.cost is not None]
+    if len(costs) < len(runs) or any(cost.get("macs") is None for cost in costs):
+        return None
+    return {
+        "parameters": {"total": sum(cost["parameters"]["total"] for cost in costs)},
+        "macs": {
+            "total": sum(cost["macs"]["total"] for cost in costs),
+            "counted": costs[0]["macs"]["counted"],
+        },
+    }

@@ -1,0 +1,222 @@
+"""Whether one row of a table is better than another, from seeds that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import fsum, inf, isnan, sqrt
+from statistics import stdev
+
+from mtvision.core.naming import look_up
+from mtvision.report.display import display_of
+from mtvision.report.grid import Cell, Column, Grid, Row
+from mtvision.report.record import Record
+from mtvision.report.table import group_seeds
+
+LEVEL = 0.05
+BETTER, WORSE, OPEN, ONE_SEED = "better", "worse", "not told apart", "one common seed, no test"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A row minus the reference row, over the seeds that both have.
+
+    Args:
+        method: of the row.
+        backbone: of the row.
+        task: its name.
+        score: its headline score.
+        count: common seeds.
+        mean: mean difference, its sign turned so that positive is better; in the units of records.
+        std: sample standard deviation of the differences, None for one seed.
+        p: of a two-sided paired t test, None for one seed.
+        p_sign: of the exact two-sided sign-flip test, None for one seed; at best 2 / 2^count.
+        p_holm: `p` after Holm's correction over all rows of the same score.
+        detectable: smallest true difference that this test would find in 80 % of such experiments, were `std`
+            the true one; None for one seed.
+    """
+
+    method: str
+    backbone: str
+    task: str
+    score: str
+    count: int
+    mean: float
+    std: float | None
+    p: float | None
+    p_sign: float | None
+    p_holm: float | None
+    detectable: float | None
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` if the corrected p is below 0.05, else `not told apart`."""
+        if self.p_holm is None:
+            return ONE_SEED
+        if self.p_holm >= LEVEL:
+            return OPEN
+        return BETTER if self.mean > 0 else WORSE
+
+
+def paired_differences(records: Sequence[Record], reference: str) -> list[PairedDifference]:
+    """Compare every row with the reference row, score by score, seed by seed.
+
+    Rows that share a seed share the order of images, augmentation included, so that their difference varies
+    less than the rows do. Runs with a score that is not defined are left out.
+
+    Args:
+        records: of one protocol.
+        reference: method of the reference row.
+
+    Raises:
+        UnknownNameError: no record has that method.
+        ValueError: several rows have it.
+    """
+    rows = [row for row in group_seeds(records) if row[0].provenance != "paper"]
+    named: dict[str, list[list[Record]]] = {}
+    for row in rows:
+        named.setdefault(row[0].method, []).append(row)
+    candidates = look_up("method to compare with", reference, named)
+    if len(candidates) > 1:
+        kinds = ", ".join(sorted({row[0].backbone for row in candidates}))
+        raise ValueError(
+            f"{len(candidates)} rows have the method '{reference}' ({kinds}); give the records of one."
+        )
+    base: dict[int | None, Record] = {record.seed: record for record in candidates[0]}
+    found: list[PairedDifference] = []
+    for entry in candidates[0][0].tasks:
+        of_score = [
+            item
+            for row in rows
+            if row is not candidates[0] and (item := _difference(row, base, entry["name"])) is not None
+        ]
+        found += _corrected(of_score)
+    return found
+
+
+def _difference(row: Sequence[Record], base: dict[int | None, Record], task: str) -> PairedDifference | None:
+    if task not in row[0].task_names:
+        return None
+    entry = row[0].task(task)
+    score, sign = entry["headline"], 1 if entry["higher_is_better"] else -1
+    values = []
+    for record in row:
+        other = base.get(record.seed) if record.seed is not None else None
+        if other is None or other.task(task)["evaluator"] != entry["evaluator"]:
+            continue
+        value = sign * (record.scores.get(task, {}).get(score, float("nan")) - other.scores[task][score])
+        values += [] if isnan(value) else [value]
+    if not values:
+        return None
+    mean = fsum(values) / len(values)
+    first = row[0]
+    head = (first.method, first.backbone, task, score, len(values), mean)
+    if len(values) == 1:
+        return PairedDifference(*head, None, None, None, None, None)
+    std = stdev(values)
+    p = paired_t(values)
+    return PairedDifference(*head, std, p, sign_flip(values), p, _detectable(std, len(values)))
+
+
+def paired_t(values: Sequence[float]) -> float:
+    """Two-sided p of Student's t test that the mean of the differences is 0; needs two or more."""
+    from scipy.special import stdtr
+
+    mean, std = fsum(values) / len(values), stdev(values)
+    if std == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(len(values) - 1, -abs(mean) / std * sqrt(len(values))))
+
+
+def sign_flip(values: Sequence[float]) -> float:
+    """Two-sided p of the exact sign-flip test: all 2^n signs up to n = 12, else 4096 pseudo-random ones."""
+    observed = abs(fsum(values)) * (1 - 1e-12)
+    if len(values) <= 12:
+        signs = product((1, -1), repeat=len(values))
+        sums = [abs(fsum(s * v for s, v in zip(flip, values, strict=True))) for flip in signs]
+        return sum(item >= observed for item in sums) / len(sums)
+    from random import Random
+
+    random = Random(0)
+    draws = 4095
+    hits = sum(abs(fsum(random.choice((1, -1)) * v for v in values)) >= observed for _ in range(draws))
+    return (hits + 1) / (draws + 1)
+
+
+def _detectable(std: float, count: int) -> float:
+    """The difference with 80 % power at `LEVEL`, from the noncentral t distribution, by bisection."""
+    from scipy.stats import nct, t
+
+    limit = float(t.isf(LEVEL / 2, count - 1))
+    low, high = 0.0, 1e3
+    for _ in range(60):
+        middle = (low + high) / 2
+        power = float(nct.sf(limit, count - 1, middle))  # the other tail adds nothing at 80 %
+        low, high = (middle, high) if power < 0.8 else (low, middle)
+    return high * std / sqrt(count) if high < inf else inf
+
+
+def _corrected(items: Sequence[PairedDifference]) -> list[PairedDifference]:
+    """Holm's correction over the rows of one score."""
+    order = sorted((item.p, index) for index, item in enumerate(items) if item.p is not None)
+    corrected: dict[int, float] = {}
+    largest = 0.0
+    for rank, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        corrected[index] = largest
+    return [replace(item, p_holm=corrected.get(index)) for index, item in enumerate(items)]
+
+
+def paired_grid(records: Sequence[Record], reference: str) -> Grid:
+    """One line per row and score: mean difference ± std over seeds, p, corrected p, detectable size."""
+    tasks = {entry["name"]: entry for record in records for entry in record.tasks}
+    columns = (
+        Column("method", "method", numeric=False),
+        Column("score", "score", numeric=False),
+        Column("difference", "difference (+ = better)"),
+        Column("seeds", "seeds"),
+        Column("p", "p (paired t)"),
+        Column("p_holm", "p (Holm)"),
+        Column("p_sign", "p (sign flip)"),
+        Column("detectable", "detectable (80 % power)"),
+        Column("verdict", "verdict", numeric=False),
+    )
+    found = paired_differences(records, reference)
+    rows = []
+    for item in found:
+        shown = display_of(tasks[item.task], item.score)
+        text = f"{item.mean * shown.factor:+z.{shown.digits}f}"
+        numbers = [_p_cell(p) for p in (item.p, item.p_holm, item.p_sign)]
+        rows.append(
+            Row(
+                (
+                    Cell(item.method),
+                    Cell(f"{item.task.replace('_', ' ')} {shown.title}"),
+                    Cell(text, item.mean, "" if item.std is None else shown.text(item.std), item.std),
+                    Cell(str(item.count), float(item.count)),
+                    *numbers,
+                    Cell(shown.text(item.detectable), item.detectable),
+                    Cell(item.verdict),
+                ),
+                "difference",
+            )
+        )
+    counts = sorted({item.count for item in found})
+    notes = [
+        "Paired over common seeds; p of a two-sided paired t test, Holm-corrected over the rows of a score; "
+        "verdict at 0.05."
+    ]
+    if counts and counts[0] < 6:
+        notes.append(
+            f"With {counts[0]} seed{'s' * (counts[0] != 1)} the sign-flip test cannot go below "
+            f"{2 / 2 ** counts[0]:.3g}, and the t test relies on normal differences and finds large ones "
+            "only (column detectable): 'not told apart' does not mean equal."
+        )
+    return Grid(f"Differences from {reference}", columns, tuple(rows), tuple(("", text) for text in notes))
+
+
+def _p_cell(p: float | None) -> Cell:
+    if p is None:
+        return Cell()
+    return Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
