@@ -47,6 +47,7 @@ class ProgressHook(Hook):
         self._interval = interval
         self._console = console or Console()
         self._pending: list[dict[str, Tensor | float]] = []
+        self._recent: list[dict[str, float]] = []  # on disk already, since the last report
         self._progress: Progress | None = None
         self._task: Any = None
         self._since = time.perf_counter()
@@ -87,7 +88,8 @@ class ProgressHook(Hook):
             self._report(runner, step)
 
     def _report(self, runner: Any, step: int) -> None:
-        rows = self._flush(Path(runner.work_dir))
+        self._flush(Path(runner.work_dir))
+        rows, self._recent = self._recent, []
         now = time.perf_counter()
         seconds = (now - self._since) / max(len(rows), 1)
         self._since = now
@@ -111,16 +113,16 @@ class ProgressHook(Hook):
             )
         self._loggers.scalars({**means, "lr": lr, "seconds_per_iteration": seconds}, step)
 
-    def _flush(self, work_dir: Path) -> list[dict[str, float]]:
+    def _flush(self, work_dir: Path) -> None:
         rows = [
             {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
             for row in self._pending
         ]
         self._pending = []
+        self._recent += rows
         if rows and is_main_process():
             with (work_dir / LOSS_FILE).open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
-        return rows
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """The loss file never lags behind a checkpoint."""

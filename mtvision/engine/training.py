@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -24,7 +25,7 @@ from mtvision.engine.data import build_dataset, evaluation_loader, train_loader
 from mtvision.engine.evaluation import SampleEvaluator
 from mtvision.engine.hooks import ProgressHook
 from mtvision.engine.launch import is_main_process, rank_and_world_size
-from mtvision.engine.loggers import Loggers
+from mtvision.engine.loggers import Loggers, record_summary
 from mtvision.engine.loop import TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
 from mtvision.engine.optimizer import build_optimizer
@@ -82,10 +83,17 @@ def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrit
         progress.close()
     last = work_dir / f"iter_{settings.training.iterations}.pth"
     record = evaluate_checkpoint(config, work_dir, last, hours=progress.hours)
-    loggers.finish(
-        {f"{task}/{name}": value for task, values in record.scores.items() for name, value in values.items()}
-    )
+    _log_result(loggers, record, work_dir, settings.training.iterations)
     return record
+
+
+def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int) -> None:
+    """Pictures of the evaluation and the final numbers, where curves go."""
+    for path in sorted((work_dir / "pictures").glob("*.png")) if loggers.active else ():
+        picture = cv2.imread(str(path))
+        if picture is not None:
+            loggers.image(f"pictures/{path.stem}", np.asarray(picture[..., ::-1], np.uint8), step)
+    loggers.finish(record_summary(record))
 
 
 def evaluate_checkpoint(
