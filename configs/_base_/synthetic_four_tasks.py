@@ -18,7 +18,7 @@ val_data = dict(
 test_data = dict(
     dataset=dict(type="SyntheticScenes", split="test", length=60, transforms="tensor"), batch_size=10
 )
-optimizer = dict(type="AdamW", lr=1e-3, weight_decay=1e-4)
-balancer = dict(type="FixedWeights", weights=dict(semseg=4.0, depth=1.0, normals=10.0, edge=50.0))
+optimizer = dict(type="AdamW", lr=4e-3, weight_decay=1e-4)
+balancer = dict(type="FixedWeights", weights=dict(semseg=4.0, depth=5.0, normals=10.0, edge=50.0))
 training = dict(iterations=300, checkpoint_interval=300, log_interval=50, clip_grad=10.0)
 evaluation = dict(constant_predictor=200, pictures=4)
