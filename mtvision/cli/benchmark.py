@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from rich.console import Console
@@ -21,11 +22,14 @@ from mtvision.engine.module import TrainingModule
 from mtvision.engine.precision import PrecisionOptimWrapper
 from mtvision.metrics.boundary import speed
 from mtvision.models.factory import build_network
+from mtvision.ops import available_backends, use_backend
+from mtvision.ops.scan.benchmark import benchmark_scan, benchmark_scan_2d
 from mtvision.protocols import SYNTHETIC
 
 DESCRIPTION = """\
 Times variants of one thing in turns, so that all of them see the same machine, and prints the median of each
-as a ratio to the first one, the baseline. Absolute times of a shared machine mean little and are not printed.
+as a ratio to the first one, the baseline. Absolute times of a shared machine mean little and are not printed,
+except by the suite `scan`, which also compares memory.
 """
 
 Variants = Mapping[str, Callable[[], object]]
@@ -76,12 +80,63 @@ def boundary() -> Variants:
     return speed.variants()
 
 
+def mtmamba() -> Variants:
+    """A training step of a narrow MTMamba with the backends of the scan, against the written-out one."""
+    dataset = SyntheticScenes(split="train", length=4)
+    batch = collate([dataset[index] for index in range(4)])
+    model = {
+        "backbone": {"type": "TimmBackbone", "name": "regnetx_002"},
+        "decoder": {
+            "type": "MTMambaDecoder",
+            "widths": (64, 32, 16),
+            "num_blocks": 1,
+            "states": 8,
+            "upsample": 2,
+        },
+        "head": {"type": "ConvHead"},
+    }
+
+    def step(backend: str) -> Callable[[], object]:
+        torch.manual_seed(0)
+        network = build_network(model, SYNTHETIC.tasks)
+        balancer = BALANCERS.build(
+            {"type": "FixedWeights"}, tasks=SYNTHETIC.task_names, default_weights=SYNTHETIC.loss_weights
+        )
+        module = TrainingModule(
+            network, SYNTHETIC.tasks, balancer, STEPS.build({"type": "PlainStep"})
+        ).train()
+        wrapper = PrecisionOptimWrapper(torch.optim.AdamW(module.parameters(), lr=1e-4))
+
+        def run() -> object:
+            with use_backend(backend):
+                return module.train_step(batch, wrapper)
+
+        return run
+
+    return {name: step(name) for name in available_backends()}
+
+
+def scan(repeats: int, write: Callable[[str], object]) -> object:
+    """Time and memory of the scan's backends against the written-out one."""
+    timings = benchmark_scan(repeats=repeats, write=write)
+    maps = benchmark_scan_2d(repeats=repeats, write=write)
+    return {
+        "backends": [asdict(timing) for timing in timings],
+        "maps": [{"size": size, **result} for size, result in maps.items()],
+    }
+
+
 SUITES: dict[str, Callable[[], Variants]] = {
     "balancers": balancers,
     "data": data,
     "rendering": rendering,
     "boundary": boundary,
+    "mtmamba": mtmamba,
 }
+
+
+REPORTS: dict[str, Callable[[int, Callable[[str], object]], object]] = {"scan": scan}
+"""Suites that measure more than time: (repeats, where each line goes) -> plain data."""
 
 
 def ratios(variants: Variants, repeats: int) -> dict[str, float]:
@@ -100,30 +155,41 @@ def ratios(variants: Variants, repeats: int) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    names = ", ".join((*SUITES, *REPORTS))
     parser = argparse.ArgumentParser(
         prog="mtvision benchmark",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("suites", nargs="*", help=f"which ones (default: all): {', '.join(SUITES)}")
+    parser.add_argument("suites", nargs="*", help=f"which ones (default: all): {names}")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns per variant (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
-    results = {
-        name: ratios(look_up("suite", name, SUITES)(), arguments.repeats)
-        for name in arguments.suites or SUITES
-    }
+    results: dict[str, object] = {}
+    threads = torch.get_num_threads()
+    for name in arguments.suites or (*SUITES, *REPORTS):
+        suite = look_up("suite", name, {**SUITES, **REPORTS})
+        torch.set_num_threads(threads)  # a suite may have changed it
+        if name in REPORTS:
+            if not arguments.json:
+                print(f"{name}: {(suite.__doc__ or '').rstrip('.')}")
+            results[name] = REPORTS[name](arguments.repeats, _silent if arguments.json else print)
+        else:
+            results[name] = values = ratios(SUITES[name](), arguments.repeats)
+            if not arguments.json:
+                _show(name, values)
     if arguments.json:
         print(json.dumps(results, indent=2))
-        return 0
-    for name, values in results.items():
-        table = Table(
-            "variant",
-            "time / baseline",
-            "speed-up",
-            title=f"{name}: {(SUITES[name].__doc__ or '').rstrip('.')}",
-        )
-        for variant, value in values.items():
-            table.add_row(variant, f"{value:.2f}", f"{1 / value:.2f}x")
-        Console().print(table)
     return 0
+
+
+def _silent(line: str) -> None:
+    """Write nothing."""
+
+
+def _show(name: str, values: Mapping[str, float]) -> None:
+    title = f"{name}: {(SUITES[name].__doc__ or '').rstrip('.')}"
+    table = Table("variant", "time / baseline", "speed-up", title=title)
+    for variant, value in values.items():
+        table.add_row(variant, f"{value:.2f}", f"{1 / value:.2f}x")
+    Console().print(table)

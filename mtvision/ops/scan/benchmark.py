@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -112,11 +113,19 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return statistics.median(times)
+
+
+def _warm_up(name: str) -> None:
+    """What only the first call does: compile a kernel, import, start threads."""
+    arguments = _arguments((1, 4, 8, 16, 1))
+    u, delta, A, B, C, D, bias = arguments
+    y = selective_scan(u, delta, A, B, C, D, None, bias, True, backend=name)
+    torch.autograd.grad(torch.as_tensor(y).sum(), arguments)
 
 
 def measure(name: str, shape: Shape, repeats: int = 3) -> Timing:
-    """Time and memory of one CPU backend at one shape; the best of `repeats` runs.
+    """Time and memory of one CPU backend at one shape; the median of `repeats` runs.
 
     The reference holds several tensors of all channels x steps x states. Where memory will not do for that,
     its numbers are NaN.
@@ -133,6 +142,7 @@ def measure(name: str, shape: Shape, repeats: int = 3) -> Timing:
         y = selective_scan(u, delta, A, B, C, D, None, bias, True, backend=name)
         return torch.autograd.grad(y, arguments, weight)
 
+    _warm_up(name)
     nan = float("nan")
     numbers, room = math.prod(shape[:4]), _available()
     results = []
@@ -192,45 +202,74 @@ def benchmark_scan(
     shapes: Sequence[Shape] = ((1, 768, 4032, 16, 4), (1, 1536, 16128, 16, 4)),
     backends: Sequence[str] | None = None,
     repeats: int = 3,
+    write: Callable[[str], object] = print,
 ) -> list[Timing]:
-    """Print a table of all CPU backends with their ratios to the reference; return the measurements.
+    """Write a table of all CPU backends with their ratios to the reference; return the measurements.
 
     Args:
         shapes: (batch, channels, steps, states, groups). The second default is the last stage of MTMamba at
-            448 x 576; the reference needs about 10 GB for it.
+            448 x 576; the reference needs about 10 GB for its forward pass and 22 GB for both.
         backends: names; default: all that can run here.
-        repeats: the best of so many runs counts.
+        repeats: the median of so many runs counts; the reference runs once.
+        write: takes each line.
     """
     names = list(available_backends() if backends is None else backends)
     floor = exponential_floor()
     threads = torch.get_num_threads()
-    print(f"{threads} threads; the exponential alone: {floor:.3f} ns per number and core")
+    write(f"{threads} threads; the exponential alone: {floor:.3f} ns per number and core")
     timings: list[Timing] = []
     for shape in shapes:
-        print(f"\n(B, D, L, N, G) = {shape}")
-        print("backend       fwd s       x  fwd+bwd s       x   fwd MB  fwd+bwd MB  fwd ns  exp share")
+        write(f"\n(B, D, L, N, G) = {shape}: speed and extra memory against '{names[0]}'")
+        write(
+            "backend       fwd s       x  fwd+bwd s       x   fwd MB       x  both MB       x  fwd ns  exp is"
+        )
         base: Timing | None = None
         for name in names:
             now = measure(name, shape, repeats if name != "reference" else 1)
             base = base or now
-            # core-nanoseconds per channel x step x state
-            each = now.forward / math.prod(shape[:4]) * 1e9 * threads
-            columns = (
-                f"{name:10}{now.forward:9.4f}{base.forward / now.forward:8.1f}",
-                f"{now.both:11.4f}{base.both / now.both:8.1f}",
-                f"{now.forward_memory / 2**20:9.0f}{now.both_memory / 2**20:12.0f}",
-                f"{each:8.3f}{floor / each:11.0%}",
-            )
-            print("".join(columns))
+            write(_row(now, base, floor, threads))
             timings.append(now)
-    print("\nfour directions over a map (B, H, W, E), 16 states: stacked copies -> walking the map")
-    for size in ((1, 28, 36, 1536), (1, 56, 72, 768), (1, 112, 144, 384)):
-        result = measure_2d(size, repeats=repeats)
-        old, new = result["stacked"], result["walked"]
+        if base is not None and math.isnan(base.both):
+            write(f"  nan: '{base.name}' does not fit into the memory that is free")
+    return timings
+
+
+def _row(now: Timing, base: Timing, floor: float, threads: int) -> str:
+    # core-nanoseconds per channel x step x state
+    each = now.forward / math.prod(now.shape[:4]) * 1e9 * threads
+    columns = (
+        f"{now.name:10}{now.forward:9.4f}{base.forward / now.forward:8.1f}",
+        f"{now.both:11.4f}{base.both / now.both:8.1f}",
+        f"{now.forward_memory / 2**20:9.0f}{_share(now.forward_memory, base.forward_memory):>8}",
+        f"{now.both_memory / 2**20:9.0f}{_share(now.both_memory, base.both_memory):>8}",
+        f"{each:8.3f}{floor / each:10.0%}",
+    )
+    return "".join(columns)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"1/{whole / part:.0f}" if part > 0 and not math.isnan(whole) else "-"
+
+
+MAPS = ((1, 28, 36, 1536), (1, 56, 72, 768), (1, 112, 144, 384))
+"""(B, H, W, E) of MTMamba's three stages at 448 x 576."""
+
+
+def benchmark_scan_2d(
+    sizes: Sequence[tuple[int, int, int, int]] = MAPS,
+    repeats: int = 3,
+    write: Callable[[str], object] = print,
+) -> dict[tuple[int, int, int, int], dict[str, tuple[float, ...]]]:
+    """Write a table of the scan over maps against four stacked copies; return `{size: measure_2d(size)}`."""
+    write("\nfour directions over a map (B, H, W, E), 16 states: stacked copies -> walking the map")
+    results = {}
+    for size in sizes:
+        results[size] = measure_2d(size, repeats=repeats)
+        old, new = results[size]["stacked"], results[size]["walked"]
         line = (
             f"{size!s:20} fwd {old[0]:.4f} -> {new[0]:.4f} s (x {old[0] / new[0]:.2f})",
             f"fwd+bwd {old[1]:.4f} -> {new[1]:.4f} s (x {old[1] / new[1]:.2f})",
             f"peak {old[2] / 2**20:.0f} -> {new[2] / 2**20:.0f} MB",
         )
-        print(", ".join(line))
-    return timings
+        write(", ".join(line))
+    return results
