@@ -22,6 +22,7 @@ COMMANDS = {
     "convert-checkpoint": "official checkpoints to ours, and back",
     "evaluate-boundaries": "odsF of boundary maps on disk, without MATLAB",
     "table": "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
+    "leaderboard": "check records before they are published, build the static page",
     "launch": "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std",
     "benchmark": "speed as ratios against a baseline of the same run",
 }
@@ -81,3 +82,7 @@ def run(command: str) -> None:
 def main() -> None:
     """Entry point of the console script."""
     sys.exit(command_line())
+
+
+if __name__ == "__main__":  # `python -m mtvision.cli.main train …`, also behind torchrun -m
+    main()

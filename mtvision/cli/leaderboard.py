@@ -1,0 +1,86 @@
+"""`mtvision leaderboard check|build …`: records that may be published, and the page that shows them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from mtvision.report.leaderboard.check import check_files
+
+DESCRIPTION = """\
+From records to something to show.
+
+  mtvision leaderboard check results/                 every violation, with what to try next
+  mtvision leaderboard build results/ --out site/     one static page, nothing loaded from elsewhere
+"""
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One word after `mtvision leaderboard`.
+
+    Args:
+        help: one line.
+        add_arguments: adds its arguments to its parser.
+        run: does it; returns the exit code.
+    """
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="record files, or folders that hold some")
+    parser.add_argument("--strict", action="store_true", help="notes fail too")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    files, findings = check_files(arguments.paths)
+    for file, group in groupby(findings, key=lambda item: item.file):
+        print(f"{file}:")
+        for finding in group:
+            print(f"  {finding}")
+    violations = sum(item.level == "violation" for item in findings)
+    notes = len(findings) - violations
+    failed = bool(violations or (arguments.strict and notes))
+    print(
+        f"{len(files)} records, {violations} violation{'s' * (violations != 1)}, {notes} "
+        f"note{'s' * (notes != 1)}.",
+        file=sys.stderr if failed else sys.stdout,
+    )
+    return 1 if failed else 0
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="RESULTS", help="record files, or folders that hold some")
+    parser.add_argument("--out", type=Path, required=True, metavar="SITE", help="folder; gets index.html")
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    raise ValueError(f"{arguments.out}: build is being written; use `mtvision table` for now.")
+
+
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "check": Subcommand("explain what keeps records out of a leaderboard", _check_arguments, _check),
+    "build": Subcommand("write the page", _build_arguments, _build),
+}
+"""What may follow `mtvision leaderboard`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="mtvision leaderboard",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    words = parser.add_subparsers(dest="subcommand", required=True, metavar="|".join(SUBCOMMANDS))
+    for name, subcommand in SUBCOMMANDS.items():
+        subcommand.add_arguments(words.add_parser(name, help=subcommand.help, description=subcommand.help))
+    arguments = parser.parse_args(argv)
+    return SUBCOMMANDS[arguments.subcommand].run(arguments)
