@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtvision.core.context import Context, current_context, use_context
 from mtvision.core.naming import UnknownNameError
+from mtvision.core.observer import observe
 from mtvision.core.output import Auxiliary, NetworkOutput
 from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
@@ -89,12 +90,12 @@ class Network(nn.Module):
             if name not in self.heads:
                 raise UnknownNameError("task of this network", name, self.task_names)
         image_size = (int(image.shape[-2]), int(image.shape[-1]))
-        with use_context(context):
-            decoded = self.decoder(self.backbone(image), tasks)
-            logits = {
-                name: self._to_size(self.heads[name](feature), image_size, size)
-                for name, feature in decoded.features.items()
-            }
+        with use_context(context) as active:
+            pyramid = self.backbone(image)
+            decoded = self.decoder(pyramid, tasks)
+            maps = {name: self.heads[name](feature) for name, feature in decoded.features.items()}
+            observe(active, self, pyramid, maps)
+        logits = {name: self._to_size(item, image_size, size) for name, item in maps.items()}
         auxiliary = [
             Auxiliary(item.task, self._to_size(item.logits, image_size, size), item.weight)
             for item in decoded.auxiliary

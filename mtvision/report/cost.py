@@ -136,11 +136,9 @@ def _count_parameters(network: nn.Module, tasks: Sequence[str]) -> dict[str, Any
 
 
 def _count_macs(run: Callable[[], None], tasks: Sequence[str], batch_size: int) -> dict[str, Any]:
-    from torch.utils.flop_counter import FlopCounterMode
+    from mtvision.core.flops import count_flops
 
-    with FlopCounterMode(display=False, custom_mapping=_missing_formulas()) as counter:
-        run()
-    inclusive = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    inclusive = count_flops(run)
     total = inclusive.pop("Global", 0)
     parts: dict[str, int] = {}
     for name, count in inclusive.items():
@@ -160,23 +158,6 @@ def _is_topmost(path: Sequence[str], tasks: Sequence[str]) -> bool:
     if path[0] in ("backbone", "decoder") and len(path) == 1:
         return True
     return path[0] in ("decoder", "heads") and path[-1] in tasks and not set(path[1:-1]) & set(tasks)
-
-
-def _missing_formulas() -> dict[Any, Callable[..., int]]:
-    """The operator behind fused attention on the CPU, which torch's counter does not know."""
-    import torch
-    from torch.utils.flop_counter import flop_registry
-
-    operator = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    return {} if operator is None or operator in flop_registry else {operator: _attention_flops}
-
-
-def _attention_flops(
-    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-) -> int:
-    """2 x (Q K^T and A V), from shapes (B, heads, length, width); masks save nothing."""
-    batch, heads, length, width = query
-    return 2 * batch * heads * length * key[-2] * (width + value[-1])
 
 
 def _latency(run: Callable[[], None], place: torch.device, repeats: int, batch_size: int) -> dict[str, Any]:

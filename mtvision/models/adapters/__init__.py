@@ -1,5 +1,8 @@
 """Changes to existing networks: of the backbone before a decoder is built on it, or of everything after."""
 
 from mtvision.models.adapters.adapter import Adapter
+from mtvision.models.adapters.mtan import MTAN
+from mtvision.models.adapters.slimmable import Slimmable
+from mtvision.models.adapters.streams import NDDR, CrossStitch
 
-__all__ = ["Adapter"]
+__all__ = ["MTAN", "NDDR", "Adapter", "CrossStitch", "Slimmable"]

@@ -123,6 +123,12 @@ class TimmBackbone(Backbone):
             maps[-1] = self.model.norm(maps[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return [self._norm(item, level) for level, item in enumerate(maps)]
 
+    def level_modules(self) -> list[str]:
+        """Paths of the modules that write the levels, where timm tells; empty where it does not."""
+        info = _feature_info(self.model)
+        names = [str(info[level].get("module", "")) for level in self._levels]
+        return [f"model.{name}" for name in names] if all(names) else []
+
     def extra_repr(self) -> str:
         """What a print of the network shows."""
         return f"channels={self.channels}, strides={self.strides}, size_multiple={self.size_multiple}"

@@ -1,0 +1,32 @@
+"""A plain network of the widths that `0.75` of the slimmable one has, trained separately: its baseline.
+
+    python tools/train.py configs/slimmable/separate75_regnetx_002_synthetic_1xb8_400.py
+
+No paper reports on this data. Ours: see README.md in this folder.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.slimmable_synthetic import (
+        balancer,
+        evaluation,
+        optimizer,
+        protocol,
+        provenance,
+        tasks,
+        test_data,
+        train_data,
+        training,
+        val_data,
+    )
+
+name = "separate 0.75"
+model = dict(
+    backbone=dict(type="TimmBackbone", name="regnetx_002"),
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
+    adapters=[
+        dict(type="Slimmable", fixed=dict(encoder=0.75, decoders=dict(semseg=0.75, depth=0.75, normals=0.75)))
+    ],
+)

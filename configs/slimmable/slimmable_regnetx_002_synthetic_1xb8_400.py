@@ -1,0 +1,39 @@
+"""One network for every budget and every preference, on synthetic scenes; see `make controllable-demo`.
+
+    python tools/train.py configs/slimmable/slimmable_regnetx_002_synthetic_1xb8_400.py
+    python tools/controllable.py configs/slimmable/slimmable_regnetx_002_synthetic_1xb8_400.py
+
+Re-implementation of Aich et al. (ICCV 2023) from its abstract and figures, see docs/slimmable.md; no paper
+reports on this data. Ours: see README.md in this folder.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.slimmable_synthetic import (
+        balancer,
+        evaluation,
+        optimizer,
+        protocol,
+        provenance,
+        tasks,
+        test_data,
+        train_data,
+        training,
+        val_data,
+    )
+
+name = "slimmable"
+model = dict(
+    backbone=dict(type="TimmBackbone", name="regnetx_002"),
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
+    adapters=[dict(type="Slimmable")],
+)
+step = dict(
+    type="SandwichStep",
+    encoder=[0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0],
+    decoders=[0.25, 0.5, 0.75, 1.0],
+    distillation="nested",
+    warmup=40,
+)

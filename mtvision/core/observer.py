@@ -1,0 +1,28 @@
+"""A way to see what a network computed inside, for procedures that compare several of its passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from mtvision.core.context import Context
+from mtvision.core.pyramid import Pyramid
+
+OBSERVER = "observer"
+"""Key of `Context.extra`."""
+
+
+class Observer(Protocol):
+    """Called once per forward pass while it stands in `Context.extra[OBSERVER]`."""
+
+    def __call__(self, network: Any, pyramid: Pyramid, logits: Mapping[str, Tensor]) -> None:
+        """`logits` are those of the heads, before they are resized."""
+
+
+def observe(context: Context, network: Any, pyramid: Pyramid, logits: Mapping[str, Tensor]) -> None:
+    """Show the inside of a pass to the context's observer, if there is one."""
+    observer: Observer | None = context.extra.get(OBSERVER)
+    if observer is not None:
+        observer(network, pyramid, logits)

@@ -1,0 +1,92 @@
+"""How wide each part of a slimmable network is, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtvision.core.naming import UnknownNameError
+
+
+@dataclass(frozen=True)
+class WidthConfig:
+    """Widths of a slimmable network, relative to the full one; the default is the full network.
+
+    As plain data, what `to_plain` returns, it travels in `Context.widths`.
+
+    Args:
+        encoder: one ratio in (0, 1] for the whole backbone, or one for each of its stages.
+        decoders: {task: ratio in (0, 1]}; tasks that are absent are full.
+
+    Raises:
+        ValueError: a ratio outside (0, 1].
+    """
+
+    encoder: float | tuple[float, ...] = 1.0
+    decoders: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        encoder = self.encoder
+        if isinstance(encoder, Sequence):
+            object.__setattr__(self, "encoder", tuple(float(item) for item in encoder))
+        else:
+            object.__setattr__(self, "encoder", float(encoder))
+        decoders = {str(name): float(ratio) for name, ratio in self.decoders.items()}
+        object.__setattr__(self, "decoders", decoders)
+        for ratio in (*self._encoder_ratios(), *decoders.values()):
+            if not 0 < ratio <= 1:
+                raise ValueError(f"widths: a ratio must lie in (0, 1], got {ratio} in {self.to_plain()}.")
+
+    def __hash__(self) -> int:
+        return hash((self.encoder, tuple(sorted(self.decoders.items()))))
+
+    def _encoder_ratios(self) -> tuple[float, ...]:
+        return self.encoder if isinstance(self.encoder, tuple) else (self.encoder,)
+
+    def stages(self, count: int) -> tuple[float, ...]:
+        """One ratio for each of `count` stages.
+
+        Raises:
+            ValueError: the encoder has another number of ratios.
+        """
+        ratios = self._encoder_ratios()
+        if not isinstance(self.encoder, tuple):
+            return ratios * count
+        if len(ratios) != count:
+            raise ValueError(
+                f"widths: {len(ratios)} ratios for an encoder of {count} stages; give one, or {count}."
+            )
+        return ratios
+
+    def tasks(self, names: Sequence[str]) -> tuple[float, ...]:
+        """One ratio for each task of `names`.
+
+        Raises:
+            UnknownNameError: `decoders` has another task.
+        """
+        for name in self.decoders:
+            if name not in names:
+                raise UnknownNameError("task in widths", name, names)
+        return tuple(self.decoders.get(name, 1.0) for name in names)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Numbers, lists and dicts."""
+        encoder = list(self.encoder) if isinstance(self.encoder, tuple) else self.encoder
+        return {"encoder": encoder, "decoders": dict(self.decoders)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> WidthConfig:
+        """The value that `to_plain` wrote down.
+
+        Raises:
+            UnknownNameError: another key than `encoder` and `decoders`.
+        """
+        for key in plain:
+            if key not in ("encoder", "decoders"):
+                raise UnknownNameError("key of widths", key, ("encoder", "decoders"))
+        return cls(plain.get("encoder", 1.0), plain.get("decoders") or {})
+
+    def __str__(self) -> str:
+        encoder = "-".join(f"{ratio:g}" for ratio in self._encoder_ratios())
+        return " ".join([f"encoder {encoder}", *(f"{name} {item:g}" for name, item in self.decoders.items())])

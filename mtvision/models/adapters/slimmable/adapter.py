@@ -1,0 +1,196 @@
+"""`Slimmable`: makes the layers of a finished network slimmable, whatever its classes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from mtvision.core.registry import ADAPTERS
+from mtvision.core.widths import WidthConfig
+from mtvision.models.adapters.adapter import Adapter
+from mtvision.models.adapters.slimmable.attention import COMPOSITES
+from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
+from mtvision.models.adapters.slimmable.export import export_in_place
+from mtvision.models.adapters.slimmable.operators import CONVERSIONS, SlimConv2d
+from mtvision.models.adapters.slimmable.plan import Plan, dry_run, make_plan
+from mtvision.models.adapters.slimmable.width import DIVISOR, FIXED, Part, Slicing, Slimming
+from mtvision.models.network import Network
+
+PROBE = 0.25
+"""Width at which every part is tried once, beside full ones, when a network is converted."""
+
+
+@ADAPTERS.register_module()
+class Slimmable(Adapter):
+    """Convolutions, linear layers, norms and attention of backbone, decoder and heads get runtime widths.
+
+    Every layer slices its input by the channels that arrive and its output by the width of its part: the
+    stage of the encoder, or the decoder of its task. `Context.widths` holds `WidthConfig.to_plain()`; without
+    it the network is the full one, bit for bit.
+
+    Slimmable: convolutions (dense, grouped, depthwise), transposed convolutions, linear layers, batch, layer
+    and group norms, timm's attention (ViT, Swin; whole heads are left out), patch merging and expanding.
+    Whatever else has parameters, and concatenations or splits of slimmed channels by code that is not known,
+    are refused when the network is built.
+
+    Args:
+        batch_norm: `universal` (shared affine; calibrate after training) or `switchable` (own affine and
+            statistics for each listed width of its part).
+        encoder: widths of the encoder that switchable norms know.
+        decoders: widths of decoders that switchable norms know.
+        slots: configurations that can have calibrated statistics at once.
+        projectors: add a convolution per level for the projector distillation of `SandwichStep`.
+        fixed: widths (plain data): build the plain network of this size instead, e.g. a baseline trained
+            separately.
+
+    Raises:
+        ValueError: the network holds something that cannot be slimmed; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_norm: Literal["universal", "switchable"] = "universal",
+        encoder: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
+        slots: int = 64,
+        projectors: bool = False,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        if batch_norm not in ("universal", "switchable"):
+            raise ValueError(f"Slimmable: batch_norm={batch_norm!r}; choose 'universal' or 'switchable'.")
+        self.switchable = batch_norm == "switchable"
+        self.encoder, self.decoders = WidthConfig(tuple(encoder)).encoder, tuple(decoders)
+        self.slots, self.projectors = slots, projectors
+        self.fixed = None if fixed is None else WidthConfig.from_plain(fixed)
+
+    def complete(self, network: Network) -> None:
+        """Convert a network in place."""
+        plan = make_plan(network)
+        control = Slimming(plan.stages, network.task_names, slots=self.slots)
+        make = _maker(control, plan)
+        special = _composites(network, plan, make)
+        for path, module in list(network.named_modules()):
+            if path in special or next(module.parameters(recurse=False), None) is not None:
+                part = FIXED if path in plan.fixed else plan.parts.get(path)
+                slicing = special.get(path) or make(part or FIXED)
+                self._convert(path, module, slicing, ran=part is not None)
+        network.add_module("slimming", control)
+        _try_out(network, control)
+        if self.projectors:
+            control.projectors = _projectors(network, control)
+        if self.fixed is not None:
+            export_in_place(network, self.fixed, fresh=True)
+
+    def _convert(self, path: str, module: nn.Module, slicing: Slicing, *, ran: bool) -> None:
+        if type(module) in COMPOSITES or hasattr(module, "slicing"):
+            return
+        if not ran:
+            raise ValueError(f"slimmable: '{path}' did not run in a trial pass; take it out of the network.")
+        if isinstance(module, nn.BatchNorm2d):
+            listed = self.encoder if slicing.part.kind == "stage" else self.decoders
+            ratios = [item for item in listed if item < 1] if isinstance(listed, tuple) else []
+            slim_batch_norm(module, slicing, ratios if self.switchable else ())
+            return
+        kind = CONVERSIONS.get(type(module))
+        if kind is None or getattr(module, "padding_mode", "zeros") != "zeros":
+            known = sorted({item.__name__ for item in (*CONVERSIONS, *COMPOSITES)} | {"BatchNorm2d"})
+            raise ValueError(
+                f"slimmable: '{path}' is a {type(module).__name__}, which cannot be slimmed. Slimmable are "
+                f"{', '.join(known)}. Choose a backbone, decoder or head made of these."
+            )
+        module.plain = type(module)  # type: ignore[assignment]
+        module.__class__ = kind
+        module.slicing = slicing  # type: ignore[assignment]
+
+
+def _maker(control: Slimming, plan: Plan) -> Callable[..., Slicing]:
+    def make(part: Part, **options: Any) -> Slicing:
+        return Slicing(control, part, **{"divisor": plan.divisors.get(part, DIVISOR), **options})
+
+    return make
+
+
+def _composites(network: Network, plan: Plan, make: Callable[..., Slicing]) -> dict[str, Slicing]:
+    """Slicings of the children of modules that lay out channels in their own way."""
+    special: dict[str, Slicing] = {}
+    for path, module in list(network.named_modules()):
+        rule = COMPOSITES.get(type(module))
+        if rule is not None:
+            part = plan.parts.get(path, Part("stage"))
+            for child, slicing in rule(module, make, part).items():
+                special[f"{path}.{child}"] = slicing
+    return special
+
+
+def _projectors(network: Network, control: Slimming) -> nn.ModuleList:
+    """For every level a 1x1 convolution from however many channels arrive to all of them."""
+    layers = nn.ModuleList(nn.Conv2d(count, count, 1) for count in network.backbone.channels)
+    for layer in layers:
+        layer.__class__ = SlimConv2d
+        layer.slicing = Slicing(control, FIXED)  # type: ignore[assignment]
+    return layers.to(next(network.parameters()).device)
+
+
+_WATCHED = ("cat", "concat", "concatenate", "chunk", "split", "split_with_sizes", "tensor_split")
+
+
+class _ChannelSplits(TorchFunctionMode):
+    """Notes the sizes of what is concatenated or split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in _WATCHED:
+            dim = (kwargs or {}).get("dim", args[-1] if len(args) > 1 and isinstance(args[-1], int) else 0)
+            pieces = args[0] if "cat" in name else result
+            if all(isinstance(item, torch.Tensor) for item in pieces):
+                self.sizes.append((name, tuple(int(item.shape[dim]) for item in pieces)))
+        return result
+
+
+def _try_out(network: Network, control: Slimming) -> None:
+    """Run every part narrow beside full ones, and look for layouts of channels that nobody declared.
+
+    Raises:
+        ValueError: widths do not fit together, or slimmed channels are concatenated or split.
+    """
+    full = ((1.0,) * control.stages, dict.fromkeys(control.tasks, 1.0))
+    trials = [((PROBE,) * control.stages, dict.fromkeys(control.tasks, PROBE)), full]
+    for index in range(control.stages):
+        trials += [(tuple(PROBE if item == index else 1.0 for item in range(control.stages)), full[1])]
+    trials += [(full[0], {**full[1], name: PROBE}) for name in control.tasks]
+    channels = {task.name: task.out_channels for task in network.tasks}
+    layouts = []
+    for encoder, decoders in trials:
+        widths = WidthConfig(encoder, decoders)
+        with _ChannelSplits() as seen:
+            try:
+                result = dry_run(network, widths, training=True)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"slimmable: the network does not run at {widths}: {str(error).splitlines()[0]} "
+                    "Its layers do not agree on their widths, so it cannot be slimmed."
+                ) from error
+        for name, logits in result.logits.items():
+            if logits.shape[1] != channels[name]:
+                raise ValueError(
+                    f"slimmable: the logits of '{name}' would be slimmed; its head is not known."
+                )
+        layouts.append(seen.sizes)
+    for (name, narrow), (_, wide) in zip(layouts[0], layouts[1], strict=False):
+        if narrow != wide:
+            raise ValueError(
+                f"slimmable: slimmed channels pass '{name}' (sizes {wide}, slimmed {narrow}), so that the "
+                "layers behind it would not find theirs. Networks that concatenate or split channels "
+                "(DenseNet, ShuffleNet, gated units) cannot be slimmed unless their layout is declared in "
+                "mtvision.models.adapters.slimmable.attention.COMPOSITES."
+            )

@@ -1,0 +1,243 @@
+"""Batch norm of a slimmable network: every configuration has statistics of its own.
+
+Features of different widths have different means and variances (Yu et al., ICLR 2019). *Switchable* norms
+keep affine and running statistics for each listed width of their own part, moved while training. *Universal*
+norms (Yu and Huang, ICCV 2019) share the affine, normalise by the batch while training, and get statistics
+afterwards, by `calibrate`, for the configurations that will be used. The full width always has ordinary
+running statistics under the ordinary names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtvision.core.context import Context
+from mtvision.core.widths import WidthConfig
+from mtvision.models.adapters.slimmable.width import Slicing, Slimming, Widths
+
+
+class SlimBatchNorm2d(nn.Module):
+    """Made of a `BatchNorm2d` or timm's `BatchNormAct2d` by `slim_batch_norm`; not a subclass of either.
+
+    (So that SyncBatchNorm conversion, which knows one set of statistics, leaves it alone.)
+
+    Attributes:
+        plain: class that it was.
+        switches: ratios of its part with affine and statistics of their own (switchable norms).
+    """
+
+    slicing: Slicing
+    plain: type[nn.Module]
+    channel_axis: ClassVar[int] = 1
+    switches: tuple[float, ...]
+    num_features: int
+    eps: float
+    momentum: float | None
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    slot_mean: Tensor
+    slot_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c, H, W) to the same shape, activation included where the plain norm had one.
+
+        Raises:
+            ValueError: in evaluation mode, at widths without statistics.
+        """
+        control, given = self.slicing.control, int(x.shape[1])
+        widths = control.widths()
+        weight, bias = self.scale_and_shift(widths, given)
+        momentum = 0.0
+        mean: Tensor | None = None
+        var: Tensor | None = None
+        if control.collecting:
+            self._collect(x)
+        elif not self.training:
+            values = not x.is_meta  # a dry run that only counts has no statistics to look up
+            mean, var = self.statistics(widths, given) if values else self._full(given)
+        elif widths.full:
+            self.num_batches_tracked.add_(1)
+            mean, var, momentum = self.running_mean, self.running_var, self._momentum()
+        elif (switch := self._switch(widths)) is not None:
+            mean, var, momentum = *self._switched(switch, given), self.momentum or 0.1
+        by_batch = control.collecting or self.training
+        return self._activate(F.batch_norm(x, mean, var, weight, bias, by_batch, momentum, self.eps))
+
+    def scale_and_shift(self, widths: Widths, given: int) -> tuple[Tensor | None, Tensor | None]:
+        """Weight and bias at these widths, the leading `given`."""
+        switch = self._switch(widths)
+        if switch is not None:
+            return self.switch_weights[switch][:given], self.switch_biases[switch][:given]
+        weight, bias = (None if item is None else item[:given] for item in (self.weight, self.bias))
+        return weight, bias
+
+    def statistics(self, widths: Widths, given: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance for evaluation at these widths, the leading `given`.
+
+        Raises:
+            ValueError: there are none.
+        """
+        part = self.slicing.part
+        if min(widths.seen_by(part)) >= 1:
+            return self._full(given)
+        slot = self.slicing.control.slot(part, widths)
+        if slot is not None:
+            return self.slot_mean[slot, :given], self.slot_var[slot, :given]
+        switch = self._switch(widths)
+        if switch is not None:
+            return self._switched(switch, given)
+        if self.switches:  # own width is full, another part is not
+            return self._full(given)
+        raise ValueError(
+            f"slimmable: batch norm has no statistics for the widths {widths.stages} {dict(widths.tasks)}. "
+            "Calibrate this configuration first: mtvision.models.adapters.slimmable.calibrate(network, "
+            "images, [widths]); `tools/controllable.py` does so for a whole grid."
+        )
+
+    def start(self) -> None:
+        """Forget what was collected."""
+        self.__dict__["_collected"] = []
+
+    def finish(self, slot: int) -> None:
+        """Write the mean over batches of what was collected into a slot."""
+        collected: list[tuple[Tensor, Tensor]] = self.__dict__.pop("_collected", [])
+        if not collected:  # a decoder that did not run
+            return
+        for target, parts in zip((self.slot_mean, self.slot_var), zip(*collected, strict=True), strict=True):
+            value = torch.stack(list(parts)).mean(dim=0)
+            target[slot].zero_()
+            target[slot, : len(value)] = value.to(target)
+
+    def _collect(self, x: Tensor) -> None:
+        var, mean = torch.var_mean(x.double(), dim=(0, 2, 3))
+        self.__dict__["_collected"].append((mean, var))
+
+    def _full(self, given: int) -> tuple[Tensor, Tensor]:
+        return self.running_mean[:given], self.running_var[:given]
+
+    def _momentum(self) -> float:
+        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+    def _switch(self, widths: Widths) -> int | None:
+        """Which of `switches` is on; None for the full width and in universal norms."""
+        ratio = widths.ratio(self.slicing.part)
+        if not self.switches or ratio >= 1:
+            return None
+        if ratio not in self.switches:
+            raise ValueError(
+                f"slimmable: switchable batch norms know the widths {self.switches}, not {ratio}. Use a "
+                "listed width, or Slimmable(batch_norm='universal')."
+            )
+        return self.switches.index(ratio)
+
+    def _switched(self, switch: int, given: int) -> tuple[Tensor, Tensor]:
+        mean, var = (cast(Tensor, getattr(self, f"switch_{name}")) for name in ("mean", "var"))
+        return mean[switch, :given], var[switch, :given]
+
+    def _activate(self, x: Tensor) -> Tensor:
+        for name in ("drop", "act"):
+            layer = self._modules.get(name)
+            x = x if layer is None else layer(x)
+        return x
+
+    @property
+    def switch_weights(self) -> nn.ParameterList:
+        """Scale for each of `switches`."""
+        return cast(nn.ParameterList, self._modules["switch_weight"])
+
+    @property
+    def switch_biases(self) -> nn.ParameterList:
+        """Shift for each of `switches`."""
+        return cast(nn.ParameterList, self._modules["switch_bias"])
+
+
+def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[float] = ()) -> None:
+    """Convert a plain batch norm in place.
+
+    Args:
+        module: with affine and running statistics.
+        slicing: of its input.
+        switches: ratios below 1 of its part, for a switchable norm; empty for a universal one.
+
+    Raises:
+        ValueError: no running statistics, or a switchable norm without affine.
+    """
+    plain = type(module)
+    norm = cast(SlimBatchNorm2d, module)
+    if norm.running_mean is None or (switches and norm.weight is None):
+        raise ValueError(
+            f"slimmable: {plain.__name__} without running statistics or affine is not supported."
+        )
+    module.__class__ = SlimBatchNorm2d
+    norm.plain, norm.slicing, norm.switches = plain, slicing, tuple(switches)
+    shape = (slicing.control.slots, norm.num_features)
+    norm.register_buffer("slot_mean", norm.running_mean.new_zeros(shape))
+    norm.register_buffer("slot_var", norm.running_var.new_ones(shape))
+    if switches and norm.weight is not None and norm.bias is not None:
+        shape = (len(switches), norm.num_features)
+        norm.register_buffer("switch_mean", norm.running_mean.new_zeros(shape))
+        norm.register_buffer("switch_var", norm.running_var.new_ones(shape))
+        for name, item in (("switch_weight", norm.weight), ("switch_bias", norm.bias)):
+            copies = [nn.Parameter(item.detach().clone()) for _ in switches]
+            norm.add_module(name, nn.ParameterList(copies))
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, images: Sequence[Tensor], widths: Iterable[WidthConfig]) -> None:
+    """Give batch norms their statistics for some configurations.
+
+    Every configuration is run alone on all batches, each normalised by its own statistics; their means are
+    kept. So neither the order of batches nor that of configurations matters. Networks without batch norm, and
+    the full width, need nothing.
+
+    Args:
+        network: a slimmable `mtvision.models.Network`; its mode is restored.
+        images: batches (B, 3, H, W), a few of training size; use no test images.
+        widths: configurations.
+
+    Raises:
+        ValueError: the network is not slimmable, or has no free slot.
+    """
+    control = slimming_of(network)
+    norms = [item for item in network.modules() if isinstance(item, SlimBatchNorm2d)]
+    modes = {item: item.training for item in network.modules()}
+    network.eval()
+    try:
+        for value in widths if norms else ():
+            if control.complete(value).full:
+                continue
+            for norm in norms:
+                norm.start()
+            control.collecting = True
+            for batch in images:
+                network(batch, context=Context(widths=value.to_plain()))
+            slot = control.claim(value)
+            for norm in norms:
+                norm.finish(slot)
+    finally:
+        control.collecting = False
+        for item, training in modes.items():
+            item.training = training
+
+
+def slimming_of(network: nn.Module) -> Slimming:
+    """The state of a slimmable network.
+
+    Raises:
+        ValueError: the network is not slimmable.
+    """
+    found = getattr(network, "slimming", None)
+    if not isinstance(found, Slimming):
+        raise ValueError(
+            "this network is not slimmable. Train it with model.adapters=[dict(type='Slimmable')], see "
+            "docs/slimmable.md."
+        )
+    return found
