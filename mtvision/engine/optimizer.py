@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -33,10 +34,12 @@ def build_optimizer(
             `no_decay` (default True): no weight decay for biases, norms and position embeddings;
             `layer_decay` (default None): factor < 1 by which the rate shrinks per block towards the stem;
             `backbone_lr` (default 1): factor of the whole backbone;
+            `lr_factors` (default none): {glob of parameter names: factor}, e.g.
+            `{"backbone.fusions.*": 100}`; the first that matches counts, on top of the factors above;
             `balancer_lr` (default `lr`): rate of the balancer's own parameters.
 
     Raises:
-        ValueError: `lr` is missing or no parameter is trainable.
+        ValueError: `lr` is missing, no parameter is trainable, or a glob matches none.
         UnknownNameError: unknown optimizer.
     """
     options = dict(config)
@@ -50,6 +53,7 @@ def build_optimizer(
     layer_decay = options.pop("layer_decay", None)
     backbone_factor = float(options.pop("backbone_lr", 1.0))
     balancer_lr = float(options.pop("balancer_lr", lr))
+    factors = _factors(network, options.pop("lr_factors", None) or {})
 
     undecayed = _undecayed(network) if no_decay else set()
     depth = _depths(network) if layer_decay else dict.fromkeys(_backbone_names(network), 0)
@@ -61,6 +65,7 @@ def build_optimizer(
         factor = 1.0
         if name in depth:
             factor = backbone_factor * (layer_decay ** (deepest + 1 - depth[name]) if layer_decay else 1.0)
+        factor *= factors.get(name, 1.0)
         key = (lr * factor, 0.0 if name in undecayed else decay)
         groups.setdefault(key, {"params": [], "lr": key[0], "weight_decay": key[1]})["params"].append(
             parameter
@@ -71,6 +76,21 @@ def build_optimizer(
     if not groups:
         raise ValueError("optimizer: no parameter of the network is trainable; unfreeze some.")
     return factory(list(groups.values()), **options)
+
+
+def _factors(network: nn.Module, globs: Mapping[str, float]) -> dict[str, float]:
+    """{parameter: factor of the first glob that matches it}."""
+    names = [name for name, item in network.named_parameters() if item.requires_grad]
+    found: dict[str, float] = {}
+    for glob, factor in globs.items():
+        matched = [name for name in names if fnmatchcase(name, glob)]
+        if not matched:
+            raise ValueError(
+                f"optimizer: lr_factors names '{glob}', which matches no trainable parameter. "
+                f"Parameters are called like '{names[0] if names else ''}'."
+            )
+        found = dict.fromkeys(matched, float(factor)) | found
+    return found
 
 
 def _undecayed(network: nn.Module) -> set[str]:

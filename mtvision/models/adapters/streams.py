@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +170,8 @@ class CrossStitchUnit(nn.Module):
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mixed maps (B, C, h, w)."""
         mixed = {}
-        for target, row in self.weights.items():
+        rows: Any = self.weights
+        for target, row in rows.items():
             terms = [
                 row[source][:, None, None].to(feature.dtype) * feature for source, feature in maps.items()
             ]

@@ -143,14 +143,18 @@ class Backbone(nn.Module):
         bottom, right = (-int(side) % self.size_multiple for side in image.shape[-2:])
         return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
 
+    def run_block(self, module: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
+        """State after a block; what the block computes inside is not stored with `grad_checkpointing`."""
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            after: Tensor = checkpoint(module, state, use_reentrant=False)
+            return after
+        return module(state)
+
     def _states(self, image: Tensor) -> Iterator[Tensor]:
         state = self.stem(image)
         yield state
         for module in self._modules_of(self.block_names()):
-            if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-                state = checkpoint(module, state, use_reentrant=False)
-            else:
-                state = module(state)
+            state = self.run_block(module, state)
             yield state
 
     def _modules_of(self, names: list[str]) -> list[nn.Module]:

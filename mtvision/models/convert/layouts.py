@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtvision.models.convert.rules import Drop, Layout, Rule
+from mtvision.models.convert.survey import SURVEY
 
 _SAL = {"sal": "saliency"}
 
@@ -151,5 +152,6 @@ LAYOUTS: dict[str, Layout] = {
         (Drop(r"(head|fc_norm)\..*|(decode|auxiliary)_head\..*|fpn\d\..*", "the head of its training"),),
         aliases=_NO_PREFIX,
     ),
+    **SURVEY,
 }
 """Source name -> layout."""

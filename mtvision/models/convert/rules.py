@@ -11,7 +11,7 @@ from torch import Tensor
 
 Change = Callable[[Tensor], Tensor]
 
-_PARTS = {"t": "[a-z_]+?", "s": r"\d+", "i": r"\d+", "j": r"\d+", "k": r"\d+", "rest": ".+"}
+_PARTS = {"t": "[a-z_]+?", "u": "[a-z_]+?", "s": r"\d+", "i": r"\d+", "j": r"\d+", "k": r"\d+", "rest": ".+"}
 
 
 class ConversionError(ValueError):
@@ -27,7 +27,7 @@ def same(tensor: Tensor) -> Tensor:
 class Rule:
     """One kind of key, as both code bases name it.
 
-    Templates hold `{t}` (a task), `{s}` `{i}` `{j}` `{k}` (numbers) and `{rest}` (anything).
+    Templates hold `{t}` `{u}` (tasks), `{s}` `{i}` `{j}` `{k}` (numbers) and `{rest}` (anything).
 
     Args:
         official: template of the authors' key.
@@ -112,8 +112,8 @@ class Layout:
 
     def _fill(self, template: str, found: re.Match[str], shift: int, tasks: Mapping[str, str]) -> str:
         values = found.groupdict()
-        if "t" in values:
-            values["t"] = tasks.get(values["t"], values["t"])
+        for key in values.keys() & {"t", "u"}:
+            values[key] = tasks.get(values[key], values[key])
         if "k" in values:
             values["k"] = str(int(values["k"]) + shift)
         return template.format(**values)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from mtvision.models.decoders.concat import ConcatDecoder
 from mtvision.models.decoders.decoder import Decoder
+from mtvision.models.decoders.mti_net import MTINetDecoder
 from mtvision.models.decoders.mtmamba import MTMambaDecoder
 from mtvision.models.decoders.mtmamba_plus import MTMambaPlusDecoder
+from mtvision.models.decoders.pad_net import PADNetDecoder
 from mtvision.models.decoders.parallel import ParallelDecoder
 
-__all__ = ["Decoder", "MTMambaDecoder", "MTMambaPlusDecoder", "ParallelDecoder"]
+__all__ = [
+    "ConcatDecoder",
+    "Decoder",
+    "MTINetDecoder",
+    "MTMambaDecoder",
+    "MTMambaPlusDecoder",
+    "PADNetDecoder",
+    "ParallelDecoder",
+]

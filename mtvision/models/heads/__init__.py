@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from mtvision.models.heads.conv import ConvHead
+from mtvision.models.heads.deeplab import DeepLabHead
+from mtvision.models.heads.survey import HighResolutionHead, ResidualHead
 
-__all__ = ["ConvHead"]
+__all__ = ["ConvHead", "DeepLabHead", "HighResolutionHead", "ResidualHead"]
