@@ -1,0 +1,212 @@
+"""`mtvision launch CONFIG…`: a grid of runs, and one table at its end."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mtvision.core.naming import look_up
+from mtvision.engine.sweep import FINISHED, Run, discard, expand, look_up_states, parse_axes
+from mtvision.engine.sweep_local import TRAIN, Outcome, run_locally
+from mtvision.engine.sweep_remote import commands, run_on_cluster, slurm_executor
+from mtvision.engine.sweep_report import Board, summary
+from mtvision.report.baseline import SINGLE_TASK, with_gain
+from mtvision.report.record import Record, find_records, write_atomically
+
+DESCRIPTION = """\
+Train every config with every combination of changed values and every seed, and end with mean ± standard
+deviation of every row and paired differences. The same command again skips what is finished (same config,
+same seed) and goes on with what was interrupted.
+
+  mtvision launch configs/a.py configs/b.py --seeds 0 1 2 --workers 2
+  mtvision launch configs/a.py --seeds 0 1 2 --set balancer=Uncertainty,UPGrad --set optimizer.lr=1e-3,2e-3
+  mtvision launch configs/a.py --seeds 0 1 2 --slurm partition=gpu gpus_per_node=1 timeout_min=600
+  mtvision launch configs/a.py --seeds 0 1 2 --print --nodes 2 --gpus 8
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtvision launch",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("configs", nargs="+", metavar="CONFIG")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: each config's own")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="an axis of the grid, part of the rows' names. Brackets and quotes hold commas together: "
+        "\"tasks=['semseg'],['depth']\". `balancer=UPGrad` replaces a component by that type",
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all runs, not named"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, default=Path("work_dirs/launch"), help="one folder per run in it"
+    )
+    parser.add_argument("--results", type=Path, help="folder that gets a copy of each record")
+    parser.add_argument("--overwrite", action="store_true", help="train everything anew")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help=f"compute gains and store them in --results: '{SINGLE_TASK}' for the runs of one task in this "
+        "grid and in --results, or a baseline of the protocol",
+    )
+    parser.add_argument(
+        "--reference", metavar="METHOD", help="row of the paired differences (default: the first)"
+    )
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--slurm",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="run on Slurm through submitit: partition=… timeout_min=… gpus_per_node=… tasks_per_node=…",
+    )
+    place.add_argument("--print", action="store_true", help="only print the commands of unfinished runs")
+    place.add_argument("--dry-run", action="store_true", help="only list the runs and their states")
+    parser.add_argument("--workers", type=int, help="runs at once (default: 1 here, all on Slurm)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines per run, for --print")
+    parser.add_argument("--gpus", type=int, default=1, help="processes per machine, for --print")
+    parser.add_argument("--endpoint", default="$HEAD_NODE:29500", help="where machines meet, for --print")
+    parser.add_argument(
+        "--train-command",
+        default=shlex.join(TRAIN),
+        help="what starts a run, e.g. a script that registers modules of your own and calls `mtvision train`",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 if every run has a record, 1 if not, 130 if interrupted."""
+    arguments = _parser().parse_args(argv)
+    console = Console()
+    runs = expand(
+        arguments.configs,
+        seeds=arguments.seeds,
+        axes=parse_axes(arguments.set),
+        work_dir=arguments.work_dir,
+        options=arguments.cfg_options,
+    )
+    if arguments.reference is not None:  # a mistake here should not come up after days of training
+        look_up("method to compare with", arguments.reference, {run.method: run for run in runs})
+    folders = [arguments.work_dir, *([arguments.results] if arguments.results else [])]
+    runs = look_up_states(runs, folders, overwrite=arguments.overwrite)
+    todo = [run for run in runs if run.state != FINISHED]
+    if arguments.print:
+        print(
+            "\n".join(commands(todo, nodes=arguments.nodes, gpus=arguments.gpus, endpoint=arguments.endpoint))
+        )
+        return 0
+    resumed = sum(run.state == "resumable" for run in todo)
+    console.print(
+        f"{len(runs)} runs: {len(runs) - len(todo)} finished, {len(todo)} to train ({resumed} go on)."
+    )
+    if arguments.dry_run:
+        for run in runs:
+            console.print(f"  {run.state:<9} {run.name}", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    outcomes = _train(todo, arguments, console)
+    done = {outcome.run.name: outcome.record for outcome in outcomes}
+    records = [record for run in runs if (record := done.get(run.name, run.record)) is not None]
+    _keep(runs, records, arguments)
+    problem = _summarise(runs, records, arguments, console)
+    return _report_failures(outcomes, console) or problem
+
+
+def _train(todo: Sequence[Run], arguments: argparse.Namespace, console: Console) -> list[Outcome]:
+    command = shlex.split(arguments.train_command)
+    if arguments.overwrite:
+        for run in todo:
+            discard(run)
+    if not todo:
+        return []
+    with Board(todo, console, arguments.results) as board:
+        if arguments.slurm is None:
+            return run_locally(
+                todo,
+                workers=1 if arguments.workers is None else arguments.workers,
+                command=command,
+                watcher=board,
+            )
+        executor = slurm_executor(arguments.work_dir / "slurm", arguments.slurm, workers=arguments.workers)
+        several = any(setting.startswith(("nodes=", "tasks_per_node=")) for setting in arguments.slurm)
+        return run_on_cluster(todo, executor, command=command, several_tasks=several, watcher=board)
+
+
+def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Namespace) -> None:
+    """Copies of records that were found elsewhere join the results."""
+    if arguments.results is None:
+        return
+    by_hash = {(record.config["sha256"], record.seed): record for record in records if record.config}
+    for run in runs:
+        record, target = by_hash.get((run.sha256, run.seed)), arguments.results / f"{run.name}.json"
+        if record is not None and not target.is_file():
+            record.save(target)
+
+
+def _summarise(
+    runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Namespace, console: Console
+) -> int:
+    """Print the summary, write it to the work dir, store gains; returns 1 if gains could not be computed."""
+    if not records:
+        return 0
+    baseline, shown = arguments.baseline, list(records)
+    if baseline == SINGLE_TASK and arguments.results:  # single-task runs of earlier grids count too
+        shown = _with_single_task_runs(shown, arguments.results)
+    problem = ""
+    if baseline:
+        try:
+            gains = with_gain(shown, baseline)
+        except ValueError as error:
+            problem, baseline = f"no gains: {error}", None
+        else:
+            _store_gains(runs, gains, arguments.results)
+    options = {"reference": arguments.reference, "baseline": baseline}
+    text = summary(shown, **options)
+    write_atomically(arguments.work_dir / "summary.md", summary(shown, format="markdown", **options) + "\n")
+    console.print("\n" + text + "\n", markup=False, highlight=False, soft_wrap=True)
+    if problem:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    return 1 if problem else 0
+
+
+def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Record]:
+    known = {(record.config["sha256"], record.seed) for record in records if record.config}
+    protocols = {record.protocol for record in records}
+    others = [
+        record
+        for record in (find_records([results]) if results.is_dir() else [])
+        if len(record.tasks) == 1
+        and record.protocol in protocols
+        and record.config
+        and (record.config["sha256"], record.seed) not in known
+    ]
+    return [*records, *others]
+
+
+def _store_gains(runs: Sequence[Run], gains: Sequence[Record], results: Path | None) -> None:
+    if results is None:
+        return
+    names = {(run.sha256, run.seed): run.name for run in runs}
+    for record in gains:
+        name = names.get((record.config["sha256"], record.seed or 0)) if record.config else None
+        if name is not None and record.gain is not None:
+            record.save(results / f"{name}.json")
+
+
+def _report_failures(outcomes: Sequence[Outcome], console: Console) -> int:
+    failed = [outcome for outcome in outcomes if outcome.record is None]
+    if not failed:
+        return 0
+    console.print(f"{len(failed)} of {len(outcomes)} runs have no result; the same command goes on:")
+    for outcome in failed:
+        line = f"  {outcome.run.name}: {outcome.problem}\n    log: {outcome.run.log}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 130 if all(outcome.interrupted for outcome in failed) else 1
