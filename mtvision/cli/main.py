@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate-boundaries": "odsF of boundary maps on disk, without MATLAB",
     "table": "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
     "leaderboard": "check records before they are published, build the static page",
+    "search": "a branching tree, widths or a grouping of tasks, written as architecture.json",
     "launch": "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std",
     "benchmark": "speed as ratios against a baseline of the same run",
 }

@@ -24,6 +24,7 @@ TOP_LEVEL: dict[str, Any] = {
     "test_data": None,
     "balancer": {"type": "FixedWeights"},
     "step": {"type": "PlainStep"},
+    "search": None,
     "optimizer": None,
     "schedule": None,
     "training": None,
@@ -57,6 +58,8 @@ class TrainingSettings:
         channels_last: memory format of images and weights.
         load_from: checkpoint whose weights training starts from.
         role_overrides: {glob of parameter names: role}, see `mtvision.core.roles`.
+        loss_options: {task: options} that replace those of the protocol's loss, e.g. ATRC's
+            `dict(edge=dict(positive_weight=0.8))` on NYUD-v2.
     """
 
     iterations: int = 1000
@@ -72,6 +75,7 @@ class TrainingSettings:
     channels_last: bool = False
     load_from: str | None = None
     role_overrides: dict[str, str] = field(default_factory=dict)
+    loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("iterations", "keep_checkpoints", "log_interval", "micro_batches"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmengine.runner import ValLoop
 from rich.console import Console
 
 from mtvision.core.naming import look_up
+from mtvision.data.part import PartOfDataset
 from mtvision.engine.average import AverageHook
 from mtvision.engine.building import network_of, trained_network, training_module
 from mtvision.engine.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
@@ -54,6 +56,47 @@ def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrit
         TrainingInterruptedError: SIGINT or SIGTERM; the run can be resumed.
         NonFiniteLossError: a loss became NaN or infinite; earlier checkpoints are untouched.
     """
+    run = fit(config, work_dir, resume=resume, overwrite=overwrite)
+    record = evaluate_checkpoint(config, work_dir, run.checkpoint, hours=run.hours)
+    _log_result(run.loggers, record, work_dir, config["training"]["iterations"])
+    return record
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """What training leaves.
+
+    Args:
+        checkpoint: the last one.
+        hours: training time of this process and of those it resumed.
+        loggers: still open.
+    """
+
+    checkpoint: Path
+    hours: float
+    loggers: Loggers
+
+
+def fit(
+    config: Config,
+    work_dir: Path,
+    *,
+    resume: str | None = None,
+    overwrite: bool = False,
+    keep: Callable[[str], bool] | None = None,
+) -> FittedRun:
+    """The training part of `train`, without an evaluation of the result.
+
+    Args:
+        config: from `load_config`.
+        work_dir: receives checkpoints, losses and the config.
+        resume: as in `train`.
+        overwrite: as in `train`.
+        keep: train on the images whose id it accepts, by default on all.
+
+    Raises:
+        As `train`.
+    """
     settings = Settings.of(config)
     console = Console(quiet=not is_main_process())
     checkpoint = _prepare_work_dir(work_dir, resume, overwrite)
@@ -61,6 +104,8 @@ def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrit
         (work_dir / "config.py").write_text(config_text(config))
     seed_everything(settings.seed)
     train_set = build_dataset("train_data", config["train_data"], settings.protocol, settings.seed)
+    if keep is not None:
+        train_set = PartOfDataset(train_set, keep)
     network = network_of(config, settings.protocol)
     if settings.training.load_from:
         load_network_weights(
@@ -82,9 +127,7 @@ def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrit
     finally:
         progress.close()
     last = work_dir / f"iter_{settings.training.iterations}.pth"
-    record = evaluate_checkpoint(config, work_dir, last, hours=progress.hours)
-    _log_result(loggers, record, work_dir, settings.training.iterations)
-    return record
+    return FittedRun(last, progress.hours, loggers)
 
 
 def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int) -> None:

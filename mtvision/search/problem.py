@@ -37,7 +37,14 @@ class SearchProblem:
 
 
 class Searcher(ABC):
-    """Base of all searchers, built from the section `search` of a config."""
+    """Base of all searchers, built from the section `search` of a config.
+
+    Attributes:
+        compares_single_tasks: needs one trained single-task network per task as `SearchProblem.others`, which
+            are trained where none are given; `SearchProblem.network` then has the weights it starts with.
+    """
+
+    compares_single_tasks: bool = False
 
     @abstractmethod
     def search(self, problem: SearchProblem) -> dict[str, Any]:

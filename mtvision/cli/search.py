@@ -1,0 +1,77 @@
+"""`mtvision search CONFIG [CHECKPOINT]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.engine.launch import start_processes, stop_processes
+from mtvision.engine.search import SearchRequest, search, write_architecture
+
+DESCRIPTION = """\
+Search an architecture (a branching tree, widths, a grouping of tasks) and write architecture.json, which an
+ordinary config consumes. The config's section `search` names the searcher. Without CHECKPOINT the networks
+that the search needs are trained first, on the training images that are not held out; variants are judged on
+the held-out ones. The test split is not read.
+
+Interrupted:     the same command with --resume
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = make_parser("search", DESCRIPTION)
+    parser.add_argument("checkpoint", nargs="?", type=Path, help="a checkpoint of that config")
+    parser.add_argument(
+        "--others", nargs="+", default=[], metavar="NAME=CKPT", help="further networks, e.g. one per task"
+    )
+    parser.add_argument(
+        "--budget", type=float, help="what the result may cost; the searcher says in which unit"
+    )
+    parser.add_argument("--preference", metavar="TASK=WEIGHT,…", help="how much each task matters")
+    parser.add_argument("--out", type=Path, help="the result (default: architecture.json in the work dir)")
+    parser.add_argument("--overwrite", action="store_true", help="throw away an earlier search")
+    arguments = parser.parse_intermixed_args(argv)  # CHECKPOINT may follow options
+    options: dict[str, object] = {}
+    if arguments.budget is not None:
+        options["budget"] = arguments.budget
+    if arguments.preference is not None:
+        pairs = _pairs("--preference", arguments.preference.split(","))
+        options["preference"] = {name: _number(name, value) for name, value in pairs.items()}
+    work_dir = work_dir_of(arguments)
+    out = arguments.out or work_dir / "architecture.json"
+    start_processes(arguments.launcher)
+    try:
+        request = SearchRequest(
+            work_dir=work_dir,
+            checkpoint=arguments.checkpoint,
+            others={name: Path(path) for name, path in _pairs("--others", arguments.others).items()},
+            options=options,
+            resume=arguments.resume is not None,
+            overwrite=arguments.overwrite,
+        )
+        found = search(read_config(arguments), request)
+        write_architecture(found, out, Console())
+    finally:
+        stop_processes()
+    return 0
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name or not value:
+            raise ValueError(f"{option}: expected NAME=VALUE, got {text!r}.")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--preference: the weight of '{name}' is no number: {text!r}.") from error

@@ -1,0 +1,61 @@
+"""A part of a data set, e.g. the held-out slice of a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtvision.core.sample import RawSample, Sample, SampleKey
+from mtvision.data.dataset import DenseDataset
+
+
+class PartOfDataset(DenseDataset):
+    """The images of a data set whose id passes a test; each is exactly the sample that the whole set gives.
+
+    Args:
+        whole: the data set.
+        keep: called with an id.
+
+    Raises:
+        ValueError: no image is left.
+    """
+
+    def __init__(self, whole: DenseDataset, keep: Callable[[str], bool]) -> None:
+        self.whole = whole
+        self.indices = [index for index, name in enumerate(whole.ids) if keep(name)]
+        if not self.indices:
+            raise ValueError(
+                f"none of the {len(whole)} images of split '{whole.split}' is in the part asked for; "
+                "choose another share."
+            )
+        self.protocol, self.split, self.seed = whole.protocol, whole.split, whole.seed
+        self.ids = [whole.ids[index] for index in self.indices]
+        self.tasks, self.pipeline = whole.tasks, whole.pipeline
+        self.labels_match_image = whole.labels_match_image
+
+    def read(self, index: int) -> RawSample:
+        """See `DenseDataset`."""
+        return self.whole.read(self.indices[index])
+
+    def source(self, index: int, task: str | None = None) -> str:
+        """See `DenseDataset`."""
+        return self.whole.source(self.indices[index], task)
+
+    def files(self) -> dict[str, Path]:
+        """Those of the whole set."""
+        return self.whole.files()
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Those of the whole set."""
+        return self.whole.parameters()
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        key = key if isinstance(key, SampleKey) else SampleKey(epoch=0, index=int(key))
+        if not 0 <= key.index < len(self):
+            raise IndexError(f"{type(self).__name__}: index {key.index} of {len(self)} images.")
+        return self.whole[SampleKey(key.epoch, self.indices[key.index])]
+
+    def transformed(self, key: SampleKey) -> RawSample:
+        """See `DenseDataset`."""
+        return self.whole.transformed(SampleKey(key.epoch, self.indices[key.index]))
