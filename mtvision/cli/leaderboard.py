@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from mtvision.report.baseline import SINGLE_TASK
 from mtvision.report.leaderboard.check import check_files
+from mtvision.report.leaderboard.page import build_page, write_page
+from mtvision.report.leaderboard.runs import RunFolders
+from mtvision.report.published import CERTAINTIES
+from mtvision.report.record import find_records
 
 DESCRIPTION = """\
 From records to something to show.
@@ -59,10 +64,46 @@ def _check(arguments: argparse.Namespace) -> int:
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="RESULTS", help="record files, or folders that hold some")
     parser.add_argument("--out", type=Path, required=True, metavar="SITE", help="folder; gets index.html")
+    parser.add_argument(
+        "--runs", nargs="+", default=[], metavar="WORK_DIR", help="embed curves and pictures of these runs"
+    )
+    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="per run (default: %(default)s)")
+    parser.add_argument(
+        "--published",
+        nargs="*",
+        default=list(CERTAINTIES),
+        metavar="CERTAINTY",
+        help="published rows to add (default: all, those that are not 'stated' hidden at first; without a "
+        f"word: none; {' '.join(CERTAINTIES)})",
+    )
+    parser.add_argument(
+        "--every-protocol", action="store_true", help="also protocols with published rows only"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help=f"compute gains over it: '{SINGLE_TASK}' (records of one task each) or one of the protocol's",
+    )
+    parser.add_argument("--title", default="mtvision leaderboard")
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    raise ValueError(f"{arguments.out}: build is being written; use `mtvision table` for now.")
+    records = find_records(arguments.paths)
+    runs = RunFolders(arguments.runs, pictures=arguments.pictures)
+    text = build_page(
+        records,
+        runs=runs,
+        certainties=arguments.published,
+        baseline=arguments.baseline,
+        every_protocol=arguments.every_protocol,
+        title=arguments.title,
+    )
+    file = write_page(arguments.out, text)
+    print(f"{file}: {len(records)} records, {len(text.encode()) / 1e6:.2f} MB.")
+    if arguments.runs:
+        missing = sum(record.config is not None and runs.folder(record) is None for record in records)
+        print(f"{len(records) - missing} of them have a work directory in --runs.")
+    return 0
 
 
 SUBCOMMANDS: dict[str, Subcommand] = {

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from mtvision.protocols import PROTOCOLS
 from mtvision.report.baseline import with_gain
 from mtvision.report.record import PROTOCOL_EVALUATOR, Record, RecordError, describe_tasks
 
@@ -131,6 +130,8 @@ def check_records(records: Mapping[str, Record]) -> list[Finding]:
 
 
 def _protocol(file: str, record: Record) -> Iterator[Finding]:
+    from mtvision.protocols import PROTOCOLS
+
     definition = PROTOCOLS.get(record.protocol)
     if definition is None:
         if not _defines_protocol(record):
@@ -211,6 +212,8 @@ def _origin(file: str, record: Record) -> Iterator[Finding]:
 
 def _baseline(file: str, record: Record, every: Sequence[Record]) -> Iterator[Finding]:
     """A multi-task result without a gain says nothing about multi-task learning."""
+    from mtvision.protocols import PROTOCOLS
+
     if len(record.tasks) < 2 or record.provenance not in ("ours", "smoke"):
         return
     level: Level = "violation" if record.provenance == "ours" and record.protocol in PROTOCOLS else "note"

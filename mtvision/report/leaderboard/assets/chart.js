@@ -1,0 +1,236 @@
+function niceTicks(low, high, count) {
+  const raw = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
+  const ticks = [];
+  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) ticks.push(value);
+  return ticks.map((value) => Number(value.toPrecision(12)));
+}
+function logTicks(low, high) {
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
+    for (const factor of [1, 2, 5]) ticks.push(factor * 10 ** power);
+  }
+  const inside = ticks.filter((value) => value >= low * 0.999 && value <= high * 1.001);
+  const decades = inside.filter((value) => Math.abs(Math.log10(value) % 1) < 1e-9);
+  return inside.length > 8 && decades.length > 1 ? decades : inside.length > 1 ? inside : niceTicks(low, high, 4);
+}
+function short(value) {
+  const size = Math.abs(value);
+  if (size >= 1e5 || (size > 0 && size < 1e-3)) return value.toExponential(0).replace('e', ' e').replace('+', '');
+  return String(Number(value.toPrecision(4)));
+}
+function scale(low, high, from, to, log) {
+  const f = log ? Math.log : (value) => value;
+  return (value) => from + (f(value) - f(low)) / (f(high) - f(low)) * (to - from);
+}
+function widened(values, log, share) {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  if (log) {
+    const factor = low === high ? 2 : (high / low) ** share;
+    return [low / factor, high * factor];
+  }
+  const room = low === high ? Math.abs(low) * 0.1 || 1 : (high - low) * share;
+  return [low - room, high + room];
+}
+function axes(box, xTicks, yTicks, x, y, xTitle, yTitle) {
+  const parts = [];
+  for (const value of yTicks) {
+    parts.push(svg('line', { class: 'grid', x1: box.left, x2: box.right, y1: y(value), y2: y(value) }));
+    parts.push(svg('text', { x: box.left - 8, y: y(value) + 4, 'text-anchor': 'end' }, short(value)));
+  }
+  let edge = -Infinity;
+  for (const value of xTicks) {
+    const text = short(value);
+    if (x(value) - text.length * 3.5 < edge) continue;
+    edge = x(value) + text.length * 3.5 + 8;
+    parts.push(svg('line', { class: 'grid', x1: x(value), x2: x(value), y1: box.top, y2: box.bottom }));
+    parts.push(svg('text', { x: x(value), y: box.bottom + 18, 'text-anchor': 'middle' }, text));
+  }
+  parts.push(svg('line', { class: 'axis', x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
+  parts.push(svg('text', { x: box.right, y: box.bottom + 36, 'text-anchor': 'end' }, xTitle));
+  if (yTitle) parts.push(svg('text', { x: 0, y: box.top - 10 }, yTitle));
+  return parts;
+}
+
+const COSTS = { macs: 'Multiply–accumulates, G', parameters: 'Parameters, M', latency: 'Latency, ms' };
+const UNITS = { macs: 1e-9, parameters: 1e-6, latency: 1 };
+const chosen = new Map();
+
+function columnsOf(board) {
+  return all('thead th[data-key]', board).map((head, index) => ({
+    key: head.dataset.key, index: index + 1, up: head.dataset.direction,
+    label: head.textContent.replace(/\s+/g, ' ').trim(),
+  }));
+}
+function numberOf(row, column) {
+  const value = row.children[column.index].dataset.value;
+  return value === undefined ? null : Number(value);
+}
+function pointsOf(rows, xColumn, yColumn) {
+  return rows.map((row) => ({ row: row, x: numberOf(row, xColumn), y: numberOf(row, yColumn) }))
+    .filter((point) => point.x !== null && point.y !== null)
+    .map((point) => ({ ...point, x: point.x * UNITS[xColumn.key] }));
+}
+/* Rows of which no other one is both cheaper and better. */
+function frontier(points, up) {
+  const sign = up ? 1 : -1;
+  const order = [...points].sort((a, b) => a.x - b.x || sign * (b.y - a.y));
+  const front = [];
+  for (const point of order) {
+    if (!front.length || sign * point.y > sign * front[front.length - 1].y) front.push(point);
+  }
+  return front;
+}
+
+function drawScatter(board) {
+  const figure = board.querySelector('.scatter');
+  const columns = columnsOf(board);
+  const xs = columns.filter((column) => column.key in COSTS);
+  const ys = columns.filter((column) => column.key === 'gain' || column.key.includes('/'));
+  ys.sort((a, b) => (b.key === 'gain') - (a.key === 'gain'));
+  const every = all('tr[data-row]', board);
+  const usable = xs.filter((x) => ys.some((y) => pointsOf(every, x, y).length > 1));
+  figure.hidden = usable.length === 0;
+  if (figure.hidden) return;
+  const state = chosen.get(board) || { x: usable[0].key };
+  chosen.set(board, state);
+  const xColumn = usable.find((column) => column.key === state.x) || usable[0];
+  const yUsable = ys.filter((y) => pointsOf(every, xColumn, y).length > 1);
+  const yColumn = yUsable.find((column) => column.key === state.y) || yUsable[0];
+  const rows = every.filter((row) => !row.hidden);
+  const points = pointsOf(rows, xColumn, yColumn).filter((point) => point.x > 0);
+  const left = rows.length - points.length;
+  const focused = document.activeElement && figure.contains(document.activeElement)
+    ? document.activeElement.dataset.axis : null;
+  const control = (label, axis, entries, value) => {
+    const field = picker(label, entries, value, (next) => { state[axis] = next; drawScatter(board); });
+    field.querySelector('select').dataset.axis = axis;
+    return field;
+  };
+  const caption = el('figcaption', {}, plural(points.length) + ' drawn'
+    + (left ? '; ' + left + ' without both numbers.' : '.')
+    + ' Dashed: no other row is both cheaper and better. Select a point for its details.');
+  figure.replaceChildren(
+    el('div', { class: 'scatter-bar' }, [
+      control('Vertical', 'y', yUsable.map((c) => [c.key, c.label]), yColumn.key),
+      control('Horizontal', 'x', usable.map((c) => [c.key, COSTS[c.key]]), xColumn.key),
+      provenanceKey(points),
+    ]),
+    points.length ? scatterSvg(points, xColumn, yColumn, caption) : el('p', { class: 'hint' }, 'No row to draw.'),
+    caption);
+  if (focused) figure.querySelector('[data-axis="' + focused + '"]').focus();
+}
+function plural(count) { return count + (count === 1 ? ' row' : ' rows'); }
+function provenanceKey(points) {
+  const kinds = [...new Set(points.map((point) => point.row.dataset.provenance))].sort();
+  return el('ul', { class: 'key' }, kinds.map((kind) => el('li', {}, [
+    svg('svg', { viewBox: '0 0 14 14', 'aria-hidden': 'true' }, marker(kind, 7, 7, 5)), kind])));
+}
+function marker(kind, x, y, size) {
+  if (kind === 'released') {
+    return svg('rect', { class: 'dot ' + kind, x: x - size * 0.9, y: y - size * 0.9, width: size * 1.8, height: size * 1.8 });
+  }
+  return svg('circle', { class: 'dot ' + kind, cx: x, cy: y, r: size });
+}
+
+function scatterSvg(points, xColumn, yColumn, caption) {
+  const narrow = window.innerWidth <= 760;
+  const box = narrow ? { left: 44, right: 352, top: 24, bottom: 250, width: 360, height: 292 }
+    : { left: 56, right: 1130, top: 24, bottom: 300, width: 1150, height: 342 };
+  const xr = widened(points.map((point) => point.x), true, 0.08);
+  const yr = widened(points.map((point) => point.y * factorOf(point, yColumn)), false, 0.12);
+  const x = scale(xr[0], xr[1], box.left, box.right, true);
+  const y = scale(yr[0], yr[1], box.bottom, box.top, false);
+  const placed = points.map((point) => ({
+    ...point, px: x(point.x), py: y(point.y * factorOf(point, yColumn)),
+  }));
+  const front = frontier(placed, yColumn.up !== 'down');
+  const path = front.map((point, index) => (index ? 'L' : 'M') + point.px.toFixed(1) + ' ' + point.py.toFixed(1)).join('');
+  const chart = svg('svg', { class: 'chart', viewBox: '0 0 ' + box.width + ' ' + box.height, role: 'group',
+    'aria-label': yColumn.label + ' against ' + COSTS[xColumn.key] },
+  [...axes(box, logTicks(xr[0], xr[1]), niceTicks(yr[0], yr[1], 5), x, y, COSTS[xColumn.key] + ' (log scale)', yColumn.label),
+    svg('path', { class: 'front', d: path }), ...names(placed, front, box)]);
+  for (const point of placed) chart.append(pointMark(point, xColumn, yColumn, caption));
+  return chart;
+}
+/* Printed units (per cent, …) follow from the row's own printed number. */
+function factorOf(point, column) {
+  const text = point.row.children[column.index].querySelector('span').textContent;
+  const ratio = Number(text) / point.y;
+  return ratio > 50 && ratio < 200 ? 100 : 1;
+}
+function pointMark(point, xColumn, yColumn, caption) {
+  const detail = DATA.rows[point.row.dataset.row];
+  const printed = point.row.children[yColumn.index].textContent.replace(/\s+/g, ' ').trim();
+  const label = detail.method + ', ' + detail.backbone + ' (' + detail.provenance + '): '
+    + yColumn.label + ' ' + printed + ', ' + COSTS[xColumn.key] + ' ' + short(point.x);
+  const before = caption.textContent;
+  const open = () => openDrawer(point.row.dataset.row);
+  return svg('g', {
+    class: 'point', tabindex: '0', role: 'button', 'aria-label': label, 'data-point': point.row.dataset.row,
+    onclick: open,
+    onkeydown: (event) => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); open(); } },
+    onmouseenter: () => { caption.textContent = label; }, onfocus: () => { caption.textContent = label; },
+    onmouseleave: () => { caption.textContent = before; }, onblur: () => { caption.textContent = before; },
+  }, [svg('circle', { class: 'hit', cx: point.px, cy: point.py, r: 12 }),
+    svg('circle', { class: 'ring', cx: point.px, cy: point.py, r: 9 }),
+    marker(point.row.dataset.provenance, point.px, point.py, 5)]);
+}
+/* Names beside points, those of the frontier first, where they cover neither points nor other names. */
+function names(placed, front, box) {
+  const taken = placed.map((point) => [point.px - 7, point.py - 7, point.px + 7, point.py + 7]);
+  const found = [];
+  const order = [...front, ...placed.filter((point) => !front.includes(point))];
+  const written = new Set();
+  for (const point of order) {
+    const text = DATA.rows[point.row.dataset.row].method;
+    const width = text.length * 6.6;
+    const key = text + Math.round(point.px / 60);
+    if (text.length > 34 || written.has(key)) continue;
+    for (const [dx, dy, anchor] of [[10, 4, 'start'], [-10, 4, 'end'], [0, -11, 'middle'], [0, 20, 'middle']]) {
+      const start = point.px + dx - (anchor === 'end' ? width : anchor === 'middle' ? width / 2 : 0);
+      const area = [start, point.py + dy - 11, start + width, point.py + dy + 3];
+      const free = area[0] >= box.left && area[2] <= box.width && area[1] >= box.top - 8 && area[3] <= box.bottom
+        && taken.every((other) => area[2] < other[0] || area[0] > other[2] || area[3] < other[1] || area[1] > other[3]);
+      if (!free) continue;
+      taken.push(area);
+      written.add(key);
+      found.push(svg('text', { class: 'name', x: point.px + dx, y: point.py + dy, 'text-anchor': anchor, 'aria-hidden': 'true' }, text));
+      break;
+    }
+  }
+  return found;
+}
+
+function lineChart(iterations, series, log, label) {
+  const box = { left: 56, right: 660, top: 12, bottom: 190, width: 668, height: 232 };
+  const positive = series.every((item) => item.values.every((value) => value === null || value > 0));
+  const values = series.flatMap((item) => item.values).filter((value) => value !== null);
+  if (!values.length) return el('p', { class: 'hint' }, 'No finite values.');
+  const useLog = log && positive;
+  const yr = widened(values, useLog, 0.06);
+  const first = iterations[0];
+  const last = iterations[iterations.length - 1];
+  const xr = first === last ? [first - 1, last + 1] : [0, last];
+  const x = scale(xr[0], xr[1], box.left, box.right, false);
+  const y = scale(yr[0], yr[1], box.bottom, box.top, useLog);
+  const yTicks = useLog ? logTicks(yr[0], yr[1]) : niceTicks(yr[0], yr[1], 4);
+  const chart = svg('svg', { class: 'chart', viewBox: '0 0 ' + box.width + ' ' + box.height, role: 'img', 'aria-label': label },
+    axes(box, niceTicks(xr[0], xr[1], 6), yTicks, x, y, 'iteration', ''));
+  series.forEach((item, index) => {
+    let pen = 'M';
+    let path = '';
+    item.values.forEach((value, position) => {
+      if (value === null) { pen = 'M'; return; }
+      path += pen + x(iterations[position]).toFixed(1) + ' ' + y(value).toFixed(1);
+      pen = 'L';
+    });
+    chart.append(svg('path', { class: 'line k' + index % 8, d: path }));
+  });
+  const legend = el('ul', { class: 'legend' }, series.map((item, index) => el('li', {}, [
+    svg('svg', { viewBox: '0 0 18 8', 'aria-hidden': 'true' }, svg('line', { class: 'line k' + index % 8, x1: 0, x2: 18, y1: 4, y2: 4 })),
+    item.name])));
+  return el('div', {}, series.length > 1 ? [chart, legend] : [chart]);
+}

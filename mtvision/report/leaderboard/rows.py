@@ -1,0 +1,239 @@
+"""What the page shows before it is a page: one section per protocol, its columns, rows and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
+from mtvision.report.grid import Cell, Column, Grid, Row
+from mtvision.report.published import CERTAINTIES, published_records, published_rows
+from mtvision.report.record import Record
+from mtvision.report.table import EXTRAS, build_grid, group_seeds, is_published
+
+if TYPE_CHECKING:
+    from mtvision.protocols import Protocol
+
+Kind = Literal["result", "published", "smoke"]
+
+EDGE_WARNING = (
+    "odsF of several boundary tools is in use and they differ by points; values of another tool are marked "
+    "and never ranked."
+)
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One row: a published result, or the seeds of one configuration.
+
+    Args:
+        id: unique on the page.
+        kind: `smoke` rows stand apart and are ranked apart.
+        method: as shown, without the certainty.
+        certainty: of a published row, one of `CERTAINTIES`; empty for others.
+        cells: in the order of the section's columns.
+        records: one per seed.
+    """
+
+    id: str
+    kind: Kind
+    method: str
+    certainty: str
+    cells: tuple[Cell, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Shown from the start: a record, or a published value read at its source."""
+        return self.certainty in ("", "stated")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One protocol.
+
+    Args:
+        protocol: id.
+        title: heading.
+        reading: sentences on how its numbers come about.
+        columns: of the table.
+        constants: rows of the constant predictor.
+        rows: all others.
+        notes: (mark or empty, text).
+    """
+
+    protocol: str
+    title: str
+    reading: tuple[str, ...]
+    columns: tuple[Column, ...]
+    constants: tuple[tuple[Cell, ...], ...]
+    rows: tuple[BoardRow, ...]
+    notes: tuple[tuple[str, str], ...]
+
+
+def build_sections(
+    records: Sequence[Record],
+    *,
+    certainties: Sequence[str] = CERTAINTIES,
+    baseline: str | None = None,
+    every_protocol: bool = False,
+) -> list[Section]:
+    """Group records by protocol, add published rows, average over seeds.
+
+    Args:
+        records: of any protocols.
+        certainties: of the published rows to add; none if empty.
+        baseline: compute gains over it, as `mtvision.report.baseline.with_gain`; a record for which that is
+            not possible keeps what it has, and a note says so.
+        every_protocol: also protocols that only have published rows.
+
+    Raises:
+        MixedRecordsError: records of one protocol do not fit into one table.
+    """
+    published = {row.protocol for row in published_rows()} if certainties else set()
+    names = sorted({record.protocol for record in records} | (published if every_protocol else set()))
+    sections: list[Section] = []
+    for name in sorted(names, key=_place):
+        own = [record for record in records if record.protocol == name]
+        notes: list[tuple[str, str]] = []
+        if baseline is not None:
+            own, notes = _gains(own, baseline)
+        others = published_records(name, certainties) if name in published else []
+        if own or others:
+            sections.append(_section(name, [*others, *own], notes, f"s{len(sections)}"))
+    return sections
+
+
+def _protocols() -> dict[str, Protocol]:
+    """Looked up late: importing this package shall not import what protocols are made of."""
+    from mtvision.protocols import PROTOCOLS
+
+    return PROTOCOLS
+
+
+def _place(protocol: str) -> tuple[int, str]:
+    """The package's order of protocols, own ones after them."""
+    known = list(_protocols())
+    return (known.index(protocol) if protocol in known else len(known), protocol)
+
+
+def _gains(records: Sequence[Record], baseline: str) -> tuple[list[Record], list[tuple[str, str]]]:
+    single = [record for record in records if len(record.tasks) == 1]
+    result, failed = [], []
+    for record in records:
+        try:
+            alone = [record] if len(record.tasks) == 1 else [record, *single]
+            result.append(with_gain(alone, baseline)[0])
+        except (ValueError, KeyError) as error:
+            result.append(record)
+            failed.append(str(error).strip("'\""))
+    notes = [("", f"Gain over {baseline} not computed: {text}") for text in dict.fromkeys(failed)]
+    return fold_single_task(result) if baseline == SINGLE_TASK else result, notes
+
+
+def _section(name: str, records: Sequence[Record], notes: Sequence[tuple[str, str]], prefix: str) -> Section:
+    grid = build_grid(records, columns=_columns(name, records), mixed="mark")
+    groups = sorted(group_seeds(records), key=lambda row: not is_published(row[0]))
+    body = [row for row in grid.rows if row.kind != "constant"]
+    rows = []
+    for index, (group, row) in enumerate(zip(groups, body, strict=True)):
+        method, certainty = _certainty(group[0])
+        rows.append(
+            BoardRow(f"{prefix}r{index}", _kind(group[0]), method, certainty, row.cells, tuple(group))
+        )
+    constants = tuple(row.cells for row in grid.rows if row.kind == "constant")
+    title = next((record.protocol_title for record in records if record.protocol_title), name)
+    return Section(
+        name,
+        definition.title if (definition := _protocols().get(name)) else title,
+        _reading(name, records),
+        grid.columns,
+        constants,
+        _ranked(grid, rows),
+        (*grid.notes, *notes),
+    )
+
+
+def _kind(record: Record) -> Kind:
+    if is_published(record):
+        return "published"
+    return "smoke" if record.provenance == "smoke" else "result"
+
+
+def _certainty(record: Record) -> tuple[str, str]:
+    """Method and certainty; `published_records` has put what is not `stated` behind the method."""
+    if not is_published(record):
+        return record.method, ""
+    for certainty in CERTAINTIES:
+        if record.method.endswith(f" ({certainty})"):
+            return record.method.removesuffix(f" ({certainty})"), certainty
+    return record.method, "stated"
+
+
+def _columns(name: str, records: Sequence[Record]) -> list[str]:
+    """Method, backbone, provenance, the protocol's headline scores in its order, gain, costs, seeds."""
+    found: dict[str, None] = {}
+    for record in sorted(records, key=lambda item: -len(item.tasks)):
+        found.update(dict.fromkeys(record.task_names))
+    definition = _protocols().get(name)
+    order = [task for task in (definition.task_names if definition else ()) if task in found]
+    tasks = [*order, *(task for task in found if task not in order)]
+    extras = [
+        key
+        for key in ("gain", "parameters", "macs")
+        if any(EXTRAS[key].value(record) is not None for record in records)
+    ]
+    if len(latency_conditions(records)) == 1:  # milliseconds of different devices share no column
+        extras.append("latency")
+    several = any(len(group) > 1 for group in group_seeds(records))
+    return ["method", "backbone", "provenance", *tasks, *extras, *(["seeds"] if several else [])]
+
+
+def latency_conditions(records: Sequence[Record]) -> list[str]:
+    """The different conditions under which latency was measured: device, threads, image size, batch."""
+    return sorted({text for record in records if (text := latency_condition(record))})
+
+
+def latency_condition(record: Record) -> str:
+    """Device, threads, image size and batch of a record's latency; empty if it has none."""
+    cost = record.cost or {}
+    latency: Mapping[str, Any] | None = cost.get("latency")
+    if not latency:
+        return ""
+    height, width = cost["image_size"]
+    threads = f", {latency['threads']} threads" if latency.get("threads") else ""
+    return f"{latency.get('device')}{threads}, {height}×{width}, batch {cost['batch_size']}"
+
+
+def _ranked(grid: Grid, rows: Sequence[BoardRow]) -> tuple[BoardRow, ...]:
+    """Ranks among comparable rows: smoke runs only among themselves, unverified published values never."""
+    places: dict[str, tuple[Cell, ...]] = {}
+    for smoke in (True, False):
+        taking = [row for row in rows if (row.kind == "smoke") == smoke and row.verified]
+        bare = Grid("", grid.columns, tuple(Row(_unranked(row.cells)) for row in taking))
+        for row, ranked in zip(taking, bare.ranked().rows, strict=True):
+            places[row.id] = ranked.cells
+    return tuple(replace(row, cells=places.get(row.id, _unranked(row.cells))) for row in rows)
+
+
+def _unranked(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    return tuple(replace(cell, rank=0) for cell in cells)
+
+
+def _reading(name: str, records: Sequence[Record]) -> tuple[str, ...]:
+    definition = _protocols().get(name)
+    if definition is None:
+        return ("A protocol of its own, defined in the records' configs; nothing else compares with it.",)
+    lines = []
+    if definition.splits:
+        counts = ", ".join(f"{split} {count}" for split, count in definition.splits.items())
+        lines.append(f"Images: {counts}.")
+    if definition.eval_size:
+        lines.append("Images are padded to {}×{} for scoring.".format(*definition.eval_size))
+    lines.append(f"The {definition.checkpoint_rule} checkpoint is scored.")
+    if any("edge" in record.task_names for record in records):
+        lines.append(EDGE_WARNING)
+    if definition.source:
+        lines.append(f"Definition: {definition.source}.")
+    return tuple(lines)
