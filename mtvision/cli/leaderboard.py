@@ -106,9 +106,33 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="RESULTS", help="record files, or folders that hold some")
+    parser.add_argument("--project", default="mtvision", help="W&B project (default: mtvision)")
+    parser.add_argument("--entity", help="W&B user or team (default: the key's)")
+    parser.add_argument("--dir", type=Path, default=Path("work_dirs/push"), help="receives wandb/")
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from mtvision.engine.push import push
+    from mtvision.report.record import find_records
+
+    records = find_records(arguments.paths)
+    done = push(records, project=arguments.project, folder=arguments.dir, entity=arguments.entity)
+    print(f"{len(records)} records: {done.runs} W&B runs, {len(done.folders)} of them offline.")
+    if done.hint:
+        print(f"Upload them with:\n  {done.hint}")
+    for name, reason in done.failed.items():
+        print(f"{name}: {reason}", file=sys.stderr)
+    return 1 if done.failed else 0
+
+
 SUBCOMMANDS: dict[str, Subcommand] = {
     "check": Subcommand("explain what keeps records out of a leaderboard", _check_arguments, _check),
     "build": Subcommand("write the page", _build_arguments, _build),
+    "push": Subcommand(
+        "one W&B run per record and a table of all; offline without a key", _push_arguments, _push
+    ),
 }
 """What may follow `mtvision leaderboard`."""
 
