@@ -10,6 +10,7 @@
 | 6 | disparity cut at 80 pixels | copied | protocols/test_published_protocols.py |
 | 6 | dropped disparities | counted | data/test_check_dataset.py |
 | 7 | evaluation edges are not training edges | copied | data/test_nyudv2.py, data/test_pascal_context.py |
+| 7 | edges scored on 2498 of 5105 images | both, by name | this file |
 | 8 | another boundary evaluator (NMS of radius 4) | option of its own name | this file |
 | 9 | images without human parts are ignored | copied | data/test_pascal_context.py |
 | 10 | a class that never occurs scores 0 or nothing | by family | this file |
@@ -40,7 +41,7 @@
 | 34 | gain over epoch 0, best test epoch | fixed: stated baselines | this file |
 | 35 | per-batch medians averaged | `score_by_groups` | this file |
 | 36 | division by zero for empty unions | fixed | this file |
-| 36 | edge weight of the loss, another of the meter | one option | this file |
+| 36 | edge weight of the loss, another of the meter | one option, `training.loss_options` | this file |
 | 38 | unsorted file order | fixed | data/test_cityscapes.py |
 | 39 | the end of an epoch is dropped; weights per process | copied | this file |
 | 40 | three processes on two devices | the record states the effective batch | this file |
@@ -59,10 +60,12 @@ import torch
 from report_records import make_record
 from torch import nn
 
+from mtvision.core.naming import UnknownNameError
 from mtvision.core.prediction import to_prediction
 from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch, Meta
 from mtvision.data.samplers import EvalBatchSampler, PositionBatchSampler
+from mtvision.engine.building import tasks_with_losses
 from mtvision.engine.checkpoint import CheckpointError, load_checkpoint
 from mtvision.engine.config import load_config
 from mtvision.engine.evaluation import SampleEvaluator
@@ -133,6 +136,12 @@ def test_quirk_02_edges_pass_one_sigmoid_and_no_loss_is_a_score():
     sums = metric.measure(prediction, (prediction > 0).float())
     assert [count > 0 for count in sums["prediction"].tolist()] == [t / 20 < 0.88 for t in range(1, 20)]
     assert "loss" not in metric.score(sums)
+
+
+def test_quirk_07_the_whole_validation_split_has_a_name_of_its_own():
+    part, whole = get_boundary_protocol("seism-pascal"), get_boundary_protocol("seism-pascal-val5105")
+    assert (part.images, whole.images) == (2498, get_protocol("pascal-invpt").splits["val"])
+    assert part.counting() == whole.counting()
 
 
 def test_quirk_08_the_other_boundary_evaluator_has_a_name_of_its_own():
@@ -339,6 +348,11 @@ def test_quirk_36_empty_unions_are_defined_and_the_edge_weight_is_one_option():
     assert scores["maxF"] == 0
     loss = LOSSES.build(edge(positive_weight=0.8).loss)
     assert float(loss(zeros[None], torch.ones(1, 1, 4, 4))) == pytest.approx(0.8 * log(2))
+    protocol = get_protocol("nyud-invpt")
+    task = tasks_with_losses(protocol, {"edge": {"positive_weight": 0.8}})[-1]
+    assert task.loss == {**protocol.task("edge").loss, "positive_weight": 0.8}
+    with pytest.raises(UnknownNameError, match="Did you mean 'edge'"):
+        tasks_with_losses(protocol, {"edges": {}})
 
 
 def test_quirk_39_the_end_of_an_epoch_is_dropped_and_weights_are_per_process():

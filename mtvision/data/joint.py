@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.naming import look_up
 from mtvision.core.random import generator
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import RawSample, SampleKey
@@ -16,13 +18,17 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import JointBatchSampler, Mixing, TrainingBatchSampler, whole_ratios
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
+from mtvision.protocols.tasks import CONSTRUCTORS
+
+_log = logging.getLogger("mtvision")
 
 
 @DATASETS.register_module()
 class JointDataset(DenseDataset):
     """Data sets laid end to end; each has labels of some of the protocol's tasks, together they have all.
 
-    A sample lacks the tasks that its part does not offer; losses and scores skip them. Ids are
+    A sample lacks the tasks that its part does not offer; losses and scores skip them. A part that offers
+    none of the protocol's tasks, as in a single-task run of a joint config, is left out. Ids are
     `<part's name>/<id>`. In training the parts are drawn by ratio (`JointBatchSampler`); evaluation reads
     every image once.
 
@@ -56,6 +62,8 @@ class JointDataset(DenseDataset):
         union = self.choose_protocol(protocol, None)
         if ratios is not None and len(ratios) != len(parts):
             raise ValueError(f"JointDataset: {len(parts)} parts but {len(ratios)} ratios; give one per part.")
+        number = len(parts)
+        parts, ratios = _of_use(parts, ratios, union)
         shared = {} if transforms is None else {"transforms": transforms}
         self.parts: dict[str, DenseDataset] = {}
         for config in parts:
@@ -81,6 +89,7 @@ class JointDataset(DenseDataset):
             protocol=union,
             split=split,
             seed=seed,
+            check_split=len(parts) == number,
         )
         self.batch_sampler(1, seed=seed)  # says now what is wrong with ratios or mixing
 
@@ -132,6 +141,33 @@ class JointDataset(DenseDataset):
             name: {"tasks": list(part.protocol.task_names), **part.parameters()}
             for name, part in self.parts.items()
         }
+
+
+def _of_use(
+    parts: Sequence[Mapping[str, Any]], ratios: Sequence[float] | None, union: Protocol
+) -> tuple[list[Mapping[str, Any]], list[float] | None]:
+    """Parts and ratios without the tasks that the protocol was restricted to leave out.
+
+    A part that has no task left is dropped, with a log line.
+    """
+    kept, shares = [], []
+    for index, part in enumerate(parts):
+        name, given = _name(part), part.get("tasks")
+        if given:
+            for task in given:  # one that no protocol has is a typing error and not a restriction
+                look_up(f"task of part '{name}'", task, {**CONSTRUCTORS, **dict.fromkeys(union.task_names)})
+            tasks = [task for task in given if task in union.task_names]
+            if not tasks:
+                _log.warning(
+                    "joint data: part '%s' has labels of %s only and is left out of a run of %s.",
+                    name, ", ".join(given), ", ".join(union.task_names),
+                )  # fmt: skip
+                continue
+            part = {**part, "tasks": tasks}
+        kept.append(part)
+        if ratios is not None:
+            shares.append(ratios[index])
+    return kept, None if ratios is None else shares
 
 
 def _name(config: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mtvision.core.registry import BALANCERS, STEPS
+from mtvision.core.task import Task
 from mtvision.engine.checkpoint import load_checkpoint, load_network_weights
 from mtvision.engine.module import TrainingModule
 from mtvision.engine.settings import Settings, to_plain_data
@@ -51,6 +53,20 @@ def trained_network(
     return network.eval(), content["meta"]
 
 
+def tasks_with_losses(protocol: Protocol, options: Mapping[str, Mapping[str, Any]]) -> tuple[Task, ...]:
+    """The protocol's tasks with some options of their losses replaced.
+
+    Raises:
+        UnknownNameError: options for a task that the protocol does not have.
+    """
+    for name in options:
+        protocol.task(name)
+    return tuple(
+        replace(task, loss={**task.loss, **options[task.name]}) if task.name in options else task
+        for task in protocol.tasks
+    )
+
+
 def training_module(config: Config, settings: Settings, network: Network) -> TrainingModule:
     """Network, losses, balancer and step of a config as one trainable module."""
     protocol, training = settings.protocol, settings.training
@@ -59,7 +75,7 @@ def training_module(config: Config, settings: Settings, network: Network) -> Tra
     )
     module = TrainingModule(
         network,
-        protocol.tasks,
+        tasks_with_losses(protocol, training.loss_options),
         balancer,
         STEPS.build(to_plain_data(config["step"])),
         micro_batches=training.micro_batches,

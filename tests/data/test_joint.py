@@ -182,6 +182,22 @@ def test_splits_count_all_parts_together():
         dataset(protocol=counted, split="val")
 
 
+def test_a_single_task_run_leaves_out_parts_without_the_task(caplog):
+    counted = own_protocol("joint", {"semseg": {"class_names": ["a", "b"]}, "depth": {}}, splits={"train": 9})
+    only = counted.select(["depth"])
+    joint = dataset(protocol=only, ratios=[2, 1])
+    assert joint.ids == [f"streets/{index:03d}" for index in range(3)]
+    assert set(joint[0].labels) == {"depth"}
+    assert joint.ratios == (1,)
+    assert "part 'rooms' has labels of semseg only" in caplog.text
+    some = [{"type": "JointToy", "tasks": ["semseg", "depth"]}]
+    assert dataset(protocol=PROTOCOL.select(["depth"]), parts=some).parts["JointToy"].protocol.task_names == (
+        "depth",
+    )
+    with pytest.raises(UnknownNameError, match="Did you mean 'semseg'"):
+        dataset(protocol=only, parts=[{"type": "JointToy", "tasks": ["semsg"]}])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -110,6 +110,12 @@ SEISM_PASCAL = BoundaryProtocol(
     images=2498,
     empty="seism",
 )
+SEISM_PASCAL_VAL = replace(
+    SEISM_PASCAL,
+    id="seism-pascal-val5105",
+    title="SEISM on the whole validation split of PASCAL-Context; papers score 2498 images of it",
+    images=5105,
+)
 SEISM_NYUD = replace(
     SEISM_PASCAL,
     id="seism-nyud",
@@ -156,7 +162,7 @@ MTDP_NYUD = replace(
 
 BOUNDARY_PROTOCOLS = {
     protocol.id: protocol
-    for protocol in (BSDS, SEISM_PASCAL, SEISM_NYUD, MTI_PASCAL, MTDP, MTDP_NYUD, LABEL_MAP)
+    for protocol in (BSDS, SEISM_PASCAL, SEISM_PASCAL_VAL, SEISM_NYUD, MTI_PASCAL, MTDP, MTDP_NYUD, LABEL_MAP)
 }
 
 
