@@ -13,6 +13,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
+from mtvision.data.cityscapes_boxes import has_vehicle
 from mtvision.data.decode import DecodeError, read_image, read_label_png
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root
 from mtvision.protocols import Protocol
@@ -76,6 +77,8 @@ class Cityscapes(PublishedDataset):
         invalid_disparity: `target` or `ignore`, see `decode_disparity`; None = as the protocol's published
             code: `target` for `cityscapes-mtmamba`, `ignore` for all others.
         sky_fix: zero the disparity of the sky instead of that of rail tracks.
+        with_vehicles: only images with the 3D box of a vehicle, as TaskPrompter trains on them; needs
+            `gtBbox3d/` of Cityscapes-3D.
         transforms: see `DenseDataset`.
         seed: see `DenseDataset`.
         tasks: restrict to these tasks.
@@ -100,6 +103,7 @@ class Cityscapes(PublishedDataset):
         protocol: Protocol | None = None,
         invalid_disparity: Invalid | None = None,
         sky_fix: bool = False,
+        with_vehicles: bool = False,
         transforms: Transforms = "tensor",
         seed: int = 0,
         tasks: Sequence[str] | None = None,
@@ -125,9 +129,11 @@ class Cityscapes(PublishedDataset):
         # the published code walks the folder in the file system's order; sorted, every machine has the same
         # order
         images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+        ids = [path.name.removesuffix("_leftImg8bit.png") for path in images]
+        self.with_vehicles = with_vehicles
         super().__init__(
             root=root,
-            ids=[path.name.removesuffix("_leftImg8bit.png") for path in images],
+            ids=[name for name in ids if has_vehicle(root, split, name)] if with_vehicles else ids,
             protocol=protocol,
             split=split,
             transforms=transforms,

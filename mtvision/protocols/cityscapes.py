@@ -48,4 +48,4 @@ CITYSCAPES3D_TASKPROMPTER = Protocol(
 """Images 1024x2048 against labels of 512x1024 whose disparities are not rescaled; no augmentation.
 
 Three-dimensional boxes are out of scope. The training set is the 2975 images less those without a box of a
-vehicle class, a number that needs the box files, so it is not checked."""
+vehicle class (`Cityscapes(with_vehicles=True)`), a number that needs the box files, so it is not checked."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -162,3 +164,21 @@ def test_taskprompter_resizes_the_labels_and_keeps_the_values(root):
     values = sample.labels["depth"].numpy()
     assert values.shape == (1, 8, 16)
     assert set(values[np.isfinite(values)]) <= set(raw.labels["depth"][np.isfinite(raw.labels["depth"])])
+
+
+def test_training_on_images_with_vehicles_only(root, tmp_path):
+    """Copied from TaskPrompter's loader: classes with wheels count, persons do not."""
+    names = Cityscapes(root, split="train", check=False).ids
+    boxes = [["person"], ["sky", "bus"], []]
+    for index, name in enumerate(names):
+        path = root / "gtBbox3d" / "train" / name.split("_")[0] / f"{name}_gtBbox3d.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"objects": [{"label": item} for item in boxes[index % 3]]}))
+    options = {"split": "train", "check": False, "with_vehicles": True}
+    assert Cityscapes(root, **options).ids == names[1::3]
+    path.write_text(json.dumps([]))
+    with pytest.raises(DecodeError, match="expected a JSON file with boxes under 'objects'"):
+        Cityscapes(root, **options)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="gtBbox3d"):
+        Cityscapes(root, **options)
