@@ -5,10 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fast-test lint format docs benchmark clean help
+.PHONY: demo leaderboard-demo tables test fast-test lint format docs benchmark clean help
 
 help:
 	@echo "make demo       train a tiny network on synthetic scenes, end with a table and pictures in work_dirs/demo"
+	@echo "make leaderboard-demo  every decoder's tiny row x 3 seeds, gains over single-task networks, table and page (hours)"
+	@echo "make tables     regenerate the tables in README and docs from results/"
 	@echo "make test       all tests (under 15 minutes on two cores)"
 	@echo "make fast-test  the tests that take seconds"
 	@echo "make lint       ruff and mypy"
@@ -23,6 +25,27 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/python tools/train.py configs/synthetic/parallel_tiny_synthetic_1xb16_1000.py --work-dir work_dirs/demo --overwrite
+
+# The same command again skips what is finished and goes on with what was interrupted.
+DEMO_ROWS ?= $(sort $(wildcard configs/*/*_tiny_synthetic_1xb8_300.py))
+DEMO_SEEDS ?= 0 1 2
+DEMO_WORKERS ?= 2
+DEMO_OPTIONS ?=
+DEMO_WORK_DIR ?= work_dirs/leaderboard
+DEMO_RESULTS ?= results/tiny_synthetic
+DEMO_SITE ?= site/leaderboard
+
+leaderboard-demo: $(READY)
+	@status=0; \
+	$(BIN)/python tools/launch.py $(DEMO_ROWS) --seeds $(DEMO_SEEDS) --workers $(DEMO_WORKERS) --reference parallel \
+	  --work-dir $(DEMO_WORK_DIR) --results $(DEMO_RESULTS) --baseline single-task $(DEMO_OPTIONS) || status=$$?; \
+	test $$status -ne 130 || exit 130; \
+	$(BIN)/python tools/table.py $(DEMO_RESULTS) --protocol synthetic-scenes --baseline single-task --sort gain || status=$$?; \
+	$(BIN)/python tools/leaderboard.py build $(DEMO_RESULTS) --out $(DEMO_SITE) || status=$$?; \
+	exit $$status
+
+tables: $(READY)
+	$(BIN)/python tools/table.py --write README.md docs/*.md
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -q

@@ -116,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = {outcome.run.name: outcome.record for outcome in outcomes}
     records = [record for run in runs if (record := done.get(run.name, run.record)) is not None]
     _keep(runs, records, arguments)
-    problem = _summarise(runs, records, arguments, console)
-    return _report_failures(outcomes, console) or problem
+    _summarise(runs, records, arguments, console)
+    return _report_failures(outcomes, console)
 
 
 def _train(todo: Sequence[Run], arguments: argparse.Namespace, console: Console) -> list[Outcome]:
@@ -153,28 +153,22 @@ def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Na
 
 def _summarise(
     runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Namespace, console: Console
-) -> int:
-    """Print the summary, write it to the work dir, store gains; returns 1 if gains could not be computed."""
+) -> None:
+    """Print the summary, write it to the work dir, store gains; say which rows have none and why."""
     if not records:
-        return 0
+        return
     baseline, shown = arguments.baseline, list(records)
     if baseline == SINGLE_TASK and arguments.results:  # single-task runs of earlier grids count too
         shown = _with_single_task_runs(shown, arguments.results)
-    problem = ""
+    problems: list[str] = []
     if baseline:
-        try:
-            gains = with_gain(shown, baseline)
-        except ValueError as error:
-            problem, baseline = f"no gains: {error}", None
-        else:
-            _store_gains(runs, gains, arguments.results)
+        _store_gains(runs, with_gain(shown, baseline, problems), arguments.results)
     options = {"reference": arguments.reference, "baseline": baseline}
     text = summary(shown, **options)
     write_atomically(arguments.work_dir / "summary.md", summary(shown, format="markdown", **options) + "\n")
     console.print("\n" + text + "\n", markup=False, highlight=False, soft_wrap=True)
-    if problem:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    return 1 if problem else 0
+    for problem in problems:
+        console.print(f"no gain: {problem}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Record]:

@@ -140,7 +140,10 @@ def table_text(arguments: argparse.Namespace) -> str:
     """
     records = _selected(find_records(arguments.results), arguments)
     if arguments.baseline:
-        records = with_gain(records, arguments.baseline)
+        problems: list[str] = []
+        records = with_gain(records, arguments.baseline, problems)
+        for problem in problems:
+            print(f"no gain: {problem}", file=sys.stderr)
     grids = [_main_grid(records, arguments)]
     if arguments.published is not None:
         grids.append(_comparison(records, arguments))

@@ -79,7 +79,7 @@ def slurm_executor(folder: Path, settings: Sequence[str], *, workers: int | None
         import submitit
     except ImportError as error:
         raise ImportError(
-            "--slurm needs `pip install submitit`; --print gives commands to start by hand."
+            "--slurm needs `pip install 'mtvision[slurm]'`; --print gives commands to start by hand."
         ) from error
     values = dict(parse_option(setting) for setting in settings)
     cluster = values.pop("cluster", "slurm")

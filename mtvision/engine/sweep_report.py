@@ -127,7 +127,7 @@ def summary(
     texts = []
     for protocol in dict.fromkeys(record.protocol for record in records):
         chosen = [record for record in records if record.protocol == protocol]
-        chosen = with_gain(chosen, baseline) if baseline else chosen
+        chosen = with_gain(chosen, baseline, []) if baseline else chosen
         chosen = fold_single_task(chosen) if baseline == SINGLE_TASK else chosen
         texts.append(FORMATS[format](build_grid(chosen)))
         rows = [row for row in group_seeds(chosen) if row[0].method == reference or reference is None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import fsum, isfinite
 from typing import Any
 
-from mtvision.core.naming import look_up
+from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.report.record import Record
 
 SINGLE_TASK = "single-task"
@@ -29,7 +29,9 @@ class Baseline:
     scores: dict[str, dict[str, float]]
 
 
-def with_gain(records: Sequence[Record], baseline: str = SINGLE_TASK) -> list[Record]:
+def with_gain(
+    records: Sequence[Record], baseline: str = SINGLE_TASK, problems: list[str] | None = None
+) -> list[Record]:
     """Copies of the records with their multi-task gain (convention `headline`) over one baseline.
 
     `single-task` takes the records that have one task, and averages each task's headline score over their
@@ -40,6 +42,8 @@ def with_gain(records: Sequence[Record], baseline: str = SINGLE_TASK) -> list[Re
     Args:
         records: of one protocol or more; those of one task, and published ones, stay as they are.
         baseline: `single-task`, or the name of one of the protocol's own baselines.
+        problems: receives the reason, once per row, where a record has no such baseline; it then has no gain.
+            None = refuse.
 
     Raises:
         ValueError: a task of a record has no single-task network, or several that differ.
@@ -51,13 +55,19 @@ def with_gain(records: Sequence[Record], baseline: str = SINGLE_TASK) -> list[Re
         if len(record.tasks) == 1 or record.provenance == "paper":
             result.append(record)
             continue
-        found = (
-            single_task_baseline(record, single)
-            if baseline == SINGLE_TASK
-            else _protocol_baseline(record, baseline)
-        )
-        result.append(replace(record, gain=gain_over(record, found)))
+        try:
+            result.append(replace(record, gain=gain_over(record, _baseline(record, single, baseline))))
+        except (ValueError, UnknownNameError) as error:
+            if problems is None:
+                raise
+            if str(error) not in problems:
+                problems.append(str(error))
+            result.append(replace(record, gain=None))
     return result
+
+
+def _baseline(record: Record, single: Sequence[Record], name: str) -> Baseline:
+    return single_task_baseline(record, single) if name == SINGLE_TASK else _protocol_baseline(record, name)
 
 
 def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:

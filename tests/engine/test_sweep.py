@@ -283,7 +283,7 @@ def test_slurm_parameters():
 
 def test_without_submitit_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ImportError, match="--slurm needs `pip install submitit`; --print"):
+    with pytest.raises(ImportError, match="--slurm needs `pip install .mtvision.slurm..`; --print"):
         slurm_executor(tmp_path, ["partition=gpu"])
 
 

@@ -89,6 +89,15 @@ def test_a_missing_or_ambiguous_single_task_network_is_named():
         with_gain([*SINGLE, multi(0.5, float("nan"))])
 
 
+def test_rows_without_a_baseline_can_be_left_without_gain():
+    problems = []
+    records = [*SINGLE, multi(0.5, 0.6), *(multi(0.5, 0.6, seed, backbone="large") for seed in range(2))]
+    changed = with_gain(records, problems=problems)
+    assert [record.gain is not None for record in changed] == [False] * 6 + [True, False, False]
+    assert len(problems) == 1
+    assert "/ large: task semseg has no single-task network" in problems[0]
+
+
 def test_baselines_of_the_protocol_are_looked_up():
     with pytest.raises(UnknownNameError, match="baseline of protocol synthetic-scenes 'nothing'"):
         with_gain([multi(0.5, 0.6)], "nothing")
