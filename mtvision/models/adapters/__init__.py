@@ -1,8 +1,9 @@
 """Changes to existing networks: of the backbone before a decoder is built on it, or of everything after."""
 
 from mtvision.models.adapters.adapter import Adapter
+from mtvision.models.adapters.class_token import DropClassToken
 from mtvision.models.adapters.mtan import MTAN
 from mtvision.models.adapters.slimmable import Slimmable
 from mtvision.models.adapters.streams import NDDR, CrossStitch
 
-__all__ = ["MTAN", "NDDR", "Adapter", "CrossStitch", "Slimmable"]
+__all__ = ["MTAN", "NDDR", "Adapter", "CrossStitch", "DropClassToken", "Slimmable"]

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mtvision.models.convert.invpt import INVPT
+from mtvision.models.convert.mlore import MLORE
 from mtvision.models.convert.rules import Drop, Layout, Rule
 from mtvision.models.convert.survey import SURVEY
 
@@ -153,5 +155,7 @@ LAYOUTS: dict[str, Layout] = {
         aliases=_NO_PREFIX,
     ),
     **SURVEY,
+    **MLORE,
+    **INVPT,
 }
 """Source name -> layout."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from mtvision.core.registry import HEADS
 from mtvision.core.task import Task
-from mtvision.models.layers import ConvNorm, NormName
+from mtvision.models.layers import ConvNorm, NormName, norm_layer
 
 
 @HEADS.register_module()
@@ -16,13 +18,15 @@ class ConvHead(nn.Module):
     Args:
         in_channels: of the feature map (supplied).
         task: whose logits are made (supplied).
-        hidden: channels of the hidden layer (3x3 convolution, norm, ReLU); None for none.
+        hidden: channels of the hidden layer (3x3 convolution, norm, activation); None for none.
         kernel: side of the last convolution, odd.
         dropout: probability of dropping a whole channel before the last convolution.
         norm: of the hidden layer, `batch` or `group`.
+        activation: of the hidden layer, `relu`, or `gelu` after a convolution with bias (the head of
+            TaskPrompter, ICLR 2023, and of MLoRE).
 
     Raises:
-        ValueError: `kernel` is even, which would shift the map.
+        ValueError: `kernel` is even, which would shift the map, or there is no such activation.
     """
 
     def __init__(
@@ -34,11 +38,19 @@ class ConvHead(nn.Module):
         kernel: int = 1,
         dropout: float = 0.0,
         norm: NormName = "batch",
+        activation: Literal["relu", "gelu"] = "relu",
     ) -> None:
         super().__init__()
+        if activation not in ("relu", "gelu"):
+            raise ValueError(f"ConvHead: activation={activation!r}; choose 'relu' or 'gelu'.")
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"ConvHead: kernel={kernel}; give an odd number, an even one shifts the map.")
-        self.hidden = nn.Sequential() if hidden is None else ConvNorm(in_channels, hidden, norm=norm)
+        self.hidden = nn.Sequential()
+        if hidden is not None and activation == "relu":
+            self.hidden = ConvNorm(in_channels, hidden, norm=norm)
+        elif hidden is not None:
+            conv = nn.Conv2d(in_channels, hidden, 3, padding=1)
+            self.hidden = nn.Sequential(conv, norm_layer(norm, hidden), nn.GELU())
         self.dropout = nn.Dropout2d(dropout)
         self.logits = nn.Conv2d(hidden or in_channels, task.out_channels, kernel, padding=kernel // 2)
 

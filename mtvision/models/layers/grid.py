@@ -1,0 +1,30 @@
+"""Levels of a pyramid on one grid, for decoders written for plain ViTs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mtvision.core.pyramid import Pyramid
+from mtvision.models.layers.conv import resize
+
+
+def common_grid(pyramid: Pyramid, tasks: Sequence[str]) -> dict[str, list[Tensor]]:
+    """{task: all levels of its pyramid, resized to the last one that is not coarser than stride 16}.
+
+    The levels of a ViT with patches of 16 or 14 pixels have one size already and stay as they are. Tasks that
+    read the same pyramid get the same list.
+    """
+    known: dict[int, list[Tensor]] = {}
+    for name in tasks:
+        own = pyramid.for_task(name)
+        if id(own) not in known:
+            known[id(own)] = _resized(own)
+    return {name: known[id(pyramid.for_task(name))] for name in tasks}
+
+
+def _resized(pyramid: Pyramid) -> list[Tensor]:
+    index = max([index for index, stride in enumerate(pyramid.strides) if stride <= 16], default=0)
+    height, width = pyramid.maps[index].shape[-2:]
+    return [resize(item, (int(height), int(width))) for item in pyramid.maps]
