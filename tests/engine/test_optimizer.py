@@ -67,6 +67,18 @@ def test_layer_decay_is_a_power_of_the_distance_to_the_last_block(network):
     assert group_of(optimizer, next(network.decoder.parameters()))["lr"] == 1.0
 
 
+def test_factors_of_chosen_parameters(network):
+    factors = {"heads.depth.*": 100, "heads.*": 10, "backbone.*": 0.5}  # the first that matches counts
+    config = {"type": "SGD", "lr": 0.1, "backbone_lr": 0.1, "lr_factors": factors}
+    optimizer = build_optimizer(network, Uncertainty(tasks=PROTOCOL.task_names), config)
+    expected = {"heads.depth": 10.0, "heads.normals": 1.0, "backbone": 0.005, "decoder": 0.1}
+    for name, parameter in network.named_parameters():
+        rate = next(rate for prefix, rate in expected.items() if name.startswith(prefix))
+        assert group_of(optimizer, parameter)["lr"] == pytest.approx(rate), name
+    with pytest.raises(ValueError, match=r"'heds\.\*', which matches no"):
+        build_optimizer(network, torch.nn.Identity(), {"lr": 0.1, "lr_factors": {"heds.*": 2}})
+
+
 def test_frozen_parameters_are_left_out_and_mistakes_are_named(network):
     balancer = Uncertainty(tasks=PROTOCOL.task_names)
     frozen = next(network.parameters())
