@@ -14,7 +14,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from mtvision import __version__
-from mtvision.report.grid import Cell
+from mtvision.report.display import display_of
+from mtvision.report.grid import Cell, Column
 from mtvision.report.leaderboard.details import Pictures, row_detail
 from mtvision.report.leaderboard.rows import BoardRow, Section, build_sections, latency_condition
 from mtvision.report.leaderboard.runs import RunFolders
@@ -123,7 +124,6 @@ def _provenances(rows: Sequence[BoardRow]) -> set[str]:
 
 def _section(section: Section) -> dict[str, Any]:
     """A section as the template reads it: text only, apart from numbers to sort by."""
-    text_columns = {column.key for column in section.columns if not column.numeric}
     groups = [
         ("", [row for row in section.rows if row.kind != "smoke"]),
         ("Smoke runs: tiny training, comparable only with one another",
@@ -143,16 +143,24 @@ def _section(section: Section) -> dict[str, Any]:
                 "arrow": column.arrow,
                 "direction": {True: "up", False: "down", None: ""}[column.higher_is_better],
                 "numeric": column.numeric,
+                "factor": f"{_factor(section, column):g}",
                 "label": plain(f"{column.group} {column.title}".strip()),
             }
             for column in section.columns
         ],
         "constants": [[_cell(cell) for cell in cells] for cells in section.constants],
         "groups": [{"label": label, "rows": [_row(row) for row in rows]} for label, rows in filled],
-        "size": len(section.rows),
         "only_smoke": all(row.kind == "smoke" for row in section.rows),
-        "text_columns": sorted(text_columns),
     }
+
+
+def _factor(section: Section, column: Column) -> float:
+    """What a column's stored numbers are multiplied with to be printed."""
+    task, _, score = column.key.partition("/")
+    for row in section.rows:
+        if score and task in row.records[0].task_names:
+            return display_of(row.records[0].task(task), score).factor
+    return 1.0
 
 
 def _row(row: BoardRow) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _section(name: str, records: Sequence[Record], notes: Sequence[tuple[str, st
         _reading(name, records),
         grid.columns,
         constants,
-        _ranked(grid, rows),
+        _ranked(grid, _best_first(grid, rows)),
         (*grid.notes, *notes),
     )
 
@@ -215,6 +215,22 @@ def _ranked(grid: Grid, rows: Sequence[BoardRow]) -> tuple[BoardRow, ...]:
         for row, ranked in zip(taking, bare.ranked().rows, strict=True):
             places[row.id] = ranked.cells
     return tuple(replace(row, cells=places.get(row.id, _unranked(row.cells))) for row in rows)
+
+
+def _best_first(grid: Grid, rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """By gain, then by the first score; rows without one come after, in their order."""
+    result = list(rows)
+    directed = [index for index, column in enumerate(grid.columns) if column.higher_is_better is not None]
+    keys = [index for index in directed if grid.columns[index].key == "gain"]
+    for index in reversed(keys + directed[:1]):
+        sign = -1 if grid.columns[index].higher_is_better else 1
+
+        def place(row: BoardRow, index: int = index, sign: int = sign) -> tuple[bool, float]:
+            value = row.cells[index].value
+            return value is None, sign * (value or 0.0)
+
+        result.sort(key=place)
+    return result
 
 
 def _unranked(cells: Sequence[Cell]) -> tuple[Cell, ...]:

@@ -9,11 +9,11 @@ function niceTicks(low, high, count) {
 function logTicks(low, high) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
-    for (const factor of [1, 2, 5]) ticks.push(factor * 10 ** power);
+    for (const factor of [1, 2, 3, 5]) ticks.push(factor * 10 ** power);
   }
   const inside = ticks.filter((value) => value >= low * 0.999 && value <= high * 1.001);
   const decades = inside.filter((value) => Math.abs(Math.log10(value) % 1) < 1e-9);
-  return inside.length > 8 && decades.length > 1 ? decades : inside.length > 1 ? inside : niceTicks(low, high, 4);
+  return inside.length > 9 && decades.length > 1 ? decades : inside.length > 1 ? inside : niceTicks(low, high, 4);
 }
 function short(value) {
   const size = Math.abs(value);
@@ -60,7 +60,7 @@ const chosen = new Map();
 
 function columnsOf(board) {
   return all('thead th[data-key]', board).map((head, index) => ({
-    key: head.dataset.key, index: index + 1, up: head.dataset.direction,
+    key: head.dataset.key, index: index + 1, up: head.dataset.direction, factor: Number(head.dataset.factor),
     label: head.textContent.replace(/\s+/g, ' ').trim(),
   }));
 }
@@ -72,6 +72,10 @@ function pointsOf(rows, xColumn, yColumn) {
   return rows.map((row) => ({ row: row, x: numberOf(row, xColumn), y: numberOf(row, yColumn) }))
     .filter((point) => point.x !== null && point.y !== null)
     .map((point) => ({ ...point, x: point.x * UNITS[xColumn.key] }));
+}
+/* A chart needs two different costs; otherwise the table says it better. */
+function spreadOf(rows, xColumn, yColumn) {
+  return new Set(pointsOf(rows, xColumn, yColumn).map((point) => point.x)).size;
 }
 /* Rows of which no other one is both cheaper and better. */
 function frontier(points, up) {
@@ -91,13 +95,14 @@ function drawScatter(board) {
   const ys = columns.filter((column) => column.key === 'gain' || column.key.includes('/'));
   ys.sort((a, b) => (b.key === 'gain') - (a.key === 'gain'));
   const every = all('tr[data-row]', board);
-  const usable = xs.filter((x) => ys.some((y) => pointsOf(every, x, y).length > 1));
+  xs.sort((a, b) => (b.key === 'macs') - (a.key === 'macs'));
+  const usable = xs.filter((x) => ys.some((y) => spreadOf(every, x, y) > 1));
   figure.hidden = usable.length === 0;
   if (figure.hidden) return;
   const state = chosen.get(board) || { x: usable[0].key };
   chosen.set(board, state);
   const xColumn = usable.find((column) => column.key === state.x) || usable[0];
-  const yUsable = ys.filter((y) => pointsOf(every, xColumn, y).length > 1);
+  const yUsable = ys.filter((y) => spreadOf(every, xColumn, y) > 1);
   const yColumn = yUsable.find((column) => column.key === state.y) || yUsable[0];
   const rows = every.filter((row) => !row.hidden);
   const points = pointsOf(rows, xColumn, yColumn).filter((point) => point.x > 0);
@@ -140,11 +145,11 @@ function scatterSvg(points, xColumn, yColumn, caption) {
   const box = narrow ? { left: 44, right: 352, top: 24, bottom: 250, width: 360, height: 292 }
     : { left: 56, right: 1130, top: 24, bottom: 300, width: 1150, height: 342 };
   const xr = widened(points.map((point) => point.x), true, 0.08);
-  const yr = widened(points.map((point) => point.y * factorOf(point, yColumn)), false, 0.12);
+  const yr = widened(points.map((point) => point.y * yColumn.factor), false, 0.12);
   const x = scale(xr[0], xr[1], box.left, box.right, true);
   const y = scale(yr[0], yr[1], box.bottom, box.top, false);
   const placed = points.map((point) => ({
-    ...point, px: x(point.x), py: y(point.y * factorOf(point, yColumn)),
+    ...point, px: x(point.x), py: y(point.y * yColumn.factor),
   }));
   const front = frontier(placed, yColumn.up !== 'down');
   const path = front.map((point, index) => (index ? 'L' : 'M') + point.px.toFixed(1) + ' ' + point.py.toFixed(1)).join('');
@@ -154,12 +159,6 @@ function scatterSvg(points, xColumn, yColumn, caption) {
     svg('path', { class: 'front', d: path }), ...names(placed, front, box)]);
   for (const point of placed) chart.append(pointMark(point, xColumn, yColumn, caption));
   return chart;
-}
-/* Printed units (per cent, …) follow from the row's own printed number. */
-function factorOf(point, column) {
-  const text = point.row.children[column.index].querySelector('span').textContent;
-  const ratio = Number(text) / point.y;
-  return ratio > 50 && ratio < 200 ? 100 : 1;
 }
 function pointMark(point, xColumn, yColumn, caption) {
   const detail = DATA.rows[point.row.dataset.row];

@@ -25,9 +25,12 @@ function scorePart(detail) {
     return { kind: (fresh ? 'first ' : '') + (score.headline ? 'head' : ''), cells: [
       fresh ? score.task : '', score.title + arrow(score.higher), score.text + (score.spread ? ' ± ' + score.spread : ''), full] };
   });
+  const stored = detail.kind !== 'published';  // a published value is what was printed
+  if (!stored) rows.forEach((row) => row.cells.pop());
+  const heads = ['Task', 'Score', several ? 'Mean ± std' : 'Value', several ? 'Stored, by seed' : 'Stored'];
   const tools = detail.scores.filter((score) => score.headline && score.evaluator);
   return [el('h3', {}, 'Scores'),
-    grid(['Task', 'Score', several ? 'Mean ± std' : 'Value', several ? 'Stored, by seed' : 'Stored'], rows, [2]),
+    grid(stored ? heads : heads.slice(0, 3), rows, [2]),
     ...tools.map((score) => el('p', { class: 'hint' }, 'The evaluator of ' + score.task + ' is: ' + score.evaluator
       + '. It does not compare with the protocol’s own.'))];
 }
