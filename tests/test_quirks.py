@@ -24,6 +24,7 @@
 | 18 | a last batch of one image breaks edges | fixed | this file |
 | 19 | meters that are not reset | fixed | this file |
 | 20 | best checkpoint on test data | the last one | this file |
+| 20 | the same, by misplaced bases | `select="best_compat"` | engine/test_selection.py |
 | 20 | clipping in a bare `try` | fixed: if and only if asked | this file |
 | 21 | one process evaluates, the others wait | fixed: sharded | this file |
 | 22 | iteration off by one; resumes unasked | fixed | this file |
@@ -40,6 +41,7 @@
 | 33 | training counts polluted by the test epoch | fixed | this file |
 | 34 | gain over epoch 0, best test epoch | fixed: stated baselines | this file |
 | 35 | per-batch medians averaged | `score_by_groups` | this file |
+| 34, 35 | the last ten epochs averaged | `select="average_last_10"` | engine/test_selection.py |
 | 36 | division by zero for empty unions | fixed | this file |
 | 36 | edge weight of the loss, another of the meter | one option, `training.loss_options` | this file |
 | 38 | unsorted file order | fixed | data/test_cityscapes.py |

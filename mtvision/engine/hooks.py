@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mtvision.engine.launch import is_main_process
 from mtvision.engine.loggers import Loggers
+from mtvision.engine.selection import VALIDATION_FILE
 
 LOSS_FILE = "losses.jsonl"
 
@@ -58,7 +59,8 @@ class ProgressHook(Hook):
         self._since = self._started = time.perf_counter()
         if not is_main_process():
             return
-        _keep_until(Path(runner.work_dir) / LOSS_FILE, runner.iter)
+        for name in (LOSS_FILE, VALIDATION_FILE):
+            _keep_until(Path(runner.work_dir) / name, runner.iter)
         if not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -131,6 +133,8 @@ class ProgressHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Print and log the headline scores of an evaluation during training."""
         if metrics and is_main_process():
+            with (Path(runner.work_dir) / VALIDATION_FILE).open("a") as file:
+                file.write(json.dumps({"iter": runner.iter, "scores": metrics}) + "\n")
             self._console.print(f"evaluation at iteration {runner.iter}:", highlight=False)
             line = "  ".join(f"{name} {metrics[name]:.4f}" for name in self._headlines if name in metrics)
             self._console.print(f"  {line}", highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mmengine.config import Config
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.engine.selection import RULES
 from mtvision.protocols import Protocol, get_protocol, own_protocol
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -97,6 +98,8 @@ class EvaluationSettings:
         constant_predictor: how many training images the constant-predictor row is fitted on; 0 = no such row.
         baseline: name of one of the protocol's single-task baselines, or {task: score}, for the gain.
         pictures: how many panels a final evaluation writes.
+        select: `last`; or `best_compat`, `average_last_10` for a second set of scores chosen from the
+            evaluations during training (`mtvision.engine.selection`). The record is the last checkpoint's.
     """
 
     precision: Precision = "fp32"
@@ -106,6 +109,11 @@ class EvaluationSettings:
     constant_predictor: int = 0
     baseline: Any = None
     pictures: int = 4
+    select: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.select not in ("last", *RULES):
+            raise UnknownNameError("evaluation.select", self.select, ("last", *RULES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +171,12 @@ class Settings:
             sections[name] = kind(**values)
         if not isinstance(config.seed, int) or config.seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {config.seed!r}.")
+        rule = sections["evaluation"].select
+        if rule != "last" and not sections["training"].val_interval:
+            raise ValueError(
+                f"evaluation.select='{rule}' chooses from evaluations during training: set "
+                "training.val_interval, e.g. to the iterations of an epoch."
+            )
         return cls(protocol=protocol_of(config), seed=config.seed, **sections)
 
 

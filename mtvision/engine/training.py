@@ -35,6 +35,7 @@ from mtvision.engine.precision import PrecisionOptimWrapper
 from mtvision.engine.records import make_record, write_record
 from mtvision.engine.runner import ExactRunner
 from mtvision.engine.scoring import constant_scores, evaluate, headline_keys, write_panels
+from mtvision.engine.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
 from mtvision.engine.settings import Settings, to_plain_data
 from mtvision.report.record import Record
 
@@ -58,6 +59,10 @@ def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrit
     """
     run = fit(config, work_dir, resume=resume, overwrite=overwrite)
     record = evaluate_checkpoint(config, work_dir, run.checkpoint, hours=run.hours)
+    settings = Settings.of(config)
+    if settings.evaluation.select != "last" and is_main_process():
+        iterations = settings.training.iterations
+        write_selection(work_dir, settings.evaluation.select, settings.protocol, iterations, record.scores)
     _log_result(run.loggers, record, work_dir, config["training"]["iterations"])
     return record
 
@@ -218,6 +223,7 @@ def _prepare_work_dir(work_dir: Path, resume: str | None, overwrite: bool) -> Pa
     if resume:
         return find_checkpoint(work_dir) if resume == "auto" else Path(resume)
     earlier = [*work_dir.glob("iter_*.pth"), *work_dir.glob("losses.jsonl"), *work_dir.glob("record.json")]
+    earlier += [*work_dir.glob(VALIDATION_FILE), *work_dir.glob(SELECTION_FILE)]
     if earlier and not overwrite:
         raise FileExistsError(
             f"{work_dir} holds an earlier run ({earlier[0].name}). Go on with --resume, choose another "

@@ -1,0 +1,101 @@
+"""Rules by which some papers choose what they report, from the evaluations during training.
+
+The record always holds the last checkpoint. With another `evaluation.select` the work dir also gets
+`selection.json`, so that such a paper's number can be compared with a number made the same way. Both rules
+look at `val_data`; where that is the test split, as in the papers, they choose on test data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtvision.core.naming import look_up
+from mtvision.protocols import Protocol
+
+VALIDATION_FILE = "validations.jsonl"
+SELECTION_FILE = "selection.json"
+
+COMPAT_BASES: dict[str, dict[str, tuple[float, int]]] = {
+    "nyud-invpt": {"semseg/miou": (0.55, 1), "depth/rmse": (0.49, -1), "normals/mean": (18.40, -1)},
+    "pascal-invpt": {
+        "semseg/miou": (80.89, 1),
+        "human_parts/miou": (71.71, 1),
+        "saliency/maxF_compat": (85.28, 1),
+        "normals/mean": (13.47, -1),
+    },
+    "cityscapes-mtmamba": {"semseg/miou": (80.0, 1), "depth/rmse": (1.0, -1)},
+}
+"""{protocol: {score: (base, sign)}} of MTMamba's released code. Its scores are fractions, so that the
+percentages among the bases count for next to nothing: copied. Its term for edges, a training loss, is left
+out."""
+
+
+def best_compat(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> list[int]:
+    """The row with the largest mean relative improvement over `COMPAT_BASES`, the first of equals.
+
+    Raises:
+        UnknownNameError: the published rule does not know the protocol.
+        ValueError: no score of the rule was evaluated.
+    """
+    bases = look_up("protocol of select='best_compat'", protocol.id, COMPAT_BASES)
+    used = [name for name in bases if all(name in row["scores"] for row in rows)]
+    if not used:
+        raise ValueError(f"select='best_compat' needs at least one of {', '.join(bases)}.")
+
+    def improvement(row: Mapping[str, Any]) -> float:
+        terms = [
+            sign * (row["scores"][name] - base) / base for name, (base, sign) in bases.items() if name in used
+        ]
+        return float(sum(terms) / len(terms))
+
+    return [max(range(len(rows)), key=lambda index: improvement(rows[index]))]
+
+
+def average_last_10(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> list[int]:
+    """The last ten rows: family C averages the scores of its last ten epochs.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if len(rows) < 10:
+        raise ValueError(
+            f"select='average_last_10' needs ten evaluations, there are {len(rows)}; evaluate once per epoch "
+            f"(training.val_interval) for at least ten epochs of {protocol.title}."
+        )
+    return list(range(len(rows) - 10, len(rows)))
+
+
+RULES = {"best_compat": best_compat, "average_last_10": average_last_10}
+
+
+def write_selection(
+    work_dir: Path, rule: str, protocol: Protocol, iteration: int, last: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Apply a rule to a finished run's evaluations; write and return rule, iterations and mean scores.
+
+    Args:
+        work_dir: of the run.
+        rule: one of `RULES`.
+        protocol: of the run.
+        iteration: the last one, which is not evaluated during training.
+        last: {task: {score: value}} of the record, which stands in for it.
+
+    Raises:
+        ValueError, UnknownNameError: as the rules.
+    """
+    path = work_dir / VALIDATION_FILE
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    flat = {f"{task}/{name}": value for task, scores in last.items() for name, value in scores.items()}
+    rows.append({"iter": iteration, "scores": flat})
+    chosen = [rows[index] for index in look_up("evaluation.select", rule, RULES)(rows, protocol)]
+    names = [name for name in chosen[0]["scores"] if all(name in row["scores"] for row in chosen)]
+    result = {
+        "rule": rule,
+        "iterations": [row["iter"] for row in chosen],
+        "scores": {name: sum(row["scores"][name] for row in chosen) / len(chosen) for name in names},
+    }
+    (work_dir / SELECTION_FILE).write_text(json.dumps(result, indent=2) + "\n")
+    return result
