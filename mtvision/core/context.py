@@ -14,6 +14,7 @@ class Context:
     """Run-time state of a conditional network; an empty context is the plain network.
 
     Args:
+        tasks: whose pyramids the decoder will read, None = all; set by the network.
         task: the task the backbone is computed for (task-conditioned backbones), None = shared.
         widths: plain data a slimmable adapter understands.
         preference: {task: weight >= 0}, how much each task matters to the user.
@@ -22,6 +23,7 @@ class Context:
         extra: anything a method of the user needs.
     """
 
+    tasks: tuple[str, ...] | None = None
     task: str | None = None
     widths: Mapping[str, Any] | None = None
     preference: Mapping[str, float] | None = None

@@ -23,6 +23,11 @@ def task_of(role: str) -> str | None:
     return role.removeprefix("task:") if role.startswith("task:") else None
 
 
+def is_architecture(name: str) -> bool:
+    """Whether a parameter chooses an architecture: a part of its path begins with `architecture_`."""
+    return any(part.startswith("architecture_") for part in name.split("."))
+
+
 def find_reach(
     losses: Mapping[str, Tensor], parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, set[str]]:
@@ -57,7 +62,7 @@ def roles_from_reach(
         reach: {task: names of the parameters that its loss reaches}, from `find_reach`.
         names: all trainable parameters.
         overrides: {glob pattern of parameter names: role}; the first that matches wins, also over "reached by
-            no loss".
+            no loss". Architecture parameters (`is_architecture`) have that role without being named.
     """
     roles = {}
     for name in names:
@@ -65,6 +70,8 @@ def roles_from_reach(
         tasks = [task for task, reached in reach.items() if name in reached]
         if forced is not None:
             roles[name] = forced
+        elif is_architecture(name):
+            roles[name] = ARCHITECTURE
         elif tasks:
             roles[name] = SHARED if len(tasks) > 1 else task_role(tasks[0])
     return roles

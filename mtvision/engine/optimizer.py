@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mtvision.core.naming import look_up
+from mtvision.core.roles import is_architecture
 from mtvision.models.network import Network
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -36,7 +37,9 @@ def build_optimizer(
             `backbone_lr` (default 1): factor of the whole backbone;
             `lr_factors` (default none): {glob of parameter names: factor}, e.g.
             `{"backbone.fusions.*": 100}`; the first that matches counts, on top of the factors above;
-            `balancer_lr` (default `lr`): rate of the balancer's own parameters.
+            `balancer_lr` (default `lr`): rate of the balancer's own parameters;
+            `architecture_lr` (default `lr`): rate of architecture parameters (`mtvision.core.roles`), which
+            are never decayed.
 
     Raises:
         ValueError: `lr` is missing, no parameter is trainable, or a glob matches none.
@@ -53,6 +56,7 @@ def build_optimizer(
     layer_decay = options.pop("layer_decay", None)
     backbone_factor = float(options.pop("backbone_lr", 1.0))
     balancer_lr = float(options.pop("balancer_lr", lr))
+    architecture_lr = float(options.pop("architecture_lr", lr))
     factors = _factors(network, options.pop("lr_factors", None) or {})
 
     undecayed = _undecayed(network) if no_decay else set()
@@ -67,6 +71,8 @@ def build_optimizer(
             factor = backbone_factor * (layer_decay ** (deepest + 1 - depth[name]) if layer_decay else 1.0)
         factor *= factors.get(name, 1.0)
         key = (lr * factor, 0.0 if name in undecayed else decay)
+        if is_architecture(name):
+            key = (architecture_lr, 0.0)
         groups.setdefault(key, {"params": [], "lr": key[0], "weight_decay": key[1]})["params"].append(
             parameter
         )
@@ -111,8 +117,8 @@ def _backbone_names(network: Network) -> list[str]:
 def _depths(network: Network) -> dict[str, int]:
     """{backbone parameter: 0 for the stem, i + 1 for block i}; what follows counts as the last block."""
     block_of = {}
-    for index, block in enumerate(network.backbone.blocks):
-        for parameter in network.backbone.get_submodule(block.name).parameters():
+    for name, index in network.backbone.block_depths().items():
+        for parameter in network.backbone.get_submodule(name).parameters():
             block_of[id(parameter)] = index + 1
     last = max(block_of.values(), default=0)
     depths, seen = {}, 0

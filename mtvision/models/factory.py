@@ -40,6 +40,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     check_heads(heads, names)
     backbone = BACKBONES.build(cfg["backbone"])
     adapters = [ADAPTERS.build(item) for item in cfg.get("adapters") or ()]
+    kept = [adapter.plain(item) for adapter, item in zip(adapters, cfg.get("adapters") or (), strict=True)]
     for adapter in adapters:
         backbone = adapter.apply(backbone, tasks)
     decoder = DECODERS.build(
@@ -49,7 +50,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
         task.name: HEADS.build(heads[task.name], in_channels=decoder.out_channels[task.name], task=task)
         for task in tasks
     }
-    network = Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks))
+    network = Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks, kept))
     for adapter in adapters:
         adapter.complete(network)
     return network
@@ -74,7 +75,10 @@ def _check(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> None:
 
 
 def _architecture(
-    cfg: Mapping[str, Any], heads: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]
+    cfg: Mapping[str, Any],
+    heads: Mapping[str, Mapping[str, Any]],
+    tasks: Sequence[Task],
+    adapters: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Plain data: strings, numbers, lists and dicts. Weights come from a state dict, so none are named."""
     backbone = _plain(cfg["backbone"], BACKBONES)
@@ -82,7 +86,7 @@ def _architecture(
         backbone["pretrained"] = False
     return {
         "backbone": backbone,
-        "adapters": [_plain(_unloaded(item), ADAPTERS) for item in cfg.get("adapters") or ()],
+        "adapters": [_plain(_unloaded(item), ADAPTERS) for item in adapters],
         "decoder": _plain(cfg["decoder"], DECODERS),
         "heads": {task.name: _plain(heads[task.name], HEADS) for task in tasks},
         "tasks": {task.name: task.out_channels for task in tasks},

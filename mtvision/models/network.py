@@ -90,7 +90,9 @@ class Network(nn.Module):
             if name not in self.heads:
                 raise UnknownNameError("task of this network", name, self.task_names)
         image_size = (int(image.shape[-2]), int(image.shape[-1]))
-        with use_context(context) as active:
+        read = self.decoder.reads(tasks)
+        active = replace(context or current_context(), tasks=None if read is None else tuple(read))
+        with use_context(active):
             pyramid = self.backbone(image)
             decoded = self.decoder(pyramid, tasks)
             maps = {name: self.heads[name](feature) for name, feature in decoded.features.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
@@ -26,6 +27,10 @@ class Adapter:
         """
         del tasks
         return backbone
+
+    def plain(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint keeps of this adapter's config: plain data that needs no other file."""
+        return dict(config)
 
     def complete(self, network: Network) -> None:
         """Change the finished network in place, for what concerns decoder and heads as well."""

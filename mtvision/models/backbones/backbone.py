@@ -123,6 +123,10 @@ class Backbone(nn.Module):
             for index, (name, module) in enumerate(zip(names, self._modules_of(names), strict=True))
         ]
 
+    def block_depths(self) -> dict[str, int]:
+        """{path of a block: how many blocks run before it}; blocks side by side have one depth."""
+        return {name: index for index, name in enumerate(self.block_names())}
+
     def measure(self, size: tuple[int, int] | None = None) -> Shapes:
         """Learn channels and strides from a dry run without values or memory; sets both attributes.
 

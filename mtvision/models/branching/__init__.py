@@ -1,1 +1,6 @@
 """Who shares which block of a backbone."""
+
+from mtvision.models.branching.encoder import Branched, BranchedEncoder
+from mtvision.models.branching.supernet import BranchingSearch, Supernet
+
+__all__ = ["Branched", "BranchedEncoder", "BranchingSearch", "Supernet"]

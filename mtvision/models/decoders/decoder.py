@@ -42,6 +42,14 @@ class Decoder(nn.Module):
         """
         raise NotImplementedError
 
+    def reads(self, tasks: Sequence[str] | None) -> Sequence[str] | None:
+        """Tasks whose maps `forward(pyramid, tasks)` reads, None = all.
+
+        A branching backbone computes no others. Override this where a task's features need only its own maps.
+        """
+        del tasks
+        return None
+
     def asked(self, tasks: Sequence[str] | None) -> list[Task]:
         """Task values of the names asked for, in the network's order.
 

@@ -76,6 +76,10 @@ class ParallelDecoder(Decoder):
             }
         )
 
+    def reads(self, tasks: Sequence[str] | None) -> Sequence[str] | None:
+        """Only the maps of the tasks asked for."""
+        return tasks
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w) at the finest level's stride, or a quarter of a ViT's stride."""
         features, auxiliary = {}, []
