@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -71,6 +71,10 @@ def _nothing(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {}
 
 
+def _as_they_are(_: Iterable[str]) -> dict[str, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one code base names what we have too.
@@ -83,6 +87,8 @@ class Layout:
         tasks: {their task name: ours} where they differ.
         wrapper: key under which their files hold the state dict.
         prefix: what their files put before every key.
+        name_tasks: where their keys number the tasks: from all their keys to {key: key with the task's name}.
+        number_tasks: its inverse.
     """
 
     rules: tuple[Rule, ...]
@@ -92,6 +98,8 @@ class Layout:
     tasks: Mapping[str, str] = field(default_factory=dict)
     wrapper: str = "model"
     prefix: str = ""
+    name_tasks: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
+    number_tasks: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
 
     def to_ours(self, key: str) -> tuple[str, Change] | None:
         """Our name of an official key and what happens to its tensor; None if no rule fits."""
