@@ -1,0 +1,33 @@
+"""MTAN on a small ResNet: a row of the synthetic leaderboard.
+
+    python tools/train.py configs/mtan/mtan_tiny_synthetic_1xb8_300.py
+
+No paper reports on this data. Ours: see docs/leaderboard.md.
+Half of ResNet-18's width; the plain row's decoder reads the attended maps of all stages.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.synthetic_four_tasks import (
+        balancer,
+        evaluation,
+        optimizer,
+        protocol,
+        provenance,
+        tasks,
+        test_data,
+        train_data,
+        training,
+        val_data,
+    )
+
+name = "mtan"
+model = dict(
+    backbone=dict(
+        type="TimmBackbone", name="resnet18", channels=(32, 64, 128, 256), stem_type="deep", stem_width=16
+    ),
+    adapters=[dict(type="MTAN")],
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
+)

@@ -1,0 +1,24 @@
+"""PAD-Net (Xu et al., CVPR 2018) in ATRC's tables on NYUD-v2: the small HRNet-W18, four tasks.
+
+    python tools/train.py configs/pad_net/pad_net_hrnet_w18s_nyud_invpt_1xb8_40k.py
+
+Published: mIoU 36.61, RMSE 0.6270 m, normals 20.85 degrees, odsF 76.38 (from memory, unverified).
+Ours: not run yet.
+Differs from ATRC, whose schedule this is and who trained this row: details of its heads are not known to
+us; 425x560 frames are padded to 448x576, as InvPT does.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.schedules.atrc_40k import optimizer, training
+
+name = "pad_net"
+model = dict(
+    backbone=dict(type="HRNetBackbone", name="hrnet_w18_small_v2", pretrained=True),
+    decoder=dict(type="PADNetDecoder"),
+    head=dict(type="ResidualHead"),
+)
+train_data.update(batch_size=8)
+evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 101 thresholds at the end only
