@@ -196,16 +196,20 @@ def fold_single_task(records: Sequence[Record]) -> list[Record]:
             groups[repr((training_key(record), _recipe(record)))][record.seed].append(record)
         else:
             rest.append(record)
-    joined = [row for seeds in groups.values() for row in _joined(seeds)]
+    order = max((record.task_names for record in rest), key=len, default=())
+    joined = [row for seeds in groups.values() for row in _joined(seeds, order)]
     return [*joined, *rest]
 
 
-def _joined(seeds: Mapping[int | None, Sequence[Record]]) -> list[Record]:
+def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) -> list[Record]:
     newest: dict[int | None, dict[str, Record]] = {}
     for seed, group in seeds.items():
         for run in sorted(group, key=lambda item: item.created):
             newest.setdefault(seed, {})[run.task_names[0]] = run
     entries = {name: run.tasks[0] for runs in newest.values() for name, run in runs.items()}
+    entries = {
+        name: entries[name] for name in sorted(entries, key=lambda n: n not in order or order.index(n))
+    }
     if len(entries) == 1:
         return [run for runs in newest.values() for run in runs.values()]
     rows = []

@@ -105,7 +105,8 @@ def _difference(row: Sequence[Record], base: dict[int | None, Record], task: str
         other = base.get(record.seed) if record.seed is not None else None
         if other is None or other.task(task)["evaluator"] != entry["evaluator"]:
             continue
-        value = sign * (record.scores.get(task, {}).get(score, float("nan")) - other.scores[task][score])
+        pair = [item.scores.get(task, {}).get(score, float("nan")) for item in (record, other)]
+        value = sign * (pair[0] - pair[1])
         values += [] if isnan(value) else [value]
     if not values:
         return None

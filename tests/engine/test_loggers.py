@@ -73,9 +73,9 @@ def test_wandb_holds_losses_scores_pictures_and_cost(tmp_path, offline):
     found = {name: run.summary[name] for name in final_numbers(record)}
     assert found == pytest.approx(final_numbers(record), rel=1e-6)
     picture = next((tmp_path / "run" / "pictures").glob("*.png"))
-    entry = run.values(f"pictures/{picture.stem}")[0]
-    assert entry["_type"] == "image-file"
-    (copy,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*/files/{entry['path']}")
+    assert run.values(f"pictures/{picture.stem}/_type") == ["image-file"]
+    (path,) = run.values(f"pictures/{picture.stem}/path")
+    (copy,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*/files/{path}")
     assert (cv2.imread(str(copy)) == cv2.imread(str(picture))).all()
 
 

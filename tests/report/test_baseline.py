@@ -112,6 +112,8 @@ def test_single_task_runs_become_one_row():
         "| ParallelDecoder | tiny | **50.00** ± 0.00 | **0.6000** ± 0.0000 | 25.00 ± 0.00 | 1.23 | 2.50 | "
         "3 |",
     ]
+    backwards = fold_single_task([*SINGLE[::-1], multi(0.5, 0.6)])
+    assert backwards[0].task_names == ("semseg", "depth")  # as the rows with several tasks have them
     lonely = [single("depth", 0.5)]
     assert fold_single_task(lonely) == lonely
 
