@@ -14,9 +14,14 @@ def count_flops(run: Callable[[], Any]) -> dict[str, int]:
 
     Paths begin with the class of the outermost module that is called; `Global` is the total.
     """
-    with FlopCounterMode(display=False, custom_mapping=_missing_formulas()) as counter:
+    with flop_counter() as counter:
         run()
     return {name: int(sum(ops.values())) for name, ops in counter.get_flop_counts().items()}
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, as a context manager, with the operators that it lacks."""
+    return FlopCounterMode(display=False, custom_mapping=_missing_formulas())
 
 
 def _missing_formulas() -> dict[Any, Callable[..., int]]:

@@ -61,8 +61,8 @@ class SlimBatchNorm2d(nn.Module):
         if control.collecting:
             self._collect(x)
         elif not self.training:
-            values = not x.is_meta  # a dry run that only counts has no statistics to look up
-            mean, var = self.statistics(widths, given) if values else self._full(given)
+            counts = x.is_meta or control.counting  # a run whose values do not matter
+            mean, var = self._full(given) if counts else self.statistics(widths, given)
         elif widths.full:
             self.num_batches_tracked.add_(1)
             mean, var, momentum = self.running_mean, self.running_var, self._momentum()

@@ -98,7 +98,8 @@ class Slimming(nn.Module):
         self.stages, self.tasks, self.slots = stages, tuple(tasks), slots
         table = torch.full((slots, stages + len(tasks)), -1, dtype=torch.int64)
         self.register_buffer("configurations", table)  # ratios in millionths; -1 = the slot is free
-        self.collecting = False
+        self.collecting = False  # batch norms collect statistics
+        self.counting = False  # values do not matter: any statistics do
         self.projectors: nn.ModuleList | None = None
         self._last: tuple[Any, Widths] | None = None
         self._slots: dict[tuple[Part, tuple[float, ...]], int | None] = {}
