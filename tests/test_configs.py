@@ -123,8 +123,8 @@ def test_one_batch_of_every_section(path, roots):
         assert len(batch) == count
         assert sorted(batch.labels) == sorted(protocol.task_names)
         for name, label in batch.labels.items():
-            classes = protocol.task(name).label == "classes"
-            assert label.dtype == (torch.int64 if classes else torch.float32)
+            values = protocol.task(name).label == "values"
+            assert label.dtype == (torch.float32 if values else torch.int64)
         assert batch.image.isfinite().all()
 
 

@@ -51,7 +51,7 @@ class RawSample:
 
     Args:
         image: RGB (H, W, 3), uint8 or float32 in 0..255; float32 without range after normalisation.
-        labels: `classes` tasks: integer (H, W), 255 = none. `values` tasks: float32 (H, W, C), NaN = none.
+        labels: `classes` and `instances` tasks: integer (H, W), 255 = none. `values` tasks: float32 (H, W, C), NaN = none.
             A task without a label for this image is an absent key.
         tasks: the task values of all keys that may occur in `labels`.
         meta: origin and frame.
@@ -73,7 +73,7 @@ class Sample:
 
     Args:
         image: float32 (3, H, W), RGB, normalised with `IMAGE_MEAN` and `IMAGE_STD`.
-        labels: `classes`: int64 (H, W), 255 = none. `values`: float32 (C, H, W), NaN = none. Labels may have
+        labels: `classes`, `instances`: int64 (H, W), 255 = none. `values`: float32 (C, H, W), NaN = none. Labels may have
             another resolution than the image (Cityscapes); they agree among themselves.
         meta: origin and frame.
     """
@@ -90,7 +90,7 @@ class Sample:
         """
         labels = {}
         for name, array in raw.labels.items():
-            if raw.tasks[name].label == "classes":
+            if raw.tasks[name].label != "values":
                 labels[name] = torch.from_numpy(np.array(array, dtype=np.int64, order="C"))
             else:
                 planes = np.array(array.transpose(2, 0, 1), dtype=np.float32, order="C")

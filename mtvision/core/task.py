@@ -9,10 +9,10 @@ from typing import Any, Literal
 IGNORE = 255
 """Class id that means "no label" in integer maps; real-valued maps use NaN."""
 
-LabelKind = Literal["classes", "values"]
+LabelKind = Literal["classes", "values", "instances"]
 Geometry = Literal["plain", "depth", "disparity", "direction"]
-Activation = Literal["argmax", "identity", "positive", "unit", "sigmoid", "foreground"]
-Colours = Literal["palette", "depth", "normals", "gray"]
+Activation = Literal["argmax", "identity", "positive", "unit", "sigmoid", "foreground", "instances"]
+Colours = Literal["palette", "depth", "normals", "gray", "instances"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,9 @@ class Task:
     Args:
         name: the key in label and prediction dicts, e.g. `semseg`.
         out_channels: channels of the logits.
-        label: `classes`, an int64 map (H, W) with 255 = no label; or `values`, a float32 map
-            (label_channels, H, W) with NaN = no label.
+        label: `classes`, an int64 map (H, W) with 255 = no label; `values`, a float32 map
+            (label_channels, H, W) with NaN = no label; or `instances`, an int64 map (H, W) of class and number
+            in one id, 255 = no label (`mtvision.core.instances`).
         label_channels: channels of a `values` label.
         geometry: what flips, rotations and zooms do to the values. `plain`: nothing. `depth`: divided by
             the zoom factor. `disparity`: multiplied by it. `direction`: a camera-space vector, x to the

@@ -100,6 +100,8 @@ def encode(label: NDArray[Any], task: Task) -> Encoded:
     """Smallest exact form of a label: bytes, or bytes with a table of values, or the label itself."""
     if task.label == "classes":
         return label.astype(np.uint8), None
+    if task.label == "instances":
+        return label.astype(np.uint16), None
     bits, positions = np.unique(np.ascontiguousarray(label).view(np.uint32), return_inverse=True)
     if len(bits) > IGNORE + 1:
         return label, None

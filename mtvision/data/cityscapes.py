@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.instances import encode_instances
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
@@ -17,7 +18,7 @@ from mtvision.data.cityscapes_boxes import has_vehicle
 from mtvision.data.decode import DecodeError, read_image, read_label_png
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root
 from mtvision.protocols import Protocol
-from mtvision.protocols.cityscapes import CITYSCAPES_MTMAMBA
+from mtvision.protocols.cityscapes import CITYSCAPES_CLASSES, CITYSCAPES_MTMAMBA
 
 TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Raw label id of each of the 19 classes; every other raw id 0..33 is void."""
@@ -26,6 +27,7 @@ RAIL_TRACK, SKY = 10, 23
 """Raw label ids."""
 
 NUM_RAW_IDS = 34
+INSTANCES_PER_CLASS = 1000
 FRAME = (1024, 2048)
 
 Invalid = Literal["target", "ignore"]
@@ -39,6 +41,32 @@ _INVALID_OF_PROTOCOL: dict[str, Invalid] = {"cityscapes-mtmamba": "target"}
 def train_ids(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Class ids 0..18 of raw label ids; void, and the licence plate's -1 stored as 255, become 255."""
     return np.asarray(_TRAIN_OF_RAW[raw])
+
+
+def decode_instances(stored: NDArray[np.uint16], class_names: Sequence[str]) -> NDArray[np.int32]:
+    """The label map of instances (`mtvision.core.instances`) from 16-bit ids.
+
+    An id of 1000 and more is 1000 times the raw label id plus the instance's number; below, it is the raw
+    label id: of stuff (no instance), of void, or of a group of things that could not be told apart. Void and
+    groups become 255.
+
+    Args:
+        stored: 16-bit ids, (H, W).
+        class_names: thing classes among the 19, in the task's order.
+
+    Raises:
+        UnknownNameError: a class that is not one of the 19.
+    """
+    single = stored >= INSTANCES_PER_CLASS
+    raw = np.where(single, stored // INSTANCES_PER_CLASS, stored).astype(np.uint8)
+    position = {name: index for index, name in enumerate(CITYSCAPES_CLASSES)}
+    category = np.full(256, -1, dtype=np.int64)
+    for index, name in enumerate(class_names):
+        category[TRAIN_IDS[look_up("class of Cityscapes", name, position)]] = index
+    thing = category[raw]
+    result = encode_instances(np.where(single, thing, -1), stored)
+    result[(train_ids(raw) == IGNORE) | (~single & (thing >= 0))] = IGNORE
+    return result
 
 
 def decode_disparity(
@@ -164,7 +192,11 @@ class Cityscapes(PublishedDataset):
     def label_paths(self, name: str, task: str) -> tuple[Path, ...]:
         """Files of one label; disparity needs the label ids too, for the rule about the sky."""
         ids = self._path(name, "gtFine", "gtFine_labelIds")
-        paths = {"semseg": (ids,), "depth": (self._path(name, "disparity", "disparity"), ids)}
+        paths = {
+            "semseg": (ids,),
+            "depth": (self._path(name, "disparity", "disparity"), ids),
+            "instance": (self._path(name, "gtFine", "gtFine_instanceIds"),),
+        }
         return look_up("task of Cityscapes", task, paths)
 
     def decode(self, index: int) -> RawSample:
@@ -174,7 +206,7 @@ class Cityscapes(PublishedDataset):
         self.require_frame(index, image.shape)
         present = [task for task, names in self.labelled.items() if name in names]
         labels: dict[str, NDArray[Any]] = {}
-        raw = self._raw_ids(name) if present else None
+        raw = self._raw_ids(name) if {"semseg", "depth"} & set(present) else None
         if raw is not None and "semseg" in present:
             labels["semseg"] = train_ids(raw)
         if raw is not None and "depth" in present:
@@ -182,6 +214,8 @@ class Cityscapes(PublishedDataset):
             labels["depth"] = decode_disparity(
                 stored, raw, invalid=self.invalid_disparity, sky_fix=self.sky_fix
             )
+        if "instance" in present:
+            labels["instance"] = self._things(name)
         size = (int(image.shape[0]), int(image.shape[1]))
         meta = Meta(id=name, size=size, original_size=size, extra={"city": name.split("_")[0]})
         return RawSample(image=image, labels=labels, tasks=self.tasks, meta=meta)
@@ -196,6 +230,17 @@ class Cityscapes(PublishedDataset):
                 "*_gtFine_labelIds.png of gtFine_trainvaltest.zip, not another kind of label file."
             )
         return raw
+
+    def _things(self, name: str) -> NDArray[np.int32]:
+        path = self.label_paths(name, "instance")[0]
+        stored = read_label_png(path)
+        if stored.dtype != np.uint16 or int(stored.max()) >= NUM_RAW_IDS * INSTANCES_PER_CLASS:
+            raise DecodeError(
+                f"{path}: holds {stored.dtype} ids up to {stored.max()}, expected 16-bit ids below "
+                f"{NUM_RAW_IDS * INSTANCES_PER_CLASS}. Take *_gtFine_instanceIds.png of "
+                "gtFine_trainvaltest.zip."
+            )
+        return decode_instances(stored, self.tasks["instance"].class_names)
 
     def _stored_disparity(self, name: str, size: tuple[int, ...]) -> NDArray[np.uint16]:
         path = self.label_paths(name, "depth")[0]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from mtvision.core.instances import BASE
 from mtvision.core.naming import look_up
 from mtvision.core.random import generator
 from mtvision.core.sample import RawSample, Sample, SampleKey
@@ -178,6 +179,8 @@ class DenseDataset(Dataset[Sample], ABC):
             where = self.source(index, name)
             if task.label == "classes":
                 check_class_map(where, task, label)
+            elif task.label == "instances":
+                check_instance_map(where, task, label)
             else:
                 check_value_map(where, task, label)
             size = size or label.shape[:2]
@@ -210,6 +213,27 @@ def check_class_map(where: str, task: Task, label: NDArray[Any]) -> None:
         raise ValueError(
             f"{where}: class id {listing} out of range; {task.name} has the ids 0..{task.num_classes - 1} "
             f"and {IGNORE} = no label. Map or ignore the other ids, or give the task more classes."
+        )
+
+
+def check_instance_map(where: str, task: Task, label: NDArray[Any]) -> None:
+    """Refuse what is no map (H, W) of 0, 255 and instance ids of the task's classes.
+
+    Raises:
+        ValueError: names `where` and an id out of range.
+    """
+    if label.ndim != 2 or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(
+            f"{where}: a {task.name} label must be an integer map (H, W), got shape {label.shape} of "
+            f"{label.dtype}."
+        )
+    top = BASE * (task.num_classes + 1)
+    wrong = (label < 0) | (label >= top) | ((label > 0) & (label < IGNORE))
+    if wrong.any():
+        raise ValueError(
+            f"{where}: id {int(label[wrong][0])} is neither 0 (no instance), {IGNORE} (no label) nor an "
+            f"instance id {BASE}..{top - 1} of {task.num_classes} classes; make the map with "
+            "mtvision.core.instances.encode_instances."
         )
 
 

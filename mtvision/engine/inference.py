@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from mtvision.engine.precision import autocast
 from mtvision.engine.settings import Precision
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
+from mtvision.search.width_table import Choice, WidthTable
 
 
 class Predictor:
@@ -32,6 +35,8 @@ class Predictor:
             without any the image's own.
         device: where to compute.
         precision: of the forward pass.
+        width_table: of a slimmable network (`meta["width_table"]` of a checkpoint that `tools/controllable.py`
+            wrote): then every call may name a budget and a preference.
 
     Depth is divided by no factor: a network that was trained on a camera's images predicts for that camera.
     """
@@ -44,29 +49,40 @@ class Predictor:
         size: tuple[int, int] | None = None,
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
+        width_table: WidthTable | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.protocol = protocol
         self.size = size or protocol.eval_size or protocol.train_size
         self.device = torch.device(device)
         self.precision: Precision = precision
+        self.width_table = width_table
 
     @torch.no_grad()
     def __call__(
-        self, image: NDArray[np.uint8], context: Context | None = None
+        self,
+        image: NDArray[np.uint8],
+        context: Context | None = None,
+        *,
+        budget: float | None = None,
+        preference: Mapping[str, float] | None = None,
     ) -> dict[str, NDArray[np.generic]]:
         """Predict all tasks.
 
         Args:
             image: RGB (H, W, 3), uint8.
             context: run-time state of a conditional network.
+            budget: what the network may cost: a share of the full one (up to 1) or MACs per image.
+            preference: {task: weight}, how much each task matters; None = all alike.
 
         Returns:
             {task: map}, class ids uint8 (H, W) or float32 (C, H, W), see `mtvision.core.prediction`.
 
         Raises:
-            ValueError: not an 8-bit RGB image.
+            ValueError: not an 8-bit RGB image, or a budget that is too small, or for a network without widths.
         """
+        if budget is not None or preference is not None:
+            context = replace(context or Context(), widths=self.choose(budget, preference).widths.to_plain())
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected an RGB image (H, W, 3) of uint8, got {image.shape} of {image.dtype}.")
         height, width = image.shape[:2]
@@ -83,9 +99,23 @@ class Predictor:
             maps = logits[task.name].float()
             maps = maps[..., top : maps.shape[-2] - bottom, left : maps.shape[-1] - right]
             maps = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
-            prediction = to_prediction(task, maps)[0].cpu().numpy()
+            prediction = to_prediction(task, maps, zoom=height / scaled.shape[0])[0].cpu().numpy()
             result[task.name] = prediction.astype(np.uint8 if task.activation == "argmax" else np.float32)
         return result
+
+    def choose(self, budget: float | None = None, preference: Mapping[str, float] | None = None) -> Choice:
+        """Widths for a budget and a preference.
+
+        Raises:
+            ValueError: the network has no table of widths, or nothing fits the budget.
+        """
+        if self.width_table is None:
+            raise ValueError(
+                "budget and preference need a slimmable network and its table of widths. Train one "
+                "(docs/slimmable.md), run tools/controllable.py on its checkpoint, and use the "
+                "controllable.pth that it writes."
+            )
+        return self.width_table.choose(1.0 if budget is None else budget, preference)
 
     def _scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self.size is None:

@@ -7,6 +7,7 @@ Importing this package fills the `LOSSES` registry.
 
 from mtvision.losses.depth import L1Loss
 from mtvision.losses.edge import EdgeLoss
+from mtvision.losses.instance import InstanceLoss
 from mtvision.losses.loss import Loss
 from mtvision.losses.normals import NormalsCosineLoss, NormalsL1Loss
 from mtvision.losses.saliency import BalancedBinaryLoss, BalancedCrossEntropyLoss
@@ -18,6 +19,7 @@ __all__ = [
     "BalancedCrossEntropyLoss",
     "CrossEntropyLoss",
     "EdgeLoss",
+    "InstanceLoss",
     "L1Loss",
     "Loss",
     "NonFiniteLossError",

@@ -8,6 +8,7 @@ from mtvision.metrics.constant import ConstantPredictor
 from mtvision.metrics.depth import Depth
 from mtvision.metrics.edge import Edge
 from mtvision.metrics.gain import Gain, gain
+from mtvision.metrics.instances import InstanceAP
 from mtvision.metrics.iou import IoU
 from mtvision.metrics.normals import Normals
 from mtvision.metrics.saliency import Saliency
@@ -20,6 +21,7 @@ METRICS: dict[str, type[Any]] = {
     "normals": Normals,
     "edge": Edge,
     "saliency": Saliency,
+    "instances": InstanceAP,
 }
 """What `Task.metric` may name. An own metric is one more entry: a class with `measure` and `score`."""
 
@@ -45,6 +47,7 @@ __all__ = [
     "Depth",
     "Edge",
     "Gain",
+    "InstanceAP",
     "IoU",
     "Metric",
     "Normals",

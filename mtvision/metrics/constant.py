@@ -19,6 +19,7 @@ class ConstantPredictor:
     * Class maps (`argmax`): the most frequent class.
     * Saliency (`foreground` or `sigmoid` on class maps): the share of salient pixels as probability.
     * Boundaries (`sigmoid` on value maps): the mean label as probability.
+    * Instances: none.
     * Directions: the unit vector with the smallest mean angle to all labels (spherical median), found by
       Weiszfeld's iteration over directions collected in cells 1/32 wide.
     * Other value maps (depth, disparity): the mean per channel, which is the constant of least RMSE.
@@ -30,7 +31,9 @@ class ConstantPredictor:
     def __init__(self, task: Task) -> None:
         self.task = task
         size: tuple[int, ...]
-        if task.label == "classes":
+        if task.label == "instances":
+            size = (2,)
+        elif task.label == "classes":
             size = (task.num_classes,)
         else:
             size = (_GRID**3, 3) if task.geometry == "direction" else (task.label_channels,)
@@ -41,6 +44,9 @@ class ConstantPredictor:
         """Take one image's label, (H, W) or (C, H, W), into account; it is not changed."""
         if self.task.label == "classes":
             self._count += torch.bincount(label[label != IGNORE].cpu(), minlength=self._count.numel())
+            return
+        if self.task.label == "instances":
+            self._count += 1
             return
         known = label[:, torch.isfinite(label).all(dim=0)].double().cpu()
         if self.task.geometry == "direction":
@@ -55,7 +61,7 @@ class ConstantPredictor:
 
     @property
     def value(self) -> Tensor:
-        """The constant: a class id (), a probability (1,), or a vector (C,).
+        """The constant: a class id (), a probability (1,), or a vector (C,); (0, 0) for instances.
 
         Raises:
             ValueError: no labelled pixel was seen.

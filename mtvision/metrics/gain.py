@@ -21,6 +21,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "odsF": True, "oisF": True, "AP": True, "R50": True,
     "maxF": True, "maxF_compat": True, "survey_miou": True, "survey_maxF": True,
     "s_measure": True, "e_mean": True, "e_max": True, "e_adaptive": True, "mae": False,
+    "instance_AP": True, "instance_AP50": True, "instance_AP75": True,
 }  # fmt: skip
 """Direction of every score of `METRICS`."""
 

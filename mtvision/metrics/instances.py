@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from mtvision.core.instances import BASE
 from mtvision.core.task import IGNORE
 from mtvision.metrics.sums import Sums
 
@@ -48,16 +49,50 @@ class InstanceAP:
     score bin can be added over images instead; detections whose scores fall into one bin become one point of
     the curve. With scores in different bins the result equals pycocotools.
 
+    Detections that lie in pixels without a label, or in true instances that are too small, count neither as
+    right nor as wrong if they overlap them as far as the IoU limit (COCO's rule for crowds).
+
     Args:
         num_classes: class ids are 0 .. num_classes - 1.
         bins: score bins over 0..1.
+        minimum_area: true instances of fewer pixels are ignored; Cityscapes takes 100.
     """
 
     num_classes: int
     bins: int = 256
+    minimum_area: int = 1
 
-    def measure(self, prediction: Sequence[Instance], label: Sequence[Instance]) -> Sums:
+    def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Counts of one image.
+
+        Args:
+            prediction: ids and confidences of `mtvision.core.instances.group_instances`, (2, H, W).
+            label: instance ids, integer (H, W), 0 = no instance, 255 = no label.
+
+        Returns:
+            As `count`.
+
+        Raises:
+            ValueError: the shapes differ, or a class id or confidence is out of range.
+        """
+        if prediction.ndim != 3 or prediction.shape[0] != 2 or prediction.shape[1:] != label.shape:
+            raise ValueError(
+                f"instances: prediction has shape {tuple(prediction.shape)} and label {tuple(label.shape)}; "
+                "they must be (2, H, W) and (H, W), without batch axis. Resize predictions to the label's "
+                "size."
+            )
+        found = _instances_of_ids(prediction[0].cpu().long(), prediction[1].cpu())
+        truths = [
+            replace(item, ignore=int(item.mask.sum()) < self.minimum_area)
+            for item in _instances_of_ids(label.cpu())
+        ]
+        unlabelled = (label == IGNORE).cpu().numpy()
+        if unlabelled.any():
+            truths += [Instance(unlabelled, c, ignore=True) for c in sorted({i.category for i in found})]
+        return self.count(found, truths)
+
+    def count(self, prediction: Sequence[Instance], label: Sequence[Instance]) -> Sums:
+        """Counts of one image from lists of instances.
 
         Args:
             prediction: detected instances, in any order.
@@ -120,6 +155,16 @@ class InstanceAP:
                     f"instances: masks of {item.mask.shape} and {items[0].mask.shape} pixels in one image; "
                     "resize predictions to the label's size."
                 )
+
+
+def _instances_of_ids(ids: Tensor, scores: Tensor | None = None) -> list[Instance]:
+    """Instances of a map of ids in the suite's encoding; an instance has one score throughout."""
+    result = []
+    for item in torch.unique(ids[ids >= BASE]).tolist():
+        mask = ids == item
+        score = 1.0 if scores is None else float(scores[mask][0])
+        result.append(Instance(mask.numpy(), item // BASE - 1, score))
+    return result
 
 
 def instances_from_maps(

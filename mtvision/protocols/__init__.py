@@ -1,21 +1,23 @@
 """Frozen benchmark definitions, looked up by id."""
 
 from mtvision.core.naming import look_up
-from mtvision.protocols.cityscapes import CITYSCAPES3D_TASKPROMPTER, CITYSCAPES_MTMAMBA
+from mtvision.protocols.cityscapes import CITYSCAPES3D_TASKPROMPTER, CITYSCAPES_KENDALL, CITYSCAPES_MTMAMBA
 from mtvision.protocols.mtan import CITYSCAPES_MTAN_7, CITYSCAPES_MTAN_19, NYUV2_MTAN
 from mtvision.protocols.nyudv2 import NYUD_INVPT, NYUD_SURVEY
 from mtvision.protocols.pascal_context import PASCAL_INVPT, PASCAL_SURVEY
 from mtvision.protocols.protocol import Protocol, own_protocol
-from mtvision.protocols.synthetic import SYNTHETIC
+from mtvision.protocols.synthetic import SYNTHETIC, SYNTHETIC_INSTANCES
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.id: protocol
     for protocol in (
         SYNTHETIC,
+        SYNTHETIC_INSTANCES,
         NYUD_INVPT,
         PASCAL_INVPT,
         CITYSCAPES_MTMAMBA,
         CITYSCAPES3D_TASKPROMPTER,
+        CITYSCAPES_KENDALL,
         NYUD_SURVEY,
         PASCAL_SURVEY,
         NYUV2_MTAN,

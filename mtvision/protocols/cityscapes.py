@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtvision.protocols.protocol import Protocol
-from mtvision.protocols.tasks import disparity, semseg
+from mtvision.protocols.tasks import disparity, instance, semseg
 
 CITYSCAPES_CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
@@ -49,3 +49,30 @@ CITYSCAPES3D_TASKPROMPTER = Protocol(
 
 Three-dimensional boxes are out of scope. The training set is the 2975 images less those without a box of a
 vehicle class (`Cityscapes(with_vehicles=True)`), a number that needs the box files, so it is not checked."""
+
+CITYSCAPES_THINGS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+"""The classes with instances, in the order of the 19 classes."""
+
+CITYSCAPES_KENDALL = Protocol(
+    id="cityscapes-kendall",
+    title="Cityscapes: classes, instances and disparity (tasks of Kendall et al.)",
+    family="own",
+    tasks=(
+        semseg(CITYSCAPES_CLASSES, palette=CITYSCAPES_PALETTE),
+        instance(
+            CITYSCAPES_THINGS,
+            palette=[CITYSCAPES_PALETTE[CITYSCAPES_CLASSES.index(name)] for name in CITYSCAPES_THINGS],
+            minimum_area=100,
+        ),
+        disparity(max_disparity=None),
+    ),
+    splits=CITYSCAPES_SPLITS,
+    train_size=(512, 1024),
+    eval_size=(1024, 2048),
+    loss_weights={"semseg": 1, "instance": 1, "depth": 1},
+    source="tasks of Kendall, Gal, Cipolla (CVPR 2018, arXiv 1705.07115); scores: docs/metrics.md",
+)
+"""Full resolution; disparity in pixels; unknown ones are not learnt; instances under 100 px are ignored.
+
+The paper tunes on half of the validation images and scores the other half; here all 500 are scored. Its
+instance score (AP over IoU .5 .. .95) is computed by COCO's procedure, not by the Cityscapes server's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtvision.protocols.protocol import Protocol
-from mtvision.protocols.tasks import depth, edge, human_parts, normals, saliency, semseg
+from mtvision.protocols.tasks import depth, edge, human_parts, instance, normals, saliency, semseg
 
 SYNTHETIC_CLASSES = (
     "wall", "floor", "ceiling", "window", "door", "table", "chair", "bed", "cabinet", "lamp", "picture",
@@ -26,3 +26,21 @@ SYNTHETIC = Protocol(
     loss_weights={"semseg": 1, "depth": 1, "normals": 10, "edge": 50, "saliency": 5, "human_parts": 2},
     source="mtvision/data/synthetic",
 )
+
+SYNTHETIC_THINGS = ("person", "vehicle")
+"""Classes of streets that have instances."""
+
+SYNTHETIC_INSTANCES = Protocol(
+    id="synthetic-instances",
+    title="Synthetic scenes: classes, instances of persons and vehicles, depth (96x128)",
+    family="synthetic",
+    tasks=(
+        semseg(SYNTHETIC_CLASSES),
+        instance(SYNTHETIC_THINGS, minimum_area=16),
+        depth(),
+    ),
+    train_size=(96, 128),
+    loss_weights={"semseg": 1, "instance": 1, "depth": 1},
+    source="mtvision/data/synthetic; tasks of Kendall et al. (CVPR 2018)",
+)
+"""True instances of fewer than 16 pixels count neither as found nor as missed."""

@@ -1,4 +1,4 @@
-"""The six tasks of the field, as each protocol family defines them.
+"""The tasks of the field, as each protocol family defines them.
 
 Families (`invpt`, `survey`, `mtan`) differ in loss and metric details that change published numbers; they are
 options here, never code elsewhere.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from mtvision.core.instances import EXTRA_CHANNELS
 from mtvision.core.naming import look_up
 from mtvision.core.task import Task
 
@@ -129,6 +130,35 @@ def saliency(*, family: Family = "invpt") -> Task:
     )
 
 
+def instance(
+    class_names: Sequence[str],
+    *,
+    palette: Sequence[tuple[int, int, int]] = (),
+    minimum_area: int = 1,
+    heat_weight: float = 200.0,
+    offset_weight: float = 0.01,
+) -> Task:
+    """Instances of thing classes from centres and offsets (Kendall et al., CVPR 2018; Panoptic-DeepLab).
+
+    Logits: background, one channel per class, the centre map and two offsets. True instances of fewer than
+    `minimum_area` pixels count neither as found nor as missed. For the weights see `InstanceLoss`.
+    """
+    return Task(
+        name="instance",
+        out_channels=len(class_names) + EXTRA_CHANNELS,
+        label="instances",
+        activation="instances",
+        loss={"type": "InstanceLoss", "heat_weight": heat_weight, "offset_weight": offset_weight},
+        metric="instances",
+        metric_options={"num_classes": len(class_names), "minimum_area": minimum_area},
+        headline="instance_AP",
+        higher_is_better=True,
+        class_names=tuple(class_names),
+        palette=tuple(palette),
+        colours="instances",
+    )
+
+
 CONSTRUCTORS: dict[str, Callable[..., Task]] = {
     "semseg": semseg,
     "depth": depth,
@@ -136,6 +166,7 @@ CONSTRUCTORS: dict[str, Callable[..., Task]] = {
     "edge": edge,
     "saliency": saliency,
     "human_parts": human_parts,
+    "instance": instance,
 }
 
 

@@ -54,6 +54,8 @@ SCORES: dict[str, Display] = {
     "survey_miou": _share("mIoU"), "survey_maxF": _share("maxF (survey)"),
     "s_measure": _share("S"), "e_mean": _share("mean E"), "e_max": _share("max E"),
     "e_adaptive": _share("adaptive E"), "mae": _error("MAE"),
+    "instance_AP": _share("instance AP"), "instance_AP50": _share("instance AP50"),
+    "instance_AP75": _share("instance AP75"),
 }  # fmt: skip
 """Display of every score of `mtvision.metrics`; shares are stored as fractions and printed in per cent."""
 

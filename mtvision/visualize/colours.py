@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.instances import BASE
 from mtvision.core.task import IGNORE, Colours, Task
 
 Picture = NDArray[np.uint8]
@@ -21,6 +22,7 @@ NO_LABEL: Colour = (207, 210, 216)
 """Light grey: pixels without a label, in maps of every kind."""
 BACKGROUND: Colour = (38, 40, 46)
 """Nearly black: a class called "background" in a generated palette."""
+_GOLDEN = 0.6180339887498949
 DEPTH_COLOURS = cv2.COLORMAP_INFERNO
 
 
@@ -125,8 +127,9 @@ def colourise(task: Task, values: Any, *, limits: Range | None = None) -> Pictur
 
     Returns:
         RGB (H, W, 3). `palette`: the class's colour. `depth`: inferno, near dark and far bright. `normals`:
-        255 (n + 1) / 2 of the unit vector. `gray`: 0 black, 1 (or the last class) white. Pixels without a
-        label (255 in class maps, NaN in real ones) are `NO_LABEL`.
+        255 (n + 1) / 2 of the unit vector. `gray`: 0 black, 1 (or the last class) white.
+        `instances`: a shade of the class's colour per instance. Pixels without a label (255 in class maps,
+        NaN in real ones) are `NO_LABEL`.
 
     Raises:
         ValueError: a map of another shape, or with a class id that the task does not have.
@@ -214,18 +217,55 @@ def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     return np.repeat(shades[..., None], 3, axis=2)
 
 
+def class_map(task: Task, values: Any) -> NDArray[Any]:
+    """What a legend of classes lists: class ids (H, W), 255 = none; of instance maps, the thing classes."""
+    array = to_array(values)
+    if task.colours != "instances":
+        return array
+    ids = _instance_ids(task, array)
+    return np.where(ids >= BASE, ids // BASE - 1, IGNORE)
+
+
+def _instance_ids(task: Task, array: NDArray[Any]) -> NDArray[Any]:
+    """(H, W) of a label (H, W) or a prediction (2, H, W), whose first plane holds ids."""
+    if array.ndim == 3 and array.shape[0] == 2:
+        array = array[0]
+    if array.ndim != 2:
+        raise ValueError(f"{task.name}: instances are (H, W) or (2, H, W), got shape {array.shape}.")
+    return np.asarray(np.nan_to_num(array).astype(np.int64))
+
+
+def _draw_instances(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    """Every instance in a shade of its class's colour; neighbours by number differ most."""
+    ids = _instance_ids(task, array)
+    picture = np.full((*ids.shape, 3), BACKGROUND, dtype=np.uint8)
+    colours = np.array(palette(task), dtype=np.float64)
+    for item in np.unique(ids[ids >= BASE]).tolist():
+        category, number = item // BASE - 1, item % BASE
+        if category >= len(colours):
+            raise ValueError(
+                f"{task.name}: class id {category} in a map, but there are {len(colours)} classes."
+            )
+        level = (number * _GOLDEN) % 1  # 0: half as bright, 0.5: the class's colour, 1: half way to white
+        end = np.full(3, 255.0) if level > 0.5 else np.zeros(3)
+        mixed = colours[category] + (end - colours[category]) * abs(level - 0.5)
+        picture[ids == item] = np.round(mixed)
+    return picture
+
+
 _DRAW: dict[Colours, Callable[[Task, NDArray[Any], Range | None], Picture]] = {
     "palette": _draw_palette,
     "depth": _draw_depth,
     "normals": _draw_normals,
     "gray": _draw_gray,
+    "instances": _draw_instances,
 }
 
 
 def classes_present(task: Task, maps: Sequence[Any]) -> list[int]:
     """Class ids that occur in any of the maps, the largest area first."""
     counts = np.zeros(task.num_classes, dtype=np.int64)
-    for array in map(to_array, maps):
+    for array in (class_map(task, item) for item in maps):
         ids = array[(array != IGNORE) & (array >= 0) & (array < task.num_classes)].astype(np.int64)
         counts += np.bincount(ids.ravel(), minlength=task.num_classes)[: task.num_classes]
     return [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]

@@ -189,4 +189,5 @@ _LEGENDS: dict[Colours, Callable[[Task, Sequence[Any], int, Range | None], Pictu
     "depth": _colour_bar,
     "normals": _sphere,
     "gray": _gray_bar,
+    "instances": _class_legend,
 }

@@ -159,7 +159,7 @@ def map_tile(task: Task, values: Any, size: tuple[int, int], limits: Range | Non
     picture, missing = colourise(task, array, limits=limits), unlabelled(task, array)
     target = _inside(picture.shape[:2], size)
     # Averaging while reducing keeps one-pixel boundaries visible; class colours must never mix.
-    smooth = task.colours != "palette" and target[0] < picture.shape[0]
+    smooth = task.colours not in ("palette", "instances") and target[0] < picture.shape[0]
     drawn = np.asarray(resized(picture, target, smooth=smooth), dtype=np.uint8)
     hidden = np.asarray(resized(missing.astype(np.uint8), target, smooth=False), dtype=bool)
     drawn[hidden] = NO_LABEL

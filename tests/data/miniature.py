@@ -174,6 +174,10 @@ def cityscapes(root: Path, *, size: tuple[int, int] = (16, 32)) -> Path:
             write_png(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png",
                       rng.integers(0, 256, (*size, 3), dtype=np.uint8))  # fmt: skip
             write_png(root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", ids)
+            third = (np.arange(size[0])[:, None] * 3 // size[0]).astype(np.uint16)  # the last has no numbers
+            instances = np.where((ids >= 24) & (third < 2), ids * np.uint16(1000) + third, ids)
+            write_png(root / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png",
+                      instances.astype(np.uint16))  # fmt: skip
             target = root / "disparity" / split / city / f"{stem}_disparity.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(target), disparity)

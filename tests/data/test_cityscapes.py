@@ -10,7 +10,7 @@ import pytest
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.sample import SampleKey
-from mtvision.data.cityscapes import TRAIN_IDS, Cityscapes, decode_disparity, train_ids
+from mtvision.data.cityscapes import TRAIN_IDS, Cityscapes, decode_disparity, decode_instances, train_ids
 from mtvision.data.decode import DecodeError
 from mtvision.protocols import get_protocol
 
@@ -182,3 +182,34 @@ def test_training_on_images_with_vehicles_only(root, tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match="gtBbox3d"):
         Cityscapes(root, **options)
+
+
+def test_instance_ids_by_hand():
+    stored = np.array([[26000, 26001, 24007, 7], [26, 1, 23, 26001]], np.uint16)
+    label = decode_instances(stored, ("person", "car"))
+    # two cars, one person, road; a group of cars and void have no label, sky is no thing
+    assert label.tolist() == [[512, 513, 256, 0], [255, 255, 0, 513]]
+    assert decode_instances(stored, ("person",))[0].tolist() == [0, 0, 256, 0]
+    with pytest.raises(UnknownNameError, match="pedestrian"):
+        decode_instances(stored, ("pedestrian",))
+
+
+def test_instances_are_a_task_of_the_kendall_protocol(root):
+    data = Cityscapes(root, split="train", protocol=get_protocol("cityscapes-kendall"), check=False)
+    raw = data.read(0)
+    label = raw.labels["instance"]
+    raw_ids = raw.labels["semseg"]
+    person, car = (raw_ids == 11), (raw_ids == 13)
+    assert set(np.unique(label[person][label[person] != 255]) // 256) == {1}
+    assert set(np.unique(label[car][label[car] != 255]) // 256) == {3}
+    assert not label[raw_ids == 10].any()
+    flipped = data[SampleKey(0, 0)].labels["instance"]
+    assert np.array_equal(flipped.numpy(), label)
+
+
+def test_8bit_instance_file_is_refused(root):
+    data = Cityscapes(root, split="train", protocol=get_protocol("cityscapes-kendall"), check=False)
+    path = data.label_paths(data.ids[0], "instance")[0]
+    cv2.imwrite(str(path), np.zeros((16, 32), np.uint8))
+    with pytest.raises(DecodeError, match="instanceIds"):
+        data.read(0)

@@ -227,13 +227,13 @@ def test_cityscapes_zips(miniature, tmp_path):
     target = tmp_path / "out"
     outcome = prepare_cityscapes(source, target, **QUIET)
     assert outcome.problems == []
-    assert outcome.written == 12
+    assert outcome.written == 16
     original = source / "unpacked"
     for path in sorted(target.rglob("*.png")):
         assert path.read_bytes() == (original / path.relative_to(target)).read_bytes()
     (target / "disparity" / "val" / "munster" / "munster_000000_000019_disparity.png").write_bytes(b"cut")
     again = prepare_cityscapes(source, target, **QUIET)
-    assert (again.written, again.kept) == (1, 11)
+    assert (again.written, again.kept) == (1, 15)
 
 
 def test_cityscapes_damaged_member_is_named(miniature, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtvision.metrics import ConstantPredictor, build_metric
-from mtvision.protocols.tasks import depth, edge, normals, saliency, semseg
+from mtvision.protocols.tasks import depth, edge, instance, normals, saliency, semseg
 
 
 def test_majority_class_without_ignored_pixels():
@@ -67,3 +67,14 @@ def test_probabilities_are_base_rates():
 def test_without_labels():
     with pytest.raises(ValueError, match="no labelled pixel of task 'depth'"):
         _ = ConstantPredictor(depth()).value
+
+
+def test_of_instances_is_none_at_all():
+    task = instance(["a"])
+    predictor = ConstantPredictor(task)
+    label = torch.full((4, 5), 256)
+    predictor.update(label)
+    found = predictor.prediction((4, 5))
+    assert found.shape == (2, 4, 5)
+    metric = build_metric(task)
+    assert metric.score(metric.measure(found, label))["instance_AP"] == 0

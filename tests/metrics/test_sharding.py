@@ -11,7 +11,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.prediction import to_prediction
 from mtvision.metrics import METRICS, add, build_metric, score_by_groups, total
 from mtvision.metrics.gain import HIGHER_IS_BETTER
-from mtvision.protocols.tasks import depth, edge, human_parts, normals, saliency, semseg
+from mtvision.protocols.tasks import depth, edge, human_parts, instance, normals, saliency, semseg
 
 TASKS = [
     semseg(["a", "b", "c"]),
@@ -23,6 +23,7 @@ TASKS = [
     edge(thresholds=5),
     saliency(),
     saliency(family="survey"),
+    instance(["a", "b"], minimum_area=3),
 ]
 
 
@@ -36,6 +37,9 @@ def sums_of(task, number=11):
         missing = torch.rand(size, generator=generator) < (1.0 if index == 4 else 0.1)
         if task.label == "classes":
             label = torch.randint(0, task.num_classes, size, generator=generator)
+            label[missing] = 255
+        elif task.label == "instances":
+            label = torch.tensor([0, 256, 257, 512])[torch.randint(0, 4, size, generator=generator)]
             label[missing] = 255
         else:
             label = torch.rand(task.label_channels, *size, generator=generator) * (
@@ -88,4 +92,4 @@ def test_unknown_names():
 
     with pytest.raises(UnknownNameError, match="Did you mean 'depth'"):
         build_metric(replace(depth(), metric="deph"))
-    assert set(METRICS) == {"iou", "depth", "normals", "edge", "saliency"}
+    assert set(METRICS) == {"iou", "depth", "normals", "edge", "saliency", "instances"}

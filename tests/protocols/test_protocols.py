@@ -47,7 +47,7 @@ def test_tables_are_consistent(protocol):
 
 
 def test_synthetic_has_all_six_tasks():
-    assert set(SYNTHETIC.task_names) == set(CONSTRUCTORS)
+    assert set(SYNTHETIC.task_names) == set(CONSTRUCTORS) - {"instance"}
     assert SYNTHETIC.loss_weights == {
         "semseg": 1, "depth": 1, "normals": 10, "edge": 50, "saliency": 5, "human_parts": 2,
     }  # fmt: skip
@@ -144,9 +144,10 @@ def test_saliency():
 
 def test_directions():
     better = {
-        name: build_task(name, **({"class_names": ["a"]} if name == "semseg" else {})).higher_is_better
+        name: build_task(name, **({"class_names": ["a"]} if name in ("semseg", "instance") else {})).higher_is_better
         for name in CONSTRUCTORS
     }
     assert better == {
         "semseg": True, "depth": False, "normals": False, "edge": True, "saliency": True, "human_parts": True,
+        "instance": True,
     }  # fmt: skip

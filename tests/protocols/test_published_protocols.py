@@ -9,7 +9,7 @@ from mtvision.protocols import PROTOCOLS, get_protocol
 from mtvision.protocols.mtan import NASH_MTL_BASES
 from mtvision.protocols.pascal_context import voc_palette
 
-PUBLISHED = [name for name in PROTOCOLS if name != "synthetic-scenes"]
+PUBLISHED = [name for name, item in PROTOCOLS.items() if item.family not in ("synthetic", "own")]
 
 TABLE = {
     "nyud-invpt": ((795, 654), (448, 576), {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}),

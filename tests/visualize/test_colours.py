@@ -8,7 +8,7 @@ import torch
 
 from mtvision.core.task import IGNORE
 from mtvision.protocols import get_protocol
-from mtvision.protocols.tasks import depth, edge, human_parts, normals, saliency, semseg
+from mtvision.protocols.tasks import depth, edge, human_parts, instance, normals, saliency, semseg
 from mtvision.visualize.colours import (
     BACKGROUND,
     NO_LABEL,
@@ -142,3 +142,21 @@ def test_unlabelled_and_present_classes():
     assert unlabelled(FOUR, np.array([[0, 255]])).tolist() == [[False, True]]
     assert unlabelled(normals(), np.array([[[1.0, 0]], [[0, np.nan]], [[0, 0]]])).tolist() == [[False, True]]
     assert classes_present(FOUR, [np.array([[3, 3, 0, 255]]), torch.tensor([[3, 1, 1, 1, 1]])]) == [1, 3, 0]
+
+
+def test_instances_are_shades_of_their_class():
+    task = instance(("a", "b"), palette=((100, 0, 0), (0, 0, 100)))
+    label = torch.tensor([[0, 255, 256], [257, 512, 512]])
+    picture = colourise(task, label)
+    assert picture[0, 0].tolist() == list(BACKGROUND)
+    assert picture[0, 1].tolist() == list(NO_LABEL)
+    assert picture[0, 2].tolist() == [50, 0, 0]  # number 0: half as bright
+    assert picture[1, 0].tolist() == [118, 30, 30]  # number 1: .118 of the way to white
+    assert picture[1, 1].tolist() == picture[1, 2].tolist() == [0, 0, 50]
+    assert classes_present(task, [label]) == [0, 1]
+    prediction = torch.stack([torch.where(label == 255, 0, label).float(), torch.zeros(2, 3)])
+    assert np.array_equal(colourise(task, prediction)[1], picture[1])
+    with pytest.raises(ValueError, match="class id 2"):
+        colourise(task, label + 512)
+    with pytest.raises(ValueError, match="instances are"):
+        colourise(task, np.zeros((3, 2, 2)))

@@ -169,7 +169,7 @@ def _measure(name: str, raw: RawSample) -> SplitStatistics:
     if image[::4, ::4].std() < FLAT:
         result.flat.append(name)
     for task, label in raw.labels.items():
-        measure = _measure_classes if raw.tasks[task].label == "classes" else _measure_values
+        measure = _measure_values if raw.tasks[task].label == "values" else _measure_classes
         result.tasks[task] = measure(name, raw.tasks[task], label)
     return result
 

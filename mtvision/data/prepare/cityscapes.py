@@ -19,15 +19,25 @@ ENDINGS = {
     "leftImg8bit": "_leftImg8bit.png",
     "gtFine": "_gtFine_labelIds.png",
     "disparity": "_disparity.png",
+    "instances": "_gtFine_instanceIds.png",
 }
-"""{archive and folder: ending of the files that the suite needs}."""
+"""{kind of file: ending of the names that the suite needs}."""
 
-_DTYPES = {"leftImg8bit": np.dtype(np.uint8), "gtFine": np.dtype(np.uint8), "disparity": np.dtype(np.uint16)}
+FOLDERS = {**{kind: kind for kind in ENDINGS}, "instances": "gtFine"}
+"""{kind of file: its archive and folder}."""
+
+_DTYPES = {
+    "leftImg8bit": np.dtype(np.uint8),
+    "gtFine": np.dtype(np.uint8),
+    "disparity": np.dtype(np.uint16),
+    "instances": np.dtype(np.uint16),
+}
 
 
 @dataclass(frozen=True)
 class _Member:
     archive: Path
+    kind: str
     name: str
     size: int
     target: Path
@@ -41,7 +51,8 @@ def prepare_cityscapes(
     progress: bool = True,
     expected: Mapping[str, int] | None = CITYSCAPES_SPLITS,
 ) -> Outcome:
-    """Unpack what `Cityscapes` reads: images, label ids and disparities of train and val.
+    """Unpack what `Cityscapes` reads: images, label and instance ids and disparities of train
+    and val.
 
     Args:
         source: folder with `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`,
@@ -59,14 +70,14 @@ def prepare_cityscapes(
     jobs = []
     for kind in ENDINGS:
         archive = require(
-            source, f"{kind}_trainvaltest.zip", "from cityscapes-dataset.com (registration needed)"
+            source, f"{FOLDERS[kind]}_trainvaltest.zip", "from cityscapes-dataset.com (registration needed)"
         )
         jobs += _members(archive, kind, target)
     outcome = run_jobs(_unpack, jobs, workers=workers, title="Cityscapes files", progress=progress)
     for split in ("train", "val"):
         stems = {kind: _stems(target, kind, split) for kind in ENDINGS}
         check_count(f"Cityscapes {split}", sorted(stems["leftImg8bit"]), (expected or {}).get(split), outcome)
-        for kind in ("gtFine", "disparity"):
+        for kind in ("gtFine", "disparity", "instances"):
             lacking = sorted(stems["leftImg8bit"] - stems[kind])
             if lacking:
                 outcome.problems.append(
@@ -88,18 +99,24 @@ def _members(archive: Path, kind: str, target: Path) -> list[_Member]:
     for info in infos:
         parts = PurePosixPath(info.filename).parts
         # exactly kind/split/city/file: nothing can land outside the target
-        if len(parts) == 4 and parts[0] == kind and parts[1] in ("train", "val") and ".." not in parts:
-            wanted.append(_Member(archive, info.filename, info.file_size, target / Path(*parts)))
+        if (
+            len(parts) == 4
+            and parts[0] == FOLDERS[kind]
+            and parts[1] in ("train", "val")
+            and ".." not in parts
+        ):
+            wanted.append(_Member(archive, kind, info.filename, info.file_size, target / Path(*parts)))
     if not wanted:
         raise ValueError(
-            f"{archive}: holds no file {kind}/train|val/<city>/*{ENDINGS[kind]}. Is it another archive?"
+            f"{archive}: holds no file {FOLDERS[kind]}/train|val/<city>/*{ENDINGS[kind]}. Is it another "
+            "archive?"
         )
     return wanted
 
 
 def _stems(target: Path, kind: str, split: str) -> set[str]:
     ending = ENDINGS[kind]
-    return {path.name.removesuffix(ending) for path in (target / kind / split).glob(f"*/*{ending}")}
+    return {path.name.removesuffix(ending) for path in (target / FOLDERS[kind] / split).glob(f"*/*{ending}")}
 
 
 @lru_cache(maxsize=4)
@@ -117,7 +134,7 @@ def _unpack(member: _Member) -> Outcome:
             f"{member.archive}: '{member.name}' is damaged ({error}). Download it again."
         ) from error
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    expected = _DTYPES[PurePosixPath(member.name).parts[0]]
+    expected = _DTYPES[member.kind]
     if picture is None or picture.dtype != expected:
         found = "no picture" if picture is None else f"a picture of type {picture.dtype}"
         raise ValueError(f"{member.archive}: '{member.name}' is {found}, expected {expected}.")

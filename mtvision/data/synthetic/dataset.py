@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.instances import encode_instances
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
@@ -16,6 +17,7 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.data.synthetic.cache import RenderCache
 from mtvision.data.synthetic.generate import KINDS, SPLITS, VERSION, make_scene
 from mtvision.data.synthetic.render import Rendering, check_size, render
+from mtvision.data.synthetic.scene import CLASS_ID
 from mtvision.data.transforms import Transform
 from mtvision.protocols import SYNTHETIC, Protocol
 
@@ -29,7 +31,8 @@ class SyntheticScenes(DenseDataset):
     Labels: `semseg` of every pixel. `depth` in metres along the optical axis, `normals` as unit vectors in
     camera space (x right, y up, z towards the camera); both NaN in the sky. `edge` 1 on boundaries of
     classes, instances and occlusions, else 0. `saliency` 1 on the one or two things that stand out.
-    `human_parts`, 255 throughout in images without people.
+    `human_parts`, 255 throughout in images without people. `instance` where the protocol has that task:
+    ids of the classes that it names (`mtvision.core.instances`).
 
     Args:
         split: `train`, `val` or `test`; they never share a scene.
@@ -112,6 +115,15 @@ class SyntheticScenes(DenseDataset):
                 self._cache.save(name, found)
         return found
 
+    def _things(self, maps: Rendering) -> NDArray[np.int32]:
+        task = self.tasks.get("instance")
+        if task is None:
+            return maps.instances
+        things = [look_up("class of the synthetic scenes", name, CLASS_ID) for name in task.class_names]
+        category = np.full(256, -1, dtype=np.int64)
+        category[things] = np.arange(len(things))
+        return encode_instances(category[maps.semseg], maps.instances)
+
     def read(self, index: int) -> RawSample:
         """The sample of one index, untransformed."""
         maps = self.rendering(index)
@@ -122,6 +134,7 @@ class SyntheticScenes(DenseDataset):
             "edge": maps.edge[..., None],
             "saliency": maps.saliency,
             "human_parts": maps.human_parts,
+            "instance": self._things(maps),
         }
         labels: dict[str, NDArray[Any]] = {
             name: np.asarray(look_up("label of the synthetic scenes", name, makers)) for name in self.tasks

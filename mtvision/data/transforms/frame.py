@@ -85,7 +85,7 @@ def zoom_values(label: Array, task: Task, factor: float) -> Array:
 
 def no_label(task: Task) -> float:
     """The value of a pixel without label: 255 in class maps, NaN in others."""
-    return IGNORE if task.label == "classes" else np.nan
+    return np.nan if task.label == "values" else IGNORE
 
 
 def require_size(size: Any, who: str) -> Size:
