@@ -8,7 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from board_records import board_records, nyud_records, write_site
+from board_records import HOSTILE, board_records, hostile_record, nyud_records, write_site
 from report_records import make_gain, make_record
 
 from mtvision.report.leaderboard import RunFolders, build_page, write_page
@@ -17,8 +17,6 @@ from mtvision.report.leaderboard.runs import read_curves
 from mtvision.report.provenance import config_entry
 from mtvision.report.published import published_rows
 from mtvision.report.table import MixedRecordsError
-
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}<!--\u2028\u202e\x1b]0;"
 
 
 class Page(HTMLParser):
@@ -165,21 +163,6 @@ def test_gains_of_two_conventions_are_refused():
     other = replace(make_record(method="B", row="b"), gain={**make_gain(one), "convention": "tasks"})
     with pytest.raises(MixedRecordsError, match="conventions"):
         build_page([replace(one, gain=make_gain(one)), other])
-
-
-def hostile_record():
-    tasks = [{**entry, "evaluator": HOSTILE, "unit": HOSTILE} for entry in make_record().tasks]
-    record = make_record(tasks=tasks)
-    gain = make_gain(record)
-    return replace(
-        record, method=HOSTILE, backbone=HOSTILE, source=HOSTILE, protocol_title=HOSTILE, command=HOSTILE,
-        notes=[HOSTILE], config=config_entry(HOSTILE, HOSTILE), versions={HOSTILE: HOSTILE},
-        precision={"train": HOSTILE, "evaluation": HOSTILE}, created=HOSTILE, protocol="own-data",
-        gain={**gain, "baseline": {**gain["baseline"], "name": HOSTILE}}, training={"device": HOSTILE},
-        checkpoint={"sha256": HOSTILE, "file": HOSTILE}, constant={"semseg": {"miou": 0.1}},
-        cost={**record.cost, "latency": {"median_ms": 1.0, "device": HOSTILE},
-              "macs": {"total": 1, "counted": HOSTILE}, "peak_memory": {"bytes": 1, "device": HOSTILE}},
-    )  # fmt: skip
 
 
 def test_hostile_texts_stay_texts():

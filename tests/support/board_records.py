@@ -2,14 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from report_records import make_record
+from report_records import make_gain, make_record
 
 from mtvision.protocols import get_protocol
 from mtvision.protocols.tasks import edge, semseg
+from mtvision.report.provenance import config_entry
 from mtvision.report.record import Record, describe_tasks
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}<!--\u2028\u202e\x1b]0;"
 
 METHODS = (
     "InvPT",
@@ -152,6 +156,22 @@ def small_records():
         for index in range(2)
     ]
     return records
+
+
+def hostile_record():
+    """A record with markup in every text field."""
+    tasks = [{**entry, "evaluator": HOSTILE, "unit": HOSTILE} for entry in make_record().tasks]
+    record = make_record(tasks=tasks)
+    gain = make_gain(record)
+    return replace(
+        record, method=HOSTILE, backbone=HOSTILE, source=HOSTILE, protocol_title=HOSTILE, command=HOSTILE,
+        notes=[HOSTILE], config=config_entry(HOSTILE, HOSTILE), versions={HOSTILE: HOSTILE},
+        precision={"train": HOSTILE, "evaluation": HOSTILE}, created=HOSTILE, protocol="own-data",
+        gain={**gain, "baseline": {**gain["baseline"], "name": HOSTILE}}, training={"device": HOSTILE},
+        checkpoint={"sha256": HOSTILE, "file": HOSTILE}, constant={"semseg": {"miou": 0.1}},
+        cost={**record.cost, "latency": {"median_ms": 1.0, "device": HOSTILE},
+              "macs": {"total": 1, "counted": HOSTILE}, "peak_memory": {"bytes": 1, "device": HOSTILE}},
+    )  # fmt: skip
 
 
 def board_records() -> list[Record]:

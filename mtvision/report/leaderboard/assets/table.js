@@ -17,9 +17,12 @@ function applyFilters() {
   const provenances = new Set(all('input[name="provenance"]:checked').map((box) => box.value));
   const words = filters.text.value.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
+  let seen = false;
   let total = 0;
   for (const board of all('.board')) {
     board.hidden = filters.protocol.value !== '' && filters.protocol.value !== board.dataset.protocol;
+    board.classList.toggle('follows', !board.hidden && seen);
+    seen = seen || !board.hidden;
     let here = 0;
     for (const row of all('tr[data-row]', board)) {
       row.hidden = !passes(row, provenances, words);

@@ -1,0 +1,355 @@
+"""The page in a headless Chromium: it works by mouse and keyboard, loads nothing, and fits its window."""
+
+import io
+
+import numpy as np
+import pytest
+from board_browser import IMAGES, VIEWS, build_site, open_browser, screenshot
+from board_records import hostile_record
+from PIL import Image
+
+from mtvision.report.leaderboard import build_page, write_page
+
+pytestmark = pytest.mark.slow
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="`pip install playwright` for the page's tests"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        with open_browser() as opened:
+            yield opened
+    except playwright.Error as error:
+        pytest.skip(
+            f"no Chromium: install the package `chromium`, or set CHROMIUM ({str(error).splitlines()[0]})"
+        )
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return build_site(tmp_path_factory.mktemp("board"))
+
+
+@pytest.fixture(params=["desktop", "phone"])
+def page(browser, file, request):
+    """The page; at its end: no message on the console, nothing requested but the file."""
+    yield from opened(browser, file, request.param)
+
+
+@pytest.fixture
+def desktop(browser, file):
+    yield from opened(browser, file, "desktop")
+
+
+def opened(browser, file, view):
+    page = browser.new_page(**VIEWS[view])
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(file.as_uri())
+    yield page
+    page.close()
+    assert messages == []
+    assert {url for url in requests if not url.startswith("data:")} == {file.as_uri()}
+
+
+def board(page, protocol="nyud-invpt"):
+    return page.locator(f".board[data-protocol='{protocol}']")
+
+
+def column(page, key):
+    """Printed values of a column, the rows that are shown, top to bottom, without spreads."""
+    script = """([protocol, key]) => {
+      const board = document.querySelector(`.board[data-protocol="${protocol}"]`);
+      const index = [...board.querySelectorAll('thead th')].findIndex((head) => head.dataset.key === key);
+      return [...board.querySelectorAll('tr[data-row]:not([hidden])')]
+        .map((row) => row.children[index].firstElementChild.textContent.trim());
+    }"""
+    return page.evaluate(script, ["nyud-invpt", key])
+
+
+def numbers(texts):
+    return [float(text) for text in texts if text]
+
+
+def shown_rows(page):
+    return page.locator("tr[data-row]:visible").count()
+
+
+def test_sorting(desktop):
+    heading = board(desktop).locator("th[data-key='depth/rmse']")
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"  # an error: the best first
+    values = numbers(column(desktop, "depth/rmse"))
+    assert values == sorted(values)
+    assert len(values) > 30
+    heading.locator("button").focus()
+    desktop.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert numbers(column(desktop, "depth/rmse")) == sorted(values, reverse=True)
+    gain = board(desktop).locator("th[data-key='gain']")
+    gain.locator("button").click()
+    assert (gain.get_attribute("aria-sort"), heading.get_attribute("aria-sort")) == ("descending", "none")
+    texts = column(desktop, "gain")
+    assert numbers(texts) == sorted(numbers(texts), reverse=True)
+    assert all(texts[:8])
+    assert not any(texts[8:])  # rows without a gain stay last, in both directions
+    gain.locator("button").click()
+    assert all(column(desktop, "gain")[:8])
+
+
+def test_sorting_where_there_are_no_headings_to_click(browser, file):
+    for page in opened(browser, file, "phone"):
+        assert not board(page).locator("th[data-key='semseg/miou'] button").is_visible()
+        before = column(page, "semseg/miou")
+        board(page).locator("[data-sorter]").select_option(label="semseg mIoU ↑")
+        values = numbers(column(page, "semseg/miou"))
+        assert values == sorted(values, reverse=True)
+        board(page).locator("[data-sorter]").select_option("")
+        assert column(page, "semseg/miou") == before
+
+
+def test_filtering(page):
+    everything = shown_rows(page)
+    page.fill("#filter-text", "mtmamba swin")
+    assert set(column(page, "method")) == {"MTMamba"}
+    assert page.locator("#count").inner_text().startswith("1 of ")
+    page.fill("#filter-text", "no such method")
+    assert shown_rows(page) == 0
+    assert board(page).locator(".none").is_visible()
+    page.fill("#filter-text", "")
+    page.select_option("#filter-protocol", "my-data")
+    assert shown_rows(page) == 2
+    page.select_option("#filter-protocol", "")
+    page.select_option("#filter-backbone", "ViT-L")
+    assert set(column(page, "backbone")) == {"ViT-L"}
+    page.select_option("#filter-backbone", "")
+    page.locator("input[value='paper']").uncheck()
+    page.locator("input[value='released']").uncheck()
+    assert set(column(page, "provenance")) == {"ours"}
+    page.locator("input[value='paper']").check()
+    page.locator("input[value='released']").check()
+    assert shown_rows(page) == everything
+
+
+def test_unverified_numbers_are_hidden_until_asked_for(page):
+    assert page.locator("tr[data-verified=''] >> visible=true").count() == 0
+    page.locator("#filter-unverified").check()
+    unsure = page.locator("tr[data-verified='']:visible")
+    assert unsure.count() > 0
+    assert unsure.count() == unsure.locator(".badge.doubt").count()
+
+
+def test_the_drawer_opens_and_closes_by_keyboard(page):
+    row = board(page).locator("tr[data-kind='result']", has_text="InvPT")
+    button = row.locator(".open")
+    button.focus()
+    page.keyboard.press("Enter")
+    drawer = page.locator("#drawer")
+    assert drawer.is_visible()
+    assert drawer.locator("h2").inner_text() == "InvPT"
+    assert page.evaluate("document.activeElement.textContent") == "Close"
+    for _ in range(12):  # the focus never reaches the page behind
+        page.keyboard.press("Tab")
+        assert page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('#drawer')"
+        )
+    text = drawer.inner_text()
+    for words in (
+        "python tools/train.py configs/made_up_0.py",
+        "Published and reproduced",
+        "seed noise",
+        "40000",
+    ):
+        assert words in text
+    assert drawer.locator(".curves svg.chart").count() == 3
+    assert drawer.locator(".curves .line").count() >= 6
+    assert drawer.locator(".panel img").count() == 2
+    drawer.get_by_text("demo", exact=True).click()
+    assert "name = 'nyud 0'" in drawer.locator("details pre").inner_text()
+    drawer.get_by_role("button", name="Log scale").click()
+    page.keyboard.press("Escape")
+    assert not drawer.is_visible()
+    assert page.evaluate("document.activeElement.textContent") == "InvPT"
+
+
+def test_points_of_the_scatter_open_the_drawer(page):
+    figure = board(page).locator(".scatter")
+    assert figure.locator(".point").count() == 8
+    point = figure.locator(".point", has=page.locator("circle")).first
+    assert "Δm" in point.get_attribute("aria-label")
+    point.focus()
+    assert figure.locator("figcaption").inner_text() == point.get_attribute("aria-label")
+    page.keyboard.press("Enter")
+    assert page.locator("#drawer").is_visible()
+    page.keyboard.press("Escape")
+    for axis, value in (("x", "latency"), ("x", "parameters"), ("y", "edge/odsF")):
+        figure.locator(f"[data-axis='{axis}']").select_option(value)
+        assert figure.locator(".point").count() >= 8
+    page.fill("#filter-text", "padnet-is-not-there")
+    assert figure.locator(".point").count() == 0
+    assert board(page, "my-data").locator(".scatter").is_hidden()  # all cost the same: nothing to draw
+
+
+def test_two_rows_image_by_image(page):
+    rows = board(page).locator("tr[data-kind='result']")
+    rows.filter(has_text="InvPT").locator(".compare").check()
+    assert page.locator("#tray-open").is_disabled()
+    rows.filter(has_text="MTMamba").locator(".compare").check()
+    page.locator("#tray-open").focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("#comparison")
+    assert dialog.is_visible()
+    assert dialog.locator("tbody tr").count() == 4
+    first = dialog.locator("tbody tr").first.inner_text().split("\t")
+    values = [float(text.split()[0].replace("−", "-").replace("+", "")) for text in first[1:]]
+    assert values[2] == pytest.approx(values[1] - values[0], abs=0.011)
+    assert ("better" in first[3]) == (values[2] > 0)
+    slider = dialog.locator("input[type='range']")
+    before = dialog.locator(".above").bounding_box()
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    assert slider.input_value() == "40"
+    clip = dialog.locator(".above").evaluate("(node) => node.style.clipPath")
+    assert clip.startswith("inset(0") and "60%" in clip  # noqa: PT018
+    assert dialog.locator(".above").bounding_box() == before
+    names = [dialog.locator("[role='status']").inner_text()]
+    sources = [dialog.locator(".above img").get_attribute("src")]
+    dialog.get_by_role("button", name="Next").click()
+    names.append(dialog.locator("[role='status']").inner_text())
+    sources.append(dialog.locator(".above img").get_attribute("src"))
+    assert names == ["image-0, 1 of 2", "image-1, 2 of 2"]
+    assert len(set(sources)) == 2
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "tray-open"
+
+
+def test_rows_of_two_protocols_are_not_compared(desktop):
+    board(desktop).locator(".compare:visible").first.check()
+    board(desktop, "my-data").locator(".compare").first.check()
+    assert desktop.locator("#tray-open").is_disabled()
+    assert "different protocols" in desktop.locator("#tray-text").inner_text()
+    desktop.locator("#tray-clear").click()
+    assert not desktop.locator("#tray").is_visible()
+
+
+def test_theme(browser, file):
+    for view, start in (("desktop", "false"), ("dark", "true")):
+        for page in opened(browser, file, view):
+            button = page.locator("#theme")
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert button.get_attribute("aria-pressed") == start
+            button.click()
+            assert button.get_attribute("aria-pressed") != start
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+
+
+LUMINANCE = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const ground = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = parse(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0.99) return colour.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const found = {};
+  for (const node of document.querySelectorAll('body *')) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    const silent = ['SCRIPT', 'STYLE', 'OPTION'].includes(node.tagName);
+    if (!own || silent || !node.getClientRects().length) continue;
+    const style = getComputedStyle(node);
+    const ink = node.closest('svg') ? style.fill : style.color;
+    found[node.tagName + '.' + (node.getAttribute('class') || '')] = [parse(ink).slice(0, 3), ground(node)];
+  }
+  return found;
+}"""
+
+
+def contrast(ink, paper):
+    def luminance(colour):
+        values = [value / 255 for value in colour]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(ink), luminance(paper)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("view", ["desktop", "dark", "phone"])
+def test_contrast_is_at_least_aa(browser, file, view):
+    for page in opened(browser, file, view):
+        page.locator("#filter-unverified").check()
+        page.locator(".compare:visible").first.check()
+        pairs = page.evaluate(LUMINANCE)
+        board(page).locator("tr[data-kind='result'] .open").first.click()
+        pairs.update(page.evaluate(LUMINANCE))
+        assert len(pairs) > 25
+        low = {name: pair for name, pair in pairs.items() if contrast(*pair) < 4.5 and "primary" not in name}
+        assert low == {}
+
+
+def test_nothing_is_wider_than_the_window(page):
+    width = page.viewport_size["width"]
+    for action in ("", "#filter-unverified"):
+        if action:
+            page.locator(action).check()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        names = "header, form, main, .board, .scatter, .scroll, .notes, footer"
+        wide = page.evaluate(
+            """(names) => [...document.querySelectorAll(names)].filter((node) => node.getClientRects().length)
+               .map((node) => node.getBoundingClientRect())
+               .filter((box) => box.left < 0 || box.right > innerWidth).length""",
+            names,
+        )
+        assert wide == 0
+
+
+def test_layout(page):
+    """Boxes lie where a reader expects them."""
+    phone = page.viewport_size["width"] < 700
+    boxes = [page.locator(name).first.bounding_box() for name in ("h1", "#filters", "#count", ".board h2")]
+    tops = [box["y"] for box in boxes]
+    assert tops == sorted(tops)
+    figure, table = (
+        board(page).locator(".scatter").bounding_box(),
+        board(page).locator("table").bounding_box(),
+    )
+    assert figure["y"] + figure["height"] <= table["y"]
+    cells = board(page).locator("tr[data-row]:visible").first.locator("th, td:visible:not(.pick)")
+    positions = [cells.nth(index).bounding_box() for index in range(4)]
+    if phone:  # a card: the name above, values side by side below it
+        assert positions[0]["y"] + positions[0]["height"] <= positions[1]["y"]
+        assert positions[0]["width"] > 250
+    else:  # a row
+        assert max(abs(box["y"] - positions[0]["y"]) for box in positions) < 2
+        assert [box["x"] for box in positions] == sorted(box["x"] for box in positions)
+    targets = page.locator("main button:visible, form select:visible, .compare:visible")
+    smallest = min(targets.nth(index).bounding_box()["height"] for index in range(min(targets.count(), 20)))
+    assert smallest >= 16
+
+
+@pytest.mark.parametrize("view", list(VIEWS))
+def test_it_looks_like_the_pictures_of_the_documentation(browser, file, view):
+    """Coarsely, so that another font passes and another layout or theme does not."""
+
+    def coarse(image):
+        return np.asarray(image.convert("L").resize((24, 24), Image.Resampling.BOX), dtype=float)
+
+    shown = coarse(Image.open(io.BytesIO(screenshot(browser, file, view))))
+    kept = IMAGES / f"leaderboard-{view}.png"
+    assert kept.stat().st_size < 200_000
+    assert np.abs(shown - coarse(Image.open(kept))).mean() < 6
+
+
+def test_hostile_records_run_nothing(browser, tmp_path):
+    file = write_page(tmp_path, build_page([hostile_record()]))
+    for page in opened(browser, file, "desktop"):
+        page.on("dialog", lambda dialog: pytest.fail(f"a script of a record ran: {dialog.message}"))
+        page.locator(".open").first.click()
+        assert "<script>alert(1)</script>" in page.locator("#drawer").inner_text()
+        assert page.locator("#drawer img, #drawer script").count() == 0
