@@ -5,5 +5,6 @@ from mtvision.models.adapters.class_token import DropClassToken
 from mtvision.models.adapters.mtan import MTAN
 from mtvision.models.adapters.slimmable import Slimmable
 from mtvision.models.adapters.streams import NDDR, CrossStitch
+from mtvision.models.adapters.task_prompts import TaskPrompts
 
-__all__ = ["MTAN", "NDDR", "Adapter", "CrossStitch", "DropClassToken", "Slimmable"]
+__all__ = ["MTAN", "NDDR", "Adapter", "CrossStitch", "DropClassToken", "Slimmable", "TaskPrompts"]

@@ -66,9 +66,9 @@ def convert(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor]
     dropped: dict[str, str] = {}
     unknown = []
     plain = {given: _plain_name(given, layout) for given in state}
-    named = layout.name_tasks(plain.values())
+    resolved = layout.resolve(plain.values())
     for given, tensor in state.items():
-        key = named.get(plain[given], plain[given])
+        key = resolved.get(plain[given], plain[given])
         reason = next((drop.reason for drop in layout.drops if re.fullmatch(drop.pattern, key)), None)
         if reason is not None:
             dropped[given] = reason
@@ -112,8 +112,8 @@ def revert(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor],
             continue
         result[target[0]] = target[1](tensor)
     _refuse(unknown, source, "our state dict")
-    numbered = layout.number_tasks(result)
-    result = {numbered.get(key, key): tensor for key, tensor in result.items()}
+    unresolved = layout.unresolve(result)
+    result = {unresolved.get(key, key): tensor for key, tensor in result.items()}
     rebuilt = layout.rebuild(result)
     return {**result, **rebuilt}, Report(source, len(result), rebuilt=tuple(rebuilt))
 

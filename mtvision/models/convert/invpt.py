@@ -108,7 +108,7 @@ INVPT = {
         _dead,
         tasks={"sal": "saliency"},
         prefix="module.",
-        name_tasks=name_tasks,
-        number_tasks=number_tasks,
+        resolve=name_tasks,
+        unresolve=number_tasks,
     )
 }

@@ -14,6 +14,7 @@ from mtvision.models.convert.invpt import INVPT
 from mtvision.models.convert.mlore import MLORE
 from mtvision.models.convert.rules import Drop, Layout, Rule
 from mtvision.models.convert.survey import SURVEY
+from mtvision.models.convert.taskprompter import TASKPROMPTER, taskprompter_swin
 
 _SAL = {"sal": "saliency"}
 
@@ -157,5 +158,7 @@ LAYOUTS: dict[str, Layout] = {
     **SURVEY,
     **MLORE,
     **INVPT,
+    **TASKPROMPTER,
+    "taskprompter_swin": taskprompter_swin(_window_buffers),
 }
 """Source name -> layout."""

@@ -87,8 +87,9 @@ class Layout:
         tasks: {their task name: ours} where they differ.
         wrapper: key under which their files hold the state dict.
         prefix: what their files put before every key.
-        name_tasks: where their keys number the tasks: from all their keys to {key: key with the task's name}.
-        number_tasks: its inverse.
+        resolve: from all their keys to {key: one that says by itself what it is} where the meaning depends on
+            the others (tasks by number, the last block); the rules see those.
+        unresolve: its inverse.
     """
 
     rules: tuple[Rule, ...]
@@ -98,8 +99,8 @@ class Layout:
     tasks: Mapping[str, str] = field(default_factory=dict)
     wrapper: str = "model"
     prefix: str = ""
-    name_tasks: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
-    number_tasks: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
+    resolve: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
+    unresolve: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
 
     def to_ours(self, key: str) -> tuple[str, Change] | None:
         """Our name of an official key and what happens to its tensor; None if no rule fits."""

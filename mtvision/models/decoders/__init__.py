@@ -12,6 +12,7 @@ from mtvision.models.decoders.mtmamba_plus import MTMambaPlusDecoder
 from mtvision.models.decoders.pad_net import PADNetDecoder
 from mtvision.models.decoders.parallel import ParallelDecoder
 from mtvision.models.decoders.task_expert import TaskExpertDecoder
+from mtvision.models.decoders.task_prompter import TaskPrompterDecoder
 
 __all__ = [
     "ConcatDecoder",
@@ -24,4 +25,5 @@ __all__ = [
     "PADNetDecoder",
     "ParallelDecoder",
     "TaskExpertDecoder",
+    "TaskPrompterDecoder",
 ]
