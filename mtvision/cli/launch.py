@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mtvision.core.naming import look_up
-from mtvision.engine.sweep import FINISHED, Run, discard, expand, look_up_states, parse_axes
+from mtvision.engine.sweep import FINISHED, Run, discard, expand, look_up_states, parse_axes, record_key
 from mtvision.engine.sweep_local import TRAIN, Outcome, run_locally
 from mtvision.engine.sweep_remote import commands, run_on_cluster, slurm_executor
 from mtvision.engine.sweep_report import Board, summary
@@ -144,9 +144,9 @@ def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Na
     """Copies of records that were found elsewhere join the results."""
     if arguments.results is None:
         return
-    by_hash = {(record.config["sha256"], record.seed): record for record in records if record.config}
+    by_key = {record_key(record): record for record in records}
     for run in runs:
-        record, target = by_hash.get((run.sha256, run.seed)), arguments.results / f"{run.name}.json"
+        record, target = by_key.get((run.fingerprint, run.seed)), arguments.results / f"{run.name}.json"
         if record is not None and not target.is_file():
             record.save(target)
 
@@ -172,15 +172,12 @@ def _summarise(
 
 
 def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Record]:
-    known = {(record.config["sha256"], record.seed) for record in records if record.config}
+    known = {record_key(record) for record in records}
     protocols = {record.protocol for record in records}
     others = [
         record
         for record in (find_records([results]) if results.is_dir() else [])
-        if len(record.tasks) == 1
-        and record.protocol in protocols
-        and record.config
-        and (record.config["sha256"], record.seed) not in known
+        if len(record.tasks) == 1 and record.protocol in protocols and record_key(record) not in known
     ]
     return [*records, *others]
 
@@ -188,9 +185,10 @@ def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Rec
 def _store_gains(runs: Sequence[Run], gains: Sequence[Record], results: Path | None) -> None:
     if results is None:
         return
-    names = {(run.sha256, run.seed): run.name for run in runs}
+    names = {(run.fingerprint, run.seed): run.name for run in runs}
     for record in gains:
-        name = names.get((record.config["sha256"], record.seed or 0)) if record.config else None
+        key = record_key(record)
+        name = None if key is None else names.get(key)
         if name is not None and record.gain is not None:
             record.save(results / f"{name}.json")
 

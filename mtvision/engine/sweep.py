@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import itertools
 import re
@@ -13,7 +14,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mtvision.engine.config import config_text, load_config, parse_option
-from mtvision.report.provenance import config_entry
+from mtvision.engine.settings import TOP_LEVEL, section_defaults
+from mtvision.report.provenance import without_paths
 from mtvision.report.record import Record, RecordError
 
 FINISHED, RESUMABLE, NEW = "finished", "resumable", "new"
@@ -32,7 +34,7 @@ class Run:
         config: the config file.
         options: `--cfg-options` that make the run out of the config, without the seed.
         seed: of the run.
-        sha256: of the completed config, as its record will have it.
+        fingerprint: of the completed config, see `fingerprint`.
         iterations: how long it trains.
         work_dir: where it is trained.
         record: of an earlier run with this config and seed, or None.
@@ -44,7 +46,7 @@ class Run:
     config: Path
     options: tuple[str, ...]
     seed: int
-    sha256: str
+    fingerprint: str
     iterations: int
     work_dir: Path
     record: Record | None = field(default=None, compare=False)
@@ -138,7 +140,7 @@ def expand(
             changes = dict(zip(axes, values, strict=True))
             every = [int(plain["seed"])] if seeds is None else seeds
             runs += [_run(config, plain, options, changes, seed, work_dir) for seed in every]
-    twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.sha256 == b.sha256})
+    twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.fingerprint == b.fingerprint})
     if twice:
         raise ValueError(f"the grid has the same run more than once: {', '.join(twice)}.")
     names = [run.name for run in runs]
@@ -164,7 +166,7 @@ def _run(
         config=file,
         options=options,
         seed=seed,
-        sha256=config_entry(file.stem, config_text(config))["sha256"],
+        fingerprint=fingerprint(config_text(config)),
         iterations=int(config["training"]["iterations"]),
         work_dir=folder / run_name,
     )
@@ -199,6 +201,45 @@ def _slug(label: str) -> str:
     return f"{short[:40]}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
+def fingerprint(text: str) -> str:
+    """SHA-256 of a completed config, without the keys that have their default and without absolute paths.
+
+    A newer version of this package adds keys to completed configs; what was trained before it stays finished.
+
+    Args:
+        text: one `key = value` per line, as `config_text` gives it.
+    """
+    defaults = section_defaults()
+    kept = {}
+    for node in ast.parse(without_paths(text)).body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        name, value = node.targets[0].id, node.value
+        if name in defaults and isinstance(value, ast.Call):
+            value.keywords = [
+                item
+                for item in value.keywords
+                if not _is_default(item.value, defaults[name].get(item.arg or "", ...))
+            ]
+        if not _is_default(value, TOP_LEVEL.get(name, ...)):
+            kept[name] = ast.unparse(value)
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
+
+
+def _is_default(node: ast.expr, default: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(node) == default)
+    except ValueError:  # `dict(…)` with or without entries
+        return ast.unparse(node) == "dict()" and default == {}
+
+
+def record_key(record: Record) -> tuple[str, int] | None:
+    """What finds the record of a run: its config's fingerprint and its seed; None if it lacks them."""
+    if record.config is None or record.seed is None:
+        return None
+    return fingerprint(record.config["text"]), record.seed
+
+
 def look_up_states(runs: Sequence[Run], folders: Sequence[Path], *, overwrite: bool = False) -> list[Run]:
     """The runs with their states: finished if one of the folders has a record with the same config and seed.
 
@@ -215,7 +256,7 @@ def look_up_states(runs: Sequence[Run], folders: Sequence[Path], *, overwrite: b
     known = known_records(folders)
     result = []
     for run in runs:
-        record = known.get((run.sha256, run.seed)) or finished_record(run)
+        record = known.get((run.fingerprint, run.seed)) or finished_record(run)
         result.append(
             replace(run, state=start_state(run))
             if record is None
@@ -233,7 +274,7 @@ def start_state(run: Run) -> str:
     started = run.work_dir / "config.py"
     if not started.is_file():
         return NEW
-    if config_entry(run.config.stem, started.read_text())["sha256"] != run.sha256:
+    if fingerprint(started.read_text()) != run.fingerprint:
         raise FileExistsError(
             f"{run.work_dir} holds a run of another config or seed (its config.py differs). Choose another "
             "--work-dir, or throw that run away with --overwrite."
@@ -254,12 +295,11 @@ def finished_record(run: Run) -> Record | None:
         record = Record.load(run.work_dir / "record.json")
     except (OSError, RecordError):
         return None
-    same = (record.config or {}).get("sha256") == run.sha256 and record.seed == run.seed
-    return record if same else None
+    return record if record_key(record) == (run.fingerprint, run.seed) else None
 
 
 def known_records(folders: Sequence[Path]) -> dict[tuple[str, int], Record]:
-    """{(config's SHA-256, seed): newest record} of what lies below the folders; other files are skipped."""
+    """{`record_key`: newest record} of what lies below the folders; other files are skipped."""
     found: dict[tuple[str, int], Record] = {}
     for folder in folders:
         for file in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
@@ -267,7 +307,7 @@ def known_records(folders: Sequence[Path]) -> dict[tuple[str, int], Record]:
                 record = Record.load(file)
             except (OSError, RecordError):
                 continue
-            if record.config is not None and record.seed is not None:
-                key = record.config["sha256"], record.seed
+            key = record_key(record)
+            if key is not None:
                 found[key] = max(record, found.get(key, record), key=lambda item: item.created)
     return found

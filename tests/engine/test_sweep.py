@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -25,6 +26,7 @@ from mtvision.engine.sweep import (
     NEW,
     RESUMABLE,
     expand,
+    fingerprint,
     look_up_states,
     parse_axes,
     split_values,
@@ -83,8 +85,8 @@ def test_the_grid_is_every_combination(tmp_path):
     assert found[0] == ("Uncertainty", 1e-3, 3, "discs_config, Uncertainty, lr=1e-3")
     assert found[-1] == ("FixedWeights", 2e-3, 4, "discs_config, FixedWeights, lr=0.002")
     assert len(set(found)) == 8
-    hashes = [config_entry("x", config_text(config))["sha256"] for config in configs]
-    assert [run.sha256 for run in runs] == hashes
+    assert [run.fingerprint for run in runs] == [fingerprint(config_text(config)) for config in configs]
+    assert len({run.fingerprint for run in runs}) == 8
     rows = {config_entry("x", config_text(config))["row_sha256"] for config in configs}
     assert len(rows) == 4  # seeds share a row
     assert {run.iterations for run in runs} == {12}
@@ -94,7 +96,7 @@ def test_without_axes_a_run_is_its_config(tmp_path):
     (run,) = grid(tmp_path, seeds=None)
     plain = load_config(run.config)
     assert (run.name, run.method, run.options, run.seed) == ("discs_config_seed0", "discs_config", (), 0)
-    assert run.sha256 == config_entry("x", config_text(plain))["sha256"]
+    assert run.fingerprint == fingerprint(config_text(plain))
 
 
 def test_options_of_all_runs_are_not_part_of_their_names(tmp_path):
@@ -142,6 +144,20 @@ def test_finished_runs_are_skipped(stage, tmp_path):
     Record.load(stage.folder / f"{stage.runs[3].name}.json").save(results / "any.json")
     (results / "broken.json").write_text('{"schema": 1, "scores": 3}')
     assert [run.state for run in stage.states(results)] == [FINISHED, FINISHED, NEW, FINISHED]
+
+
+def test_a_fingerprint_leaves_out_defaults_and_places(tmp_path):
+    text = config_text(load_config(discs.write_config(tmp_path)))
+    same = fingerprint(text)
+    for more in ("search = None\n", "schedule = None\n"):
+        assert fingerprint(text.replace(more, "")) == same  # written before that key existed
+    shorter = re.sub(r"ema=None, *|ema=None,\n *", "", text)
+    assert shorter != text
+    assert fingerprint(shorter) == same
+    assert fingerprint(text + "schedule = [dict(type='PolyLR')]\n") != same
+    assert fingerprint(text.replace("ema=None", "ema=0.1")) != same
+    assert fingerprint(text.replace("lr=0.01", "lr=0.02")) != same
+    assert fingerprint("root = '/a/data'\n") == fingerprint("root = '/b/c/data'\n")
 
 
 def test_a_record_of_a_changed_config_does_not_count(stage, tmp_path):
