@@ -37,7 +37,7 @@ class MTINetDecoder(Decoder):
         tasks: whose features are made (supplied).
         mask_axis: what the softmax of the propagation modules normalises over. `published`: as the released
             code does, T consecutive channels of one task (see `Propagation`). `tasks`: the T tasks of one
-            channel, as the paper describes it.
+            channel, the evident intent.
         helpers: tasks with predictions at every scale but no final one. Their feature is the refined map of
             the finest scale and their head (published: `ConvHead`) makes the prediction of that scale.
         scale_weight: of the losses of the predictions at every scale.
