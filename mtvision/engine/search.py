@@ -93,6 +93,7 @@ def search(config: Config, request: SearchRequest) -> dict[str, Any]:
         held_out=slice_.batches,
         evaluate=slice_.evaluate,
         losses=slice_.losses,
+        batch_losses=lambda batch: module(batch).losses,
         options=dict(request.options),
         others=others,
     )

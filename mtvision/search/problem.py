@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from mtvision.core.context import Context
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
@@ -23,6 +25,7 @@ class SearchProblem:
         held_out: a new pass over the batches of the held-out slice of the training set, without augmentation.
         evaluate: headline score of every task on that slice, with a context in force.
         losses: mean loss of every task on that slice, unweighted, with a context in force.
+        batch_losses: loss of every task on a batch, unweighted, with its graph.
         options: what the user asked for, e.g. `budget` and `preference`.
         others: further trained networks by name, for searches that compare single-task networks.
     """
@@ -32,6 +35,7 @@ class SearchProblem:
     held_out: Callable[[], Iterable[Batch]]
     evaluate: Callable[[Context | None], dict[str, float]]
     losses: Callable[[Context | None], dict[str, float]]
+    batch_losses: Callable[[Batch], dict[str, Tensor]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Network] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from mtvision.steps.plain import PlainStep
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.sandwich import SandwichStep
+from mtvision.steps.search_step import SearchStep
 from mtvision.steps.step import Step
 
-__all__ = ["LossReport", "PlainStep", "SandwichStep", "Step", "StepProblem"]
+__all__ = ["LossReport", "PlainStep", "SandwichStep", "SearchStep", "Step", "StepProblem"]

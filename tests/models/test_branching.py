@@ -27,11 +27,12 @@ NAMES = ["semseg", "depth", "edge"]
 BACKBONE_CONFIGS = {
     "resnet": {"type": "TimmBackbone", "name": "resnet10t"},
     "swin": {
-        "type": "SwinBackbone", "name": "swin_tiny_patch4_window7_224", "embed_dim": 8, "depths": (1, 1, 1, 1),
-        "num_heads": (1, 1, 2, 2), "drop_path_rate": 0.0,
+        "type": "SwinBackbone", "name": "swin_tiny_patch4_window7_224", "embed_dim": 8,
+        "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "drop_path_rate": 0.0,
     },
     "vit": {
-        "type": "TimmBackbone", "name": "vit_tiny_patch16_224", "embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 64
+        "type": "TimmBackbone", "name": "vit_tiny_patch16_224", "embed_dim": 16, "depth": 4, "num_heads": 2,
+        "img_size": 64,
     },
     "vmamba": {"type": "VMambaBackbone", "depths": (1, 1, 1, 1), "width": 8, "drop_path_rate": 0.0},
     "mobilenet": {"type": "TimmBackbone", "name": "mobilenetv2_050"},

@@ -57,7 +57,8 @@ class Supernet(PathBackbone):
     In evaluation mode, and where `Context.branches` holds `{"choices": ...}`, one tree is run: the most
     likely or the given one. Training passes are counted in the buffer `passes`; the draws of a pass depend
     on the seed and that number alone, so a resumed search draws what an uninterrupted one does, on all
-    processes alike. `Context.extra["search_pass"]` replaces the counter (a step whose passes belong together).
+    processes alike. A step with several passes per batch numbers them itself, by (batch, pass within the
+    batch) in `Context.extra["search_pass"]`.
 
     Attributes:
         architecture_logits: one (children, copies) matrix per level, zero at first.
@@ -102,10 +103,10 @@ class Supernet(PathBackbone):
             return self.run_paths(image, self._asked(self.paths(given)))
         if not self.training:
             return self.run_paths(image, self._asked(self.paths(self.best_choices())))
-        step = self._count_pass()
+        step, part = self._count_pass()
         if step < self.warmup:
             return self._warm_up(image)
-        draws = self.sample(step, context.temperature)
+        draws = self.sample(step, context.temperature, part)
         return self._streams(image, draws) if self.mixing == "streams" else self._sampled(image, draws)
 
     def auxiliary_loss(self) -> Tensor:
@@ -130,10 +131,10 @@ class Supernet(PathBackbone):
             self.schedule, step - self.warmup, max(self.total - self.warmup, 1), *self.temperatures
         )
 
-    def sample(self, step: int, heat: float | None = None) -> list[Tensor]:
+    def sample(self, step: int, heat: float | None = None, part: int = 0) -> list[Tensor]:
         """Perturbed logits over temperature, per level (children, copies); argmax is the sampled choice."""
         heat = heat if heat is not None else self.current_temperature(step)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 2 + part)
         perturbed = []
         for logits in self.architecture_logits:
             uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
@@ -182,11 +183,10 @@ class Supernet(PathBackbone):
     def _asked(self, paths: Paths) -> Paths:
         return {name: paths[name] for name in self.asked_tasks()}
 
-    def _count_pass(self) -> int:
-        step = current_context().extra.get("search_pass")
-        step = int(self.passes) if step is None else int(step)
+    def _count_pass(self) -> tuple[int, int]:
+        step, part = current_context().extra.get("search_pass", (int(self.passes), 0))
         self.passes.fill_(step + 1)
-        return step
+        return step, part
 
     def _warm_up(self, image: Tensor) -> Pyramid:
         """LTB: every child reads the mean of all nodes. BMTAS: every task has a copy of its own."""
@@ -273,8 +273,7 @@ class BranchingSearch(Adapter):
         mixing: `straight_through` (LTB) or `streams` (BMTAS).
         cuts: where levels end, see `cut_points`.
         copies: nodes per level; None = one per task (`streams`), or 1, 2, 4, … up to the number of tasks.
-        iterations: training passes of the whole search, for the schedule of the temperature. (A step that
-            splits its batch passes twice but counts once.)
+        iterations: of the whole search, for the schedule of the temperature.
         warmup: passes before logits are trained; None = a twentieth.
         temperatures: first and last; None = 10 to 0.1 (LTB) or 5 to 0.1 (BMTAS).
         schedule: `root` or `linear`; None = `root` (LTB), `linear` (BMTAS).
