@@ -144,7 +144,9 @@ def test_saliency():
 
 def test_directions():
     better = {
-        name: build_task(name, **({"class_names": ["a"]} if name in ("semseg", "instance") else {})).higher_is_better
+        name: build_task(
+            name, **({"class_names": ["a"]} if name in ("semseg", "instance") else {})
+        ).higher_is_better
         for name in CONSTRUCTORS
     }
     assert better == {
