@@ -21,18 +21,20 @@ function scorePart(detail) {
   const rows = detail.scores.map((score) => {
     const fresh = score.task !== task;
     task = score.task;
-    const full = score.values.map((value) => (value === null ? '–' : String(value))).join(', ');
     return { kind: (fresh ? 'first ' : '') + (score.headline ? 'head' : ''), cells: [
-      fresh ? score.task : '', score.title + arrow(score.higher), score.text + (score.spread ? ' ± ' + score.spread : ''), full] };
+      fresh ? score.task : '', score.title + arrow(score.higher), score.text + (score.spread ? ' ± ' + score.spread : '')] };
   });
-  const stored = detail.kind !== 'published';  // a published value is what was printed
-  if (!stored) rows.forEach((row) => row.cells.pop());
-  const heads = ['Task', 'Score', several ? 'Mean ± std' : 'Value', several ? 'Stored, by seed' : 'Stored'];
-  const tools = detail.scores.filter((score) => score.headline && score.evaluator);
-  return [el('h3', {}, 'Scores'),
-    grid(stored ? heads : heads.slice(0, 3), rows, [2]),
-    ...tools.map((score) => el('p', { class: 'hint' }, 'The evaluator of ' + score.task + ' is: ' + score.evaluator
-      + '. It does not compare with the protocol’s own.'))];
+  const parts = [el('h3', {}, 'Scores'), grid(['Task', 'Score', several ? 'Mean ± std' : 'Value'], rows, [2])];
+  for (const score of detail.scores.filter((item) => item.headline && item.evaluator)) {
+    parts.push(el('p', { class: 'hint' }, 'The evaluator of ' + score.task + ' is: ' + score.evaluator
+      + '. It does not compare with the protocol’s own.'));
+  }
+  if (detail.kind === 'published') return parts;  // a published value is what was printed
+  const stored = detail.scores.map((score) => ({ cells: [score.task + ' ' + score.score,
+    ...score.values.map((value) => (value === null ? '–' : String(value)))] }));
+  const table = grid(['Score', ...detail.seeds.map((run) => (run.seed === null ? 'Value' : 'Seed ' + run.seed))], stored, []);
+  table.classList.add('digits');
+  return [...parts, el('details', {}, [el('summary', {}, 'As stored, all digits'), table])];
 }
 function gainPart(detail) {
   if (detail.gain === null) return [];
