@@ -236,7 +236,7 @@ def _instance_ids(task: Task, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _draw_instances(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
-    """Every instance in a shade of its class's colour; neighbours by number differ most."""
+    """The first instance in its class's colour, the others in shades of it."""
     ids = _instance_ids(task, array)
     picture = np.full((*ids.shape, 3), BACKGROUND, dtype=np.uint8)
     colours = np.array(palette(task), dtype=np.float64)
@@ -246,7 +246,7 @@ def _draw_instances(task: Task, array: NDArray[Any], _: Range | None) -> Picture
             raise ValueError(
                 f"{task.name}: class id {category} in a map, but there are {len(colours)} classes."
             )
-        level = (number * _GOLDEN) % 1  # 0: half as bright, 0.5: the class's colour, 1: half way to white
+        level = (0.5 + number * _GOLDEN) % 1  # 0.5: the class's colour, 0: half as bright, 1: half white
         end = np.full(3, 255.0) if level > 0.5 else np.zeros(3)
         mixed = colours[category] + (end - colours[category]) * abs(level - 0.5)
         picture[ids == item] = np.round(mixed)

@@ -150,9 +150,9 @@ def test_instances_are_shades_of_their_class():
     picture = colourise(task, label)
     assert picture[0, 0].tolist() == list(BACKGROUND)
     assert picture[0, 1].tolist() == list(NO_LABEL)
-    assert picture[0, 2].tolist() == [50, 0, 0]  # number 0: half as bright
-    assert picture[1, 0].tolist() == [118, 30, 30]  # number 1: .118 of the way to white
-    assert picture[1, 1].tolist() == picture[1, 2].tolist() == [0, 0, 50]
+    assert picture[0, 2].tolist() == [100, 0, 0]  # number 0: the colour itself
+    assert picture[1, 0].tolist() == [62, 0, 0]  # number 1: .382 of the way to black
+    assert picture[1, 1].tolist() == picture[1, 2].tolist() == [0, 0, 100]
     assert classes_present(task, [label]) == [0, 1]
     prediction = torch.stack([torch.where(label == 255, 0, label).float(), torch.zeros(2, 3)])
     assert np.array_equal(colourise(task, prediction)[1], picture[1])
