@@ -219,7 +219,7 @@ def test_unknown_keys_and_collisions_are_errors():
         convert({}, "mtmmba")
     with pytest.raises(ConversionError, match="holds no tensor of this layout"):
         convert({}, "vim")
-    assert SOURCES == ("mtmamba", "mtmamba_plus", "mmseg_swin", "vmamba", "vim")
+    assert {"mtmamba", "mtmamba_plus", "mmseg_swin", "vmamba", "vim"} <= set(SOURCES)
 
 
 def test_files_there_and_back(tmp_path):
