@@ -85,14 +85,17 @@ class MTINetDecoder(Decoder):
             name: concat_levels([maps[name] for maps in final]) if name in self.main else refined[0][name]
             for name in asked
         }
-        scales: Any = self.scales
-        auxiliary = [
+        return DecoderOutput(features, self._supervision(refined, asked) if self.training else [])
+
+    def _supervision(self, refined: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[Auxiliary]:
+        """Predictions at every scale, finest first."""
+        scales: Any = self.scales  # torch's types do not tell what a ModuleList holds
+        return [
             Auxiliary(name, scale.predict[name](maps[name]), self.scale_weight)
-            for scale, maps in zip(scales if self.training else (), refined, strict=self.training)
-            for name in asked
+            for scale, maps in zip(scales, refined, strict=True)
+            for name in names
             if name in scale.predict
         ]
-        return DecoderOutput(features, auxiliary)
 
     def _refine(self, pyramid: Pyramid) -> list[dict[str, Tensor]]:
         """Task features of every scale, fine to coarse. All tasks are needed: propagation mixes them."""
