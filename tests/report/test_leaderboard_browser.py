@@ -194,6 +194,24 @@ def test_points_of_the_scatter_open_the_drawer(page):
     assert board(page, "my-data").locator(".scatter").is_hidden()  # all cost the same: nothing to draw
 
 
+def test_only_comparable_rows_are_on_the_frontier(desktop):
+    figure = board(desktop).locator(".scatter")
+    figure.locator("[data-axis='y']").select_option("edge/odsF")
+    figure.locator("[data-axis='x']").select_option("macs")
+    script = """(board) => {
+      const keys = [...board.querySelectorAll('thead th')].map((head) => head.dataset.key);
+      const [column, cost] = [keys.indexOf('edge/odsF'), keys.indexOf('macs')];
+      const rows = [...board.querySelectorAll('tr[data-row]:not([hidden])')];
+      return rows.map((row) => [row.children[cost].dataset.value, row.children[column].dataset.value,
+        row.children[column].querySelector('sup') !== null]).filter(([x, y]) => x && y);
+    }"""
+    points = [(float(x), float(y), marked) for x, y, marked in board(desktop).evaluate(script)]
+    assert any(marked for _, _, marked in points)
+    kept = [(x, y) for x, y, marked in points if not marked]
+    best = [(x, y) for x, y in kept if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in kept)]
+    assert figure.locator(".front").get_attribute("d").count("L") == len(best) - 1
+
+
 def test_two_rows_image_by_image(page):
     rows = board(page).locator("tr[data-kind='result']")
     rows.filter(has_text="InvPT").locator(".compare").check()

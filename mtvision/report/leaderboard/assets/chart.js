@@ -77,10 +77,15 @@ function pointsOf(rows, xColumn, yColumn) {
 function spreadOf(rows, xColumn, yColumn) {
   return new Set(pointsOf(rows, xColumn, yColumn).map((point) => point.x)).size;
 }
-/* Rows of which no other one is both cheaper and better. */
-function frontier(points, up) {
-  const sign = up ? 1 : -1;
-  const order = [...points].sort((a, b) => a.x - b.x || sign * (b.y - a.y));
+/* Rows of which no other one is both cheaper and better. Numbers that do not compare take no part: those of
+   another evaluator or baseline, unverified ones, and smoke runs beside others. */
+function frontier(points, column) {
+  const sign = column.up === 'down' ? -1 : 1;
+  const onlySmoke = points.every((point) => point.row.dataset.kind === 'smoke');
+  const comparable = points.filter((point) => point.row.dataset.verified === '1'
+    && (onlySmoke || point.row.dataset.kind !== 'smoke')
+    && point.row.children[column.index].querySelector('sup') === null);
+  const order = comparable.sort((a, b) => a.x - b.x || sign * (b.y - a.y));
   const front = [];
   for (const point of order) {
     if (!front.length || sign * point.y > sign * front[front.length - 1].y) front.push(point);
@@ -116,7 +121,7 @@ function drawScatter(board) {
   };
   const caption = el('figcaption', {}, plural(points.length) + ' drawn'
     + (left ? '; ' + left + ' without both numbers.' : '.')
-    + ' Dashed: no other row is both cheaper and better. Select a point for its details.');
+    + ' Dashed: no other comparable row is both cheaper and better. Select a point for its details.');
   figure.replaceChildren(
     el('div', { class: 'scatter-bar' }, [
       control('Vertical', 'y', yUsable.map((c) => [c.key, c.label]), yColumn.key),
@@ -151,7 +156,7 @@ function scatterSvg(points, xColumn, yColumn, caption) {
   const placed = points.map((point) => ({
     ...point, px: x(point.x), py: y(point.y * yColumn.factor),
   }));
-  const front = frontier(placed, yColumn.up !== 'down');
+  const front = frontier(placed, yColumn);
   const path = front.map((point, index) => (index ? 'L' : 'M') + point.px.toFixed(1) + ' ' + point.py.toFixed(1)).join('');
   const chart = svg('svg', { class: 'chart', viewBox: '0 0 ' + box.width + ' ' + box.height, role: 'group',
     'aria-label': yColumn.label + ' against ' + COSTS[xColumn.key] },
