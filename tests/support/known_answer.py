@@ -2,7 +2,7 @@
 
     python tests/support/known_answer.py --mixing straight_through --seeds 10
 
-A narrow network cannot serve both maps with one last level, so the tree should end {metres, feet}, {unrelated}.
+The last level has one channel and cannot serve two maps, so the tree should end {metres, feet}, {unrelated}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mtvision.models.branching.supernet import BranchingSearch
 NAMES = ("metres", "feet", "unrelated")
 ANSWER = {frozenset(("metres", "feet")), frozenset(("unrelated",))}
 CHANCE = 6 / 27  # three tasks choosing among three copies at random
-WIDTH = 3
+WIDTH = 1
 
 
 class Narrow(Backbone):
@@ -77,8 +77,8 @@ def search(mixing, seed, *, steps=300, held_out=True, logit_rate=0.05, rate=1e-2
     generator = torch.Generator().manual_seed(1000 + seed)
     options = {"warmup": steps // 20, "copies": [1, 1, 3], **options}
     net = BranchingSearch(
-        mixing=mixing, cuts="blocks", iterations=2 * steps if held_out else steps, image_size=(16, 16), seed=seed,
-        cost_weight=cost_weight, **options,
+        mixing=mixing, cuts="blocks", iterations=2 * steps if held_out else steps, image_size=(16, 16),
+        seed=seed, cost_weight=cost_weight, **options,
     ).apply(Narrow(), Tasks().tasks).train()  # fmt: skip
     heads = nn.ModuleDict({name: nn.Conv2d(WIDTH, 1, 1) for name in NAMES})
     weights = torch.optim.Adam([*net.nodes.parameters(), *heads.parameters()], lr=rate)
@@ -110,13 +110,17 @@ if __name__ == "__main__":
     parser.add_argument("--logit-rate", type=float, default=0.05)
     parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--cost", type=float, default=0.0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--temperatures", type=float, nargs=2)
+    parser.add_argument("--schedule")
     arguments = parser.parse_args()
     hits = 0
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
         start = time.perf_counter()
         found = search(
             arguments.mixing, seed, steps=arguments.steps, held_out=not arguments.joint,
             logit_rate=arguments.logit_rate, rate=arguments.rate, cost_weight=arguments.cost,
+            temperatures=arguments.temperatures, schedule=arguments.schedule,
         )  # fmt: skip
         hits += right(found.tree())
         print(

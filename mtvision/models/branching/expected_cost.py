@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 
 import torch
@@ -40,11 +41,13 @@ def expected_nodes(parents: Sequence[Tensor]) -> Tensor:
     return torch.stack(expected[::-1])
 
 
+@lru_cache
 def _members(count: int) -> Tensor:
     """(2^count, count): row s has a one for every member of set s (bit mask)."""
     return torch.tensor([[float(mask >> index & 1) for index in range(count)] for mask in range(2**count)])
 
 
+@lru_cache
 def _moebius(count: int) -> Tensor:
     """(2^count, 2^count): entry (s, q) is (-1)^{|s| - |q|} where q is a subset of s, else 0."""
     sets = range(2**count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,9 +50,7 @@ class Node(nn.Module):
                 return any(key.startswith(f"{name}.") for name in self.names)
             return key in wanted or (self.first and key not in exits)
 
-        tensors = (*backbone.named_parameters(), *backbone.named_buffers())
-        memo: dict[int, Any] = {id(item): None for key, item in tensors if not keeps(key)}
-        self.part: Backbone = copy.deepcopy(backbone, memo)
+        self.part: Backbone = copy.deepcopy(backbone, _without(backbone, keeps))
 
     def forward(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, Maps]:
         """State after this node and the maps of its pyramid levels.
@@ -80,6 +78,17 @@ class Node(nn.Module):
         for name in self.names:
             state = self.part.run_block(self.part.get_submodule(name), state)
             yield state
+
+
+def _without(backbone: Backbone, keeps: Callable[[str], bool]) -> dict[int, Any]:
+    """Memo for `deepcopy` that leaves out what is not kept: whole modules where possible, else tensors."""
+    tensors = dict((*backbone.named_parameters(), *backbone.named_buffers()))
+    memo: dict[int, Any] = {id(item): None for key, item in tensors.items() if not keeps(key)}
+    for path, module in backbone.named_modules():
+        inside = [key for key in tensors if key.startswith(f"{path}.")]
+        if path and inside and not any(map(keeps, inside)):
+            memo[id(module)] = nn.Identity()
+    return memo
 
 
 def exit_parameters(backbone: Backbone) -> list[set[str]]:

@@ -1,0 +1,45 @@
+"""Learning to Branch on synthetic scenes: a tree for a tiny ResNet and three tasks.
+
+    python tools/search.py configs/branching/ltb_resnet10t_synthetic_1xb8_200.py
+
+writes work_dirs/ltb_resnet10t_synthetic_1xb8_200/architecture.json, which tree_resnet10t_synthetic_1xb8_200.py
+trains anew. No paper reports on this data. Ours: see README.md in this folder.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.branching_synthetic import (
+        BACKBONE,
+        DECODER,
+        balancer,
+        evaluation,
+        optimizer,
+        protocol,
+        provenance,
+        tasks,
+        test_data,
+        train_data,
+        training,
+        val_data,
+    )
+
+name = "LTB"
+model = dict(
+    backbone=BACKBONE,
+    adapters=[
+        dict(
+            type="BranchingSearch",
+            mixing="straight_through",
+            iterations=200,
+            copies=(1, 2, 3, 3),
+            image_size=(96, 128),
+            cost_weight=0.0,
+        )
+    ],
+    decoder=DECODER,
+    head=dict(type="ConvHead"),
+)
+step = dict(type="SearchStep", held_out=0.2)
+search = dict(type="LTBSearcher", held_out=0.2)
+optimizer.update(architecture_lr=3e-2)

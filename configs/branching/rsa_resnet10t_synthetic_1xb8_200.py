@@ -1,0 +1,29 @@
+"""A tree by representation similarity of single-task networks (Branched Multi-Task Networks), synthetic scenes.
+
+    python tools/search.py configs/branching/rsa_resnet10t_synthetic_1xb8_200.py --budget 2
+
+trains one network per task first. `--budget` is in units of one backbone's parameters. No paper reports on this
+data. Ours: see README.md in this folder.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.branching_synthetic import (
+        BACKBONE,
+        DECODER,
+        balancer,
+        evaluation,
+        optimizer,
+        protocol,
+        provenance,
+        tasks,
+        test_data,
+        train_data,
+        training,
+        val_data,
+    )
+
+name = "RSA"
+model = dict(backbone=BACKBONE, decoder=DECODER, head=dict(type="ConvHead"))
+search = dict(type="RSASearcher", held_out=0.2, images=64, image_size=(96, 128))

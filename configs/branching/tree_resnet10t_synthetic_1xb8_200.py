@@ -1,0 +1,34 @@
+"""A searched tree, trained anew: the tiny ResNet branches as trees/ltb_resnet10t_synthetic.json says.
+
+    python tools/train.py configs/branching/tree_resnet10t_synthetic_1xb8_200.py
+
+Another tree: --cfg-options model.adapters.0.tree=work_dirs/<search>/architecture.json
+
+No paper reports on this data. Ours: see README.md in this folder.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.branching_synthetic import (
+        BACKBONE,
+        DECODER,
+        balancer,
+        evaluation,
+        optimizer,
+        protocol,
+        provenance,
+        tasks,
+        test_data,
+        train_data,
+        training,
+        val_data,
+    )
+
+name = "tree"
+model = dict(
+    backbone=BACKBONE,
+    adapters=[dict(type="Branched", tree="configs/branching/trees/ltb_resnet10t_synthetic.json")],
+    decoder=DECODER,
+    head=dict(type="ConvHead"),
+)
