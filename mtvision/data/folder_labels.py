@@ -111,6 +111,8 @@ class FolderLabel:
         """
         if task.label == "classes":
             return self._read_classes(path, task)
+        if task.label == "instances":
+            return _read_instances(path)
         readers: dict[str, Callable[[Path], Array]] = {
             "depth": self._read_depth,
             "disparity": self._read_depth,
@@ -194,6 +196,17 @@ def _refuse_mask(path: Path, stored: Array) -> None:
 def _as_planes(array: Array) -> NDArray[np.float32]:
     planes = array[..., None] if array.ndim == 2 else array
     return planes.astype(np.float32)
+
+
+def _read_instances(path: Path) -> Array:
+    """Ids as `mtvision.core.instances.encode_instances` makes them, in a 16-bit PNG or a file of NumPy's."""
+    ids = read_npy(path) if path.suffix == ".npy" else read_label_png(path)
+    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+        raise DecodeError(
+            f"{path}: instances are an integer map (H, W), found {ids.dtype} {ids.shape}. Write ids with "
+            "mtvision.core.instances.encode_instances."
+        )
+    return ids.astype(np.int32)
 
 
 def _read_values(path: Path) -> Array:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from skimage.morphology import thin as slow_thin
 
+from mtvision.core.instances import encode_instances
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import collate
@@ -310,3 +311,21 @@ def test_camvid_from_a_config_of_ten_lines(real_data):
     void = (sample.labels["semseg"] == IGNORE).float().mean()
     assert 0 < void < 0.2
     assert 0.005 < sample.labels["edge"].mean() < 0.06
+
+
+def test_instances(root):
+    """Ids of `encode_instances` in 16-bit PNGs and NumPy files; anything else names the file."""
+    classes, ids = np.full((H, W), -1), np.zeros((H, W), dtype=int)
+    classes[:4], classes[6:9], ids[:4, 8:] = 1, 0, 7
+    label = encode_instances(classes, ids)
+    task = {"instance": {"class_names": ["cat", "dog"]}}
+    for folder, suffix, stored in (("i", ".png", label.astype(np.uint16)), ("n", ".npy", label)):
+        only_p(root, folder, stored, suffix)
+        dataset = FolderDataset(root, labels={"instance": folder}, protocol=own_protocol("x", task))
+        read = dataset.read(0).labels["instance"]
+        np.testing.assert_array_equal(read, label)
+        assert set(np.unique(read)) == {0, 256, 512, 513}
+    only_p(root, "f", label.astype(np.float32), ".npy")
+    dataset = FolderDataset(root, labels={"instance": "f"}, protocol=own_protocol("x", task))
+    with pytest.raises(DecodeError, match=r"f/p.npy: instances are an integer map .* found float32"):
+        dataset.read(0)
