@@ -1,7 +1,7 @@
 """One network for every budget and every preference, on synthetic scenes; see `make controllable-demo`.
 
     python tools/train.py configs/slimmable/slimmable_regnetx_002_synthetic_1xb8_400.py
-    python tools/controllable.py configs/slimmable/slimmable_regnetx_002_synthetic_1xb8_400.py
+    python tools/controllable.py configs/slimmable/slimmable_regnetx_002_synthetic_1xb8_400.py CHECKPOINT
 
 Re-implementation of Aich et al. (ICCV 2023) from its abstract and figures, see docs/slimmable.md; no paper
 reports on this data. Ours: see README.md in this folder.
@@ -36,4 +36,13 @@ step = dict(
     decoders=[0.25, 0.5, 0.75, 1.0],
     distillation="nested",
     warmup=40,
+)
+search = dict(
+    type="WidthSearcher",
+    encoder=[0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0],
+    decoders=[0.25, 0.5, 0.75, 1.0],
+    population=8,
+    generations=4,
+    calibration=4,
+    latency=10,
 )

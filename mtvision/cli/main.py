@@ -24,6 +24,7 @@ COMMANDS = {
     "table": "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
     "leaderboard": "check records before they are published, build the static page",
     "search": "a branching tree, widths or a grouping of tasks, written as architecture.json",
+    "controllable": "how budgets and preferences steer a trained slimmable network",
     "launch": "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std",
     "benchmark": "speed as ratios against a baseline of the same run",
 }

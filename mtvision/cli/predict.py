@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from mtvision.cli.common import make_parser, read_config
+from mtvision.core.context import Context
 from mtvision.data.decode import read_image
 from mtvision.engine.building import trained_network
 from mtvision.engine.inference import Predictor
 from mtvision.engine.settings import protocol_of
+from mtvision.search.width_table import WidthTable, parse_preference
 from mtvision.visualize import panel
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -37,27 +41,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--size", nargs=2, type=int, metavar=("H", "W"), help="area images are scaled to inside"
     )
+    parser.add_argument(
+        "--budget", type=float, help="of a slimmable network: share of the full one (up to 1) or MACs"
+    )
+    parser.add_argument(
+        "--preference", metavar="TASK=WEIGHT,…", help="of a slimmable network: how much each task matters"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
     parser.add_argument("--no-arrays", action="store_true", help="panels only, no .npz files")
     parser.add_argument("--json", action="store_true", help="print a JSON list of the written files")
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
     protocol = protocol_of(config)
-    network, _ = trained_network(config, protocol, arguments.checkpoint)
-    size = tuple(arguments.size) if arguments.size else None
-    predictor = Predictor(network, protocol, size=size, device=arguments.device)  # type: ignore[arg-type]
+    network, meta = trained_network(config, protocol, arguments.checkpoint)
+    predictor = Predictor(
+        network,
+        protocol,
+        size=(arguments.size[0], arguments.size[1]) if arguments.size else None,
+        device=arguments.device,
+        width_table=WidthTable.from_plain(meta["width_table"]) if meta.get("width_table") else None,
+    )
+    control = _control(predictor, arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.input.suffix.lower() in VIDEOS:
-        written = [_predict_video(predictor, arguments.input, arguments.out)]
+        written = [_predict_video(predictor, arguments.input, arguments.out, control)]
     else:
         written = []
         for path in track(list(find_images(arguments.input)), "predict", disable=arguments.json):
-            written += _predict_image(predictor, path, arguments.out, arrays=not arguments.no_arrays)
+            written += _predict_image(predictor, path, arguments.out, control, arrays=not arguments.no_arrays)
     if arguments.json:
         print(json.dumps([str(path) for path in written], indent=2))
     else:
         print(f"{len(written)} files in {arguments.out}")
     return 0
+
+
+def _control(predictor: Predictor, arguments: argparse.Namespace) -> Context | None:
+    """The context of `--budget` and `--preference`, chosen once for all images."""
+    if arguments.budget is None and arguments.preference is None:
+        return None
+    preference = None if arguments.preference is None else parse_preference(arguments.preference)
+    choice = predictor.choose(arguments.budget, preference)
+    text = f"{choice.widths}, {choice.cost / 1e6:.1f} of {choice.budget / 1e6:.1f} million MACs per image"
+    print(text, file=sys.stderr)
+    return Context(widths=choice.widths.to_plain())
 
 
 def find_images(path: Path) -> Iterator[Path]:
@@ -82,9 +109,11 @@ def find_images(path: Path) -> Iterator[Path]:
     yield from found
 
 
-def _predict_image(predictor: Predictor, path: Path, out: Path, *, arrays: bool) -> list[Path]:
+def _predict_image(
+    predictor: Predictor, path: Path, out: Path, control: Context | None, *, arrays: bool
+) -> list[Path]:
     image = read_image(path)
-    prediction = predictor(image)
+    prediction = predictor(image, control)
     written = [out / f"{path.stem}.png"]
     _write(written[0], panel(image, prediction, predictor.protocol.tasks))
     if arrays:
@@ -93,7 +122,7 @@ def _predict_image(predictor: Predictor, path: Path, out: Path, *, arrays: bool)
     return written
 
 
-def _predict_video(predictor: Predictor, path: Path, out: Path) -> Path:
+def _predict_video(predictor: Predictor, path: Path, out: Path, control: Context | None) -> Path:
     capture = cv2.VideoCapture(str(path))
     frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
@@ -104,7 +133,7 @@ def _predict_video(predictor: Predictor, path: Path, out: Path) -> Path:
         if not read:
             break
         image = np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
-        picture = panel(image, predictor(image), predictor.protocol.tasks)
+        picture = panel(image, predictor(image, control), predictor.protocol.tasks)
         height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
         if writer is None:
             writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))

@@ -156,8 +156,7 @@ def measure(
         comparison with separate networks.
     """
     tasks = controlled.settings.protocol.tasks
-    alone = {ratio: separate_scores(*item) for ratio, item in sorted(separate.items())}
-    reference = alone.get(1.0) or controlled.scores(None)
+    reference = separate_scores(*separate[1.0]) if 1.0 in separate else controlled.scores(None)
     table, most = controlled.table, controlled.table.cost.cost(controlled.table.cost.largest())
 
     def outcome(budget: float, preference: Mapping[str, float], widths: WidthConfig) -> Outcome:
@@ -174,6 +173,9 @@ def measure(
         alike = dict.fromkeys((task.name for task in tasks), 1 / len(tasks))
         uniform.append(outcome(budget, alike, table.uniform(budget)))
         console.print(f"budget {budget:g} of the full network: {len(chosen)} outcomes", highlight=False)
+    alone = {
+        ratio: reference if ratio == 1 else separate_scores(*item) for ratio, item in sorted(separate.items())
+    }
     ranges = {task.name: {str(item): task_range(task, chosen, item) for item in budgets} for task in tasks}
     raised = [value > 0 for row in ranges.values() for value in row.values() if not math.isnan(value)]
     return {
