@@ -1,7 +1,7 @@
 """InvPT: an independent derivation from the formulas, official names and costs, behaviour.
 
-As for MTMamba, `revert` takes our weights to the authors' names, where plain tensor code follows the paper: so
-modules and conversion are checked at once.
+As for MTMamba, `revert` takes our weights to the authors' names, where plain tensor code follows the paper:
+so modules and conversion are checked at once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def linear(x, w, name):
 
 
 def block(tokens, grid, i, w, message):
-    """One UP-Transformer block on the tokens (B, T h w, C) of all tasks; explicit loops over heads and tasks."""
+    """One UP-Transformer block on the tokens (B, T h w, C) of all tasks; loops over heads and tasks."""
     h, wd = grid
     name = f"multi_task_decoder.invpt.invpt_stages.{i}.blocks.0"
     C = tokens.shape[-1]

@@ -1,0 +1,46 @@
+"""Parameters of configured networks against known counts; append rows, do not edit them.
+
+Counts of officially released models hold parameters that nothing uses; the third number is how many of them
+are not here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtvision.engine.building import without_pretrained
+from mtvision.engine.config import load_config
+from mtvision.engine.settings import protocol_of
+from mtvision.models.factory import build_network
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+# {config without .py: (parameters here, in official code or None, of those not here)}
+KNOWN = {
+    "invpt/invpt_vit_large_nyud_invpt_3xb2_40k": (395_453_326, 402_092_888, 6_639_562),
+    "invpt/invpt_vit_large_pascal_invpt_3xb2_40k": (415_957_608, 422_929_522, 6_971_914),
+    "invpt/invpt_vit_base_nyud_invpt_3xb2_40k": (155_511_438, None, 0),
+    "invpt/invpt_vit_base_pascal_invpt_3xb2_40k": (170_702_696, None, 0),
+    "invpt/invpt_swin_large_nyud_invpt_3xb2_40k": (341_655_234, None, 0),
+    "taskprompter/taskprompter_vit_large_nyud_invpt_2xb2_40k": (512_471_469, 513_505_709, 1_034_240),
+    "taskprompter/taskprompter_vit_large_pascal_invpt_2xb2_40k": (400_054_240, 401_104_864, 1_050_624),
+    "taskprompter/taskprompter_vit_base_pascal_invpt_2xb2_40k": (417_544_246, 418_332_214, 787_968),
+    "taskprompter/taskprompter_vit_base_nyud_invpt_2xb2_40k": (257_733_741, None, 0),
+    "taskprompter/taskprompter_swin_base_cityscapes3d_4xb1_40k": (274_604_494, 291_558_934, 16_954_440),
+}
+
+
+def build(name):
+    config = load_config(CONFIGS / f"{name}.py")
+    with torch.device("meta"):
+        return build_network(without_pretrained(config["model"]), protocol_of(config).tasks)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_parameters(name):
+    here, official, missing = KNOWN[name]
+    assert sum(p.numel() for p in build(name).parameters()) == here
+    assert official is None or here + missing == official
