@@ -35,7 +35,7 @@ class Predictor:
             without any the image's own.
         device: where to compute.
         precision: of the forward pass.
-        width_table: of a slimmable network (`meta["width_table"]` of a checkpoint that `tools/controllable.py`
+        width_table: of a slimmable network, from `meta["width_table"]` of what `tools/controllable.py`
             wrote): then every call may name a budget and a preference.
 
     Depth is divided by no factor: a network that was trained on a camera's images predicts for that camera.
@@ -79,7 +79,7 @@ class Predictor:
             {task: map}, class ids uint8 (H, W) or float32 (C, H, W), see `mtvision.core.prediction`.
 
         Raises:
-            ValueError: not an 8-bit RGB image, or a budget that is too small, or for a network without widths.
+            ValueError: not an 8-bit RGB image, or a budget that is too small or cannot be kept.
         """
         if budget is not None or preference is not None:
             context = replace(context or Context(), widths=self.choose(budget, preference).widths.to_plain())
