@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 from rich.console import Console
+from rich.table import Table
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.engine.launch import start_processes, stop_processes
+from mtvision.core.tree import Tree
+from mtvision.engine.launch import is_main_process, start_processes, stop_processes
 from mtvision.engine.search import SearchRequest, search, write_architecture
+from mtvision.visualize.branching import affinity_picture, tree_picture
 
 DESCRIPTION = """\
 Search an architecture (a branching tree, widths, a grouping of tasks) and write architecture.json, which an
@@ -55,9 +60,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         found = search(read_config(arguments), request)
         write_architecture(found, out, Console())
+        show(found, out)
     finally:
         stop_processes()
     return 0
+
+
+def show(found: Mapping[str, Any], out: Path) -> None:
+    """Print what was found and draw tree and affinities beside the file."""
+    if not is_main_process():
+        return
+    console = Console()
+    if "tree" in found:
+        tree = Tree.from_plain(found["tree"])
+        console.print(tree.draw(), highlight=False, markup=False)
+        cv2.imwrite(str(out.with_suffix(".tree.png")), tree_picture(tree)[..., ::-1])
+    for group in found.get("groups", ()):
+        console.print(f"train together: {', '.join(group)}", highlight=False)
+    affinities = found.get("affinities")
+    if isinstance(affinities, Mapping) and {"tasks", "mean"} <= set(affinities):
+        names, matrix = affinities["tasks"], affinities["mean"]
+        table = Table(title=affinities.get("measure"))
+        table.add_column("")
+        for name in names:
+            table.add_column(name, justify="right")
+        for name, row in zip(names, matrix, strict=True):
+            table.add_row(name, *(f"{value:.3f}" for value in row))
+        console.print(table)
+        cv2.imwrite(str(out.with_suffix(".affinity.png")), affinity_picture(names, matrix)[..., ::-1])
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A problem whose best tree is known: two tasks want one map in different units, a third an unrelated one.
 
-    python tests/support/known_answer.py --mixing straight_through --seeds 10
+    python tests/support/known_answer.py --method ltb --seeds 10
 
 The last level has one channel and cannot serve two maps, so the tree should end {metres, feet}, {unrelated}.
 """
@@ -32,7 +32,8 @@ class Narrow(Backbone):
     def __init__(self, width=WIDTH):
         super().__init__()
         for index, (before, after) in enumerate(((3, 8), (8, 8), (8, width))):
-            self.add_module(f"block{index}", nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.Tanh()))
+            layers = [nn.Conv2d(before, after, 3, padding=1), nn.Identity() if after == width else nn.Tanh()]
+            self.add_module(f"block{index}", nn.Sequential(*layers))
         self.measure()
 
     def stem(self, image):
@@ -56,12 +57,24 @@ def batch(generator, count=8, side=16):
     return image, {"metres": first, "feet": 3.28 * first + 1, "unrelated": second}
 
 
-def losses(pyramids, heads, labels):
-    scale = {"metres": 1.0, "feet": 3.28, "unrelated": 1.0}
+class Units(nn.Module):
+    """A head that only converts units."""
+
+    def __init__(self, factor, offset):
+        super().__init__()
+        self.factor, self.offset = factor, offset
+
+    def forward(self, feature):
+        return feature[:, 0] * self.factor + self.offset
+
+
+HEADS = {"metres": Units(1.0, 0.0), "feet": Units(3.28, 1.0), "unrelated": Units(1.0, 0.0)}
+
+
+def losses(pyramids, labels):
+    """Mean squared error in metres."""
     return {
-        name: F.mse_loss(
-            heads[name](pyramids.for_task(name).maps[-1])[:, 0] / scale[name], label / scale[name]
-        )
+        name: F.mse_loss(HEADS[name](pyramids.for_task(name).maps[-1]), label) / HEADS[name].factor ** 2
         for name, label in labels.items()
     }
 
@@ -71,8 +84,8 @@ class Tasks:
         self.tasks = [type("Named", (), {"name": name}) for name in NAMES]
 
 
-def search(mixing, seed, *, steps=300, held_out=True, logit_rate=0.05, rate=1e-2, cost_weight=0.0, **options):
-    """The tree found; half of the batches train the logits where `held_out`."""
+def search(mixing, seed, *, steps, held_out=True, logit_rate=0.05, rate=1e-2, cost_weight=0.0, **options):
+    """The supernet after a search; half of the batches train the logits where `held_out`."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(1000 + seed)
     options = {"warmup": steps // 20, "copies": [1, 1, 3], **options}
@@ -80,13 +93,12 @@ def search(mixing, seed, *, steps=300, held_out=True, logit_rate=0.05, rate=1e-2
         mixing=mixing, cuts="blocks", iterations=2 * steps if held_out else steps, image_size=(16, 16),
         seed=seed, cost_weight=cost_weight, **options,
     ).apply(Narrow(), Tasks().tasks).train()  # fmt: skip
-    heads = nn.ModuleDict({name: nn.Conv2d(WIDTH, 1, 1) for name in NAMES})
-    weights = torch.optim.Adam([*net.nodes.parameters(), *heads.parameters()], lr=rate)
+    weights = torch.optim.Adam(net.nodes.parameters(), lr=rate)
     logits = torch.optim.Adam(net.architecture_logits.parameters(), lr=logit_rate)
     for _ in range(steps):
         for kind in ("weights", "logits") if held_out else ("both",):
             image, labels = batch(generator)
-            total = sum(losses(net(image), heads, labels).values()) + net.auxiliary_loss()
+            total = sum(losses(net(image), labels).values()) + net.auxiliary_loss()
             weights.zero_grad()
             logits.zero_grad()
             total.backward()
@@ -101,34 +113,22 @@ def right(tree: Tree) -> bool:
     return {frozenset(group) for group in tree.levels[-1]} == ANSWER
 
 
+METHODS = {
+    "ltb": {"mixing": "straight_through", "steps": 150, "temperatures": (1.0, 1.0), "schedule": "linear"},
+    "bmtas": {"mixing": "streams", "steps": 120, "cost_weight": 30.0},
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mixing", default="straight_through")
+    parser.add_argument("--method", choices=METHODS, default="ltb")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--joint", action="store_true")
-    parser.add_argument("--logit-rate", type=float, default=0.05)
-    parser.add_argument("--rate", type=float, default=1e-2)
-    parser.add_argument("--cost", type=float, default=0.0)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--temperatures", type=float, nargs=2)
-    parser.add_argument("--schedule")
     arguments = parser.parse_args()
     hits = 0
-    for seed in range(arguments.first, arguments.first + arguments.seeds):
-        start = time.perf_counter()
-        found = search(
-            arguments.mixing, seed, steps=arguments.steps, held_out=not arguments.joint,
-            logit_rate=arguments.logit_rate, rate=arguments.rate, cost_weight=arguments.cost,
-            temperatures=arguments.temperatures, schedule=arguments.schedule,
-        )  # fmt: skip
-        hits += right(found.tree())
-        print(
-            seed,
-            right(found.tree()),
-            found.tree().levels[-1],
-            f"{time.perf_counter() - start:.1f} s",
-            [[round(x, 2) for x in row] for row in found.architecture_logits[-1].softmax(1).tolist()],
-            flush=True,
-        )
+    for seed in range(arguments.seeds):
+        start = time.process_time()
+        tree = search(seed=seed, held_out=not arguments.joint, **METHODS[arguments.method]).tree()
+        hits += right(tree)
+        print(f"{seed} {right(tree)} {tree.levels[-1]} {time.process_time() - start:.1f} s", flush=True)
     print(f"{hits} of {arguments.seeds} right; chance {CHANCE:.2f}")
