@@ -206,37 +206,21 @@ def test_high_resolution_head_by_hand():
     torch.testing.assert_close(head(feature), expected)
 
 
-CONFIGS = {  # parameters of every row's network
-    "cross_stitch/cross_stitch_resnet18_pascal_survey_1xb12_20ep": 79_525_921,
-    "cross_stitch/cross_stitch_resnet50_nyud_survey_1xb8_50ep": 79_292_841,
-    "mtan/mtan_resnet50_nyud_survey_1xb8_100ep": 72_052_713,
-    "mti_net/mti_net_helpers_hrnet_w18s_nyud_survey_1xb8_100ep": 14_838_121,
-    "mti_net/mti_net_hrnet_w18s_nyud_survey_1xb8_100ep": 8_578_179,
-    "mti_net/mti_net_hrnet_w18s_pascal_invpt_1xb8_40k": 24_494_716,
-    "mti_net/mti_net_hrnet_w18s_pascal_survey_1xb8_100ep": 24_494_171,
-    "mti_net/mti_net_hrnet_w48_nyud_invpt_4xb2_40k": 165_402_153,
-    "multi_decoder/multi_decoder_hrnet_w18s_nyud_invpt_1xb8_40k": 4_167_755,
-    "multi_decoder/multi_decoder_hrnet_w18s_nyud_survey_1xb8_100ep": 4_019_251,
-    "multi_decoder/multi_decoder_hrnet_w18s_pascal_survey_1xb8_100ep": 4_238_213,
-    "multi_decoder/multi_decoder_resnet18_pascal_survey_1xb6_100ep": 34_795_873,
-    "multi_decoder/multi_decoder_resnet50_nyud_survey_1xb8_100ep": 55_769_449,
-    "multi_decoder/single_task_hrnet_w18s_pascal_survey_1xb8_60ep": 3_940_121,
-    "nddr/nddr_resnet50_nyud_survey_1xb8_50ep": 101_591_721,
-    "pad_net/pad_net_helpers_hrnet_w18s_nyud_survey_1xb8_100ep": 12_161_332,
-    "pad_net/pad_net_hrnet_w18s_nyud_invpt_1xb8_40k": 19_521_848,
-    "pad_net/pad_net_hrnet_w18s_nyud_survey_1xb8_100ep": 7_019_056,
-    "pad_net/pad_net_hrnet_w18s_pascal_invpt_1xb8_40k": 29_305_506,
-    "pad_net/pad_net_hrnet_w18s_pascal_survey_1xb8_100ep": 12_083_608,
-}
+STITCHED = (
+    "cross_stitch/cross_stitch_resnet18_pascal_survey_1xb12_20ep",
+    "cross_stitch/cross_stitch_resnet50_nyud_survey_1xb8_50ep",
+    "nddr/nddr_resnet50_nyud_survey_1xb8_50ep",
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
-def test_networks_of_the_configs(name):
+@pytest.mark.parametrize("name", STITCHED)
+def test_fusion_units_learn_a_hundred_times_as_fast(name):
     config = load_config(Path(__file__).parents[2] / "configs" / f"{name}.py")
     with torch.device("meta"):
         network = build_network(without_pretrained(config["model"]), Settings.of(config).protocol.tasks)
-    assert sum(item.numel() for item in network.parameters()) == CONFIGS[name]
-    factors = to_plain_data(config["optimizer"]).get("lr_factors", {})
     optimizer = build_optimizer(network, nn.Identity(), to_plain_data(config["optimizer"]))
-    assert len(optimizer.param_groups) == 1 + len(factors)  # backbone and decoder share one rate
+    rates = {id(item): group["lr"] for group in optimizer.param_groups for item in group["params"]}
+    for path, item in network.named_parameters():
+        factor = 100 if "fusions" in path else 1
+        assert rates[id(item)] == pytest.approx(config.optimizer.lr * factor)
