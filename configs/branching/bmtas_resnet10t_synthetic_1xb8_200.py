@@ -2,8 +2,8 @@
 
     python tools/search.py configs/branching/bmtas_resnet10t_synthetic_1xb8_200.py
 
-One run per `model.adapters.0.cost_weight` gives the trade-off between cost and scores. No paper reports on this
-data. Ours: see README.md in this folder.
+One run per `model.adapters.0.cost_weight` gives the trade-off between cost and scores. No paper reports on
+this data. Ours: see README.md in this folder.
 """
 
 from mmengine.config import read_base

@@ -2,8 +2,8 @@
 
     python tools/search.py configs/branching/grouping_resnet10t_synthetic_1xb8_200.py --budget 2
 
-`search.affinity` is `lookahead`, `gradient` or `rsa`. No paper reports on this data. Ours: see README.md in this
-folder.
+`search.affinity` is `lookahead`, `gradient` or `rsa`. No paper reports on this data. Ours: see README.md in
+this folder.
 """
 
 from mmengine.config import read_base

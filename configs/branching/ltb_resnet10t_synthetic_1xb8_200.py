@@ -2,8 +2,9 @@
 
     python tools/search.py configs/branching/ltb_resnet10t_synthetic_1xb8_200.py
 
-writes work_dirs/ltb_resnet10t_synthetic_1xb8_200/architecture.json, which tree_resnet10t_synthetic_1xb8_200.py
-trains anew. No paper reports on this data. Ours: see README.md in this folder.
+writes work_dirs/ltb_resnet10t_synthetic_1xb8_200/architecture.json, which
+tree_resnet10t_synthetic_1xb8_200.py trains anew. No paper reports on this data. Ours: see README.md in this
+folder.
 """
 
 from mmengine.config import read_base

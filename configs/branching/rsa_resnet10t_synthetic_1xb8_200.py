@@ -1,9 +1,9 @@
-"""A tree by representation similarity of single-task networks (Branched Multi-Task Networks), synthetic scenes.
+"""A tree by representation similarity of single-task networks (Branched Multi-Task Networks), synthetic data.
 
     python tools/search.py configs/branching/rsa_resnet10t_synthetic_1xb8_200.py --budget 2
 
-trains one network per task first. `--budget` is in units of one backbone's parameters. No paper reports on this
-data. Ours: see README.md in this folder.
+trains one network per task first. `--budget` is in units of one backbone's parameters. No paper reports on
+this data. Ours: see README.md in this folder.
 """
 
 from mmengine.config import read_base

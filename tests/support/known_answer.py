@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 from mtvision.core.tree import Tree
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.supernet import BranchingSearch
+from mtvision.search.representation import rsa_affinities
+from mtvision.search.rsa import beam_search
 
 NAMES = ("metres", "feet", "unrelated")
 ANSWER = {frozenset(("metres", "feet")), frozenset(("unrelated",))}
@@ -109,6 +112,36 @@ def search(mixing, seed, *, steps, held_out=True, logit_rate=0.05, rate=1e-2, co
     return net
 
 
+def representation_tree(seed, *, steps):
+    """The tree that single-task networks' similarity gives; parameters for two copies of the last level."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    nets = {}
+    for name in NAMES:
+        torch.manual_seed(seed)
+        nets[name] = Narrow()
+        optimizer = torch.optim.Adam(nets[name].parameters(), lr=1e-2)
+        for _ in range(steps):
+            image, labels = batch(generator)
+            optimizer.zero_grad()
+            output = HEADS[name](nets[name](image).maps[-1])
+            (F.mse_loss(output, labels[name]) / HEADS[name].factor ** 2).backward()
+            optimizer.step()
+    problem = SimpleNamespace(held_out=lambda: [SimpleNamespace(image=batch(generator, 32)[0])])
+    networks = {name: SimpleNamespace(backbone=net, eval=lambda: None) for name, net in nets.items()}
+    affinities = rsa_affinities(networks, problem, (1, 2, 3), 32)
+    sizes = [
+        sum(item.numel() for item in nets["feet"].get_submodule(f"block{i}").parameters()) for i in range(3)
+    ]
+    budget = sizes[0] + sizes[1] + 2 * sizes[2]
+    return Tree(beam_search(NAMES, affinities, sizes, budget, 100)[0][1], (1, 1, 1))
+
+
+def found_tree(method, seed, **options):
+    if method == "rsa":
+        return representation_tree(seed, **METHODS[method], **options)
+    return search(seed=seed, **METHODS[method], **options).tree()
+
+
 def right(tree: Tree) -> bool:
     return {frozenset(group) for group in tree.levels[-1]} == ANSWER
 
@@ -116,6 +149,7 @@ def right(tree: Tree) -> bool:
 METHODS = {
     "ltb": {"mixing": "straight_through", "steps": 150, "temperatures": (1.0, 1.0), "schedule": "linear"},
     "bmtas": {"mixing": "streams", "steps": 120, "cost_weight": 30.0},
+    "rsa": {"steps": 150},
 }
 
 
@@ -128,7 +162,7 @@ if __name__ == "__main__":
     hits = 0
     for seed in range(arguments.seeds):
         start = time.process_time()
-        tree = search(seed=seed, held_out=not arguments.joint, **METHODS[arguments.method]).tree()
+        tree = found_tree(arguments.method, seed, **({"held_out": False} if arguments.joint else {}))
         hits += right(tree)
         print(f"{seed} {right(tree)} {tree.levels[-1]} {time.process_time() - start:.1f} s", flush=True)
     print(f"{hits} of {arguments.seeds} right; chance {CHANCE:.2f}")
