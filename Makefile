@@ -5,12 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo leaderboard-demo tables test fast-test lint format docs benchmark clean help
+.PHONY: demo branching-demo leaderboard-demo tables test fast-test lint format docs benchmark clean controllable-demo help
 
 help:
 	@echo "make demo       train a tiny network on synthetic scenes, end with a table and pictures in work_dirs/demo"
 	@echo "make leaderboard-demo  every decoder's tiny row x 3 seeds, gains over single-task networks, table and page (hours)"
 	@echo "make tables     regenerate the tables in README and docs from results/"
+	@echo "make controllable-demo  one slimmable network against separate ones, in work_dirs/slimmable (40 minutes)"
+	@echo "make branching-demo  search a tree, compare it with full and no sharing at equal parameters"
 	@echo "make test       all tests (under 15 minutes on two cores)"
 	@echo "make fast-test  the tests that take seconds"
 	@echo "make lint       ruff and mypy"
@@ -47,6 +49,9 @@ leaderboard-demo: $(READY)
 tables: $(READY)
 	$(BIN)/python tools/table.py --write README.md docs/*.md
 
+branching-demo: $(READY)
+	$(BIN)/python tools/branching_experiment.py
+
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -q
 
@@ -65,6 +70,17 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+SLIM := configs/slimmable
+SLIM_OUT := work_dirs/slimmable
+
+controllable-demo: $(READY)
+	$(BIN)/python tools/train.py $(SLIM)/slimmable_regnetx_002_synthetic_1xb8_400.py --work-dir $(SLIM_OUT)/slimmable --overwrite
+	for width in 25 50 75 100; do $(BIN)/python tools/train.py $(SLIM)/separate$${width}_regnetx_002_synthetic_1xb8_400.py \
+		--work-dir $(SLIM_OUT)/separate$$width --overwrite || exit 1; done
+	rm -f $(SLIM_OUT)/control/width_table.json
+	$(BIN)/python tools/controllable.py $(SLIM)/slimmable_regnetx_002_synthetic_1xb8_400.py $(SLIM_OUT)/slimmable/iter_400.pth \
+		--work-dir $(SLIM_OUT)/control --separate $(foreach width,0.25=separate25 0.5=separate50 0.75=separate75 1=separate100,$(subst =,=$(SLIM_OUT)/,$(width))/iter_400.pth)
 
 benchmark: $(READY)
 	$(BIN)/python tools/benchmark.py
