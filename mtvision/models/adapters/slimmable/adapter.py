@@ -80,7 +80,9 @@ class Slimmable(Adapter):
                 slicing = special.get(path) or make(part or FIXED)
                 self._convert(path, module, slicing, ran=part is not None)
         network.add_module("slimming", control)
+        control.counting = True  # a trial at widths that norms need not know
         _try_out(network, control)
+        control.counting = False
         if self.projectors:
             control.projectors = _projectors(network, control)
         if self.fixed is not None:

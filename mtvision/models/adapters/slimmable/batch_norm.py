@@ -129,7 +129,7 @@ class SlimBatchNorm2d(nn.Module):
     def _switch(self, widths: Widths) -> int | None:
         """Which of `switches` is on; None for the full width and in universal norms."""
         ratio = widths.ratio(self.slicing.part)
-        if not self.switches or ratio >= 1:
+        if not self.switches or ratio >= 1 or self.slicing.control.counting:
             return None
         if ratio not in self.switches:
             raise ValueError(

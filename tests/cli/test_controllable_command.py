@@ -1,0 +1,100 @@
+"""From a trained slimmable network to tables, a page and predictions under a budget."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import discs
+import numpy as np
+import pytest
+
+from mtvision.cli.main import call
+from mtvision.core.context import Context
+from mtvision.data.decode import read_image
+from mtvision.engine.building import trained_network
+from mtvision.engine.config import load_config
+from mtvision.engine.inference import Predictor
+from mtvision.engine.settings import protocol_of
+from mtvision.search import WidthTable
+
+CONFIG = discs.CONFIG.replace(
+    'backbone=dict(type="DropoutNet")', 'backbone=dict(type="DropoutNet", width=16)'
+)
+CONFIG = CONFIG.replace("width=8", "width=16").replace(
+    'head=dict(type="ConvHead"),', 'head=dict(type="ConvHead"),\n    adapters=[dict(type="Slimmable")],'
+)
+CONFIG += """
+test_data = dict(dataset=dict(type="TinyDiscs", split="test", length=5, transforms="tensor"), batch_size=3)
+step = dict(type="SandwichStep", encoder=[0.5, 1.0], decoders=[0.5, 1.0])
+search = dict(type="WidthSearcher", encoder=[0.5, 1.0], decoders=[0.5, 1.0], population=0, calibration=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    pytest.importorskip("pymoo")
+    folder = tmp_path_factory.mktemp("run")
+    config = str(discs.write_config(folder, CONFIG))
+    options = ["training.iterations=3", "training.val_interval=0"]
+    work = ["--work-dir", str(folder / "work"), "--cfg-options", *options]
+    assert call("train", [config, *work]) == 0
+    checkpoint = str(folder / "work" / "iter_3.pth")
+    arguments = ["--budgets", "0.4", "1", "--separate", f"1={checkpoint}", "--pictures", "1"]
+    assert call("controllable", [config, checkpoint, "--work-dir", str(folder / "out"), *arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    return path
+
+
+def test_everything_is_written_and_consistent(run):
+    result = json.loads((run / "out" / "controllability.json").read_text())
+    assert result["adherence"]["worst"] <= 1
+    assert result["separate"][0]["mean_change"] == pytest.approx(0)  # the network against itself
+    assert {row["budget"] for row in result["outcomes"]} == {0.4, 1.0}
+    assert all(row["cost"] <= row["budget"] for row in result["outcomes"] + result["uniform"])
+    full = json.loads((run / "work" / "record.json").read_text())["scores"]
+    assert result["full"]["depth"] == pytest.approx(full["depth"]["rmse"])
+    page = (run / "out" / "page.html").read_text()
+    assert page.count('class="shot"') == 6  # two budgets, three preferences
+    assert "http" not in page
+    assert page.count("data:image/jpeg;base64,") == 6
+    assert "Hypervolume" in (run / "out" / "controllability.md").read_text()
+    assert cv2.imread(str(run / "out" / "trade_off.png")) is not None
+    assert cv2.imread(str(run / "out" / "widths.png")) is not None
+
+
+def test_prediction_under_a_budget_is_the_network_at_the_chosen_widths(run, image, tmp_path):
+    config, checkpoint = load_config(run / "discs_config.py"), run / "out" / "controllable.pth"
+    arguments = [str(run / "discs_config.py"), str(checkpoint), str(image), "--out", str(tmp_path / "out")]
+    assert call("predict", [*arguments, "--budget", "0.6", "--preference", "depth=1"]) == 0
+    written = np.load(tmp_path / "out" / "photo.npz")["depth"]
+    protocol = protocol_of(config)
+    network, meta = trained_network(config, protocol, checkpoint)
+    table = WidthTable.from_plain(meta["width_table"])
+    predictor = Predictor(network, protocol, width_table=table)
+    picture = read_image(image)
+    by_budget = predictor(picture, budget=0.6, preference={"depth": 1})["depth"]
+    widths = table.choose(0.6, {"depth": 1}).widths
+    assert widths.decoders["semseg"] == 0.5
+    by_hand = predictor(picture, Context(widths=widths.to_plain()))["depth"]
+    np.testing.assert_array_equal(by_budget, by_hand)
+    np.testing.assert_array_equal(by_budget, written)
+    assert not np.array_equal(by_budget, predictor(picture)["depth"])
+
+
+def test_mistakes_get_one_message(run, image, tmp_path, capsys):
+    config, out = str(run / "discs_config.py"), ["--out", str(tmp_path)]
+    plain, controlled = str(run / "work" / "iter_3.pth"), str(run / "out" / "controllable.pth")
+    for checkpoint, options, message in (
+        (plain, ["--budget", "0.5"], "tools/controllable.py"),
+        (controlled, ["--budget", "0.001"], "smallest configuration needs"),
+        (controlled, ["--preference", "edge=1"], "Unknown task in preference 'edge'"),
+    ):
+        assert call("predict", [config, checkpoint, str(image), *out, *options]) == 2
+        assert message in capsys.readouterr().err
