@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from mtvision.models.convert.rules import Layout, Rule
-
-
-def _without_first(table: Tensor) -> Tensor:
-    """Position embedding without the class token's row, which their code never reads."""
-    return table[:, 1:]
-
-
-def _with_first(table: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
+from mtvision.models.convert.rules import Layout, Rule, with_first_row, without_first_row
 
 
 def _block(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -45,7 +33,7 @@ MLORE = {
             Rule("backbone.task_mask.{t}.{rest}", "decoder.levels.{t}.{rest}"),
             Rule("heads.{t}.mt_proj.{rest}", "heads.{t}.hidden.{rest}"),
             Rule("heads.{t}.linear_pred.{rest}", "heads.{t}.logits.{rest}"),
-            Rule("backbone.pos_embed", "backbone.model.pos_embed", 0, _without_first, _with_first),
+            Rule("backbone.pos_embed", "backbone.model.pos_embed", 0, without_first_row, with_first_row),
             Rule("backbone.{rest}", "backbone.model.{rest}"),
         ),
         tasks={"sal": "saliency"},

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 Change = Callable[[Tensor], Tensor]
@@ -21,6 +22,16 @@ class ConversionError(ValueError):
 def same(tensor: Tensor) -> Tensor:
     """Leave a tensor as it is."""
     return tensor
+
+
+def without_first_row(table: Tensor) -> Tensor:
+    """Position embedding (1, 1 + N, C) without the row of a class token that the authors' code never reads."""
+    return table[:, 1:]
+
+
+def with_first_row(table: Tensor) -> Tensor:
+    """Inverse of `without_first_row`, with zeros."""
+    return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
 
 
 @dataclass(frozen=True)

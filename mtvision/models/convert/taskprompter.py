@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from mtvision.models.convert.rules import Drop, Layout, Rule
+from mtvision.models.convert.rules import Drop, Layout, Rule, with_first_row, without_first_row
 
 _MODEL = "backbone.inner.model."
 _LEVEL = "decoder.levels.{i}."
@@ -25,15 +25,6 @@ _DECODER = (
     Rule("heads.{t}.linear_pred.{rest}", "heads.{t}.logits.{rest}"),
     Rule("backbone.task_prompts", "backbone.task_prompts"),
 )
-
-
-def _without_first(table: Tensor) -> Tensor:
-    """Position embedding without the class token's row, which their code never reads."""
-    return table[:, 1:]
-
-
-def _with_first(table: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
 
 
 def _last_block(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,7 +62,7 @@ _VIT = (
     Rule(_VIT_BLOCK + "attn.token_trans.{rest}", _VIT_HERE + "to_map.{rest}"),
     Rule(_VIT_BLOCK + "attn.token_trans1.{rest}", _VIT_HERE + "to_prompt.{rest}"),
     Rule(_VIT_BLOCK + "{rest}", _VIT_HERE + "block.{rest}"),
-    Rule("backbone.pos_embed", _MODEL + "pos_embed", 0, _without_first, _with_first),
+    Rule("backbone.pos_embed", _MODEL + "pos_embed", 0, without_first_row, with_first_row),
     Rule("backbone.patch_embed.{rest}", _MODEL + "patch_embed.{rest}"),
     Rule("backbone.norm.{rest}", _MODEL + "norm.{rest}"),
 )
