@@ -51,8 +51,8 @@ class RawSample:
 
     Args:
         image: RGB (H, W, 3), uint8 or float32 in 0..255; float32 without range after normalisation.
-        labels: `classes` and `instances` tasks: integer (H, W), 255 = none. `values` tasks: float32 (H, W, C), NaN = none.
-            A task without a label for this image is an absent key.
+        labels: `classes` and `instances` tasks: integer (H, W), 255 = none. `values` tasks: float32
+            (H, W, C), NaN = none. A task without a label for this image is an absent key.
         tasks: the task values of all keys that may occur in `labels`.
         meta: origin and frame.
     """
@@ -73,8 +73,8 @@ class Sample:
 
     Args:
         image: float32 (3, H, W), RGB, normalised with `IMAGE_MEAN` and `IMAGE_STD`.
-        labels: `classes`, `instances`: int64 (H, W), 255 = none. `values`: float32 (C, H, W), NaN = none. Labels may have
-            another resolution than the image (Cityscapes); they agree among themselves.
+        labels: `classes`, `instances`: int64 (H, W), 255 = none. `values`: float32 (C, H, W), NaN = none.
+            Labels may have another resolution than the image (Cityscapes); they agree among themselves.
         meta: origin and frame.
     """
 

@@ -25,7 +25,7 @@ def same(tensor: Tensor) -> Tensor:
 
 
 def without_first_row(table: Tensor) -> Tensor:
-    """Position embedding (1, 1 + N, C) without the row of a class token that the authors' code never reads."""
+    """Position embedding (1, 1 + N, C) without its first row, of a class token that the code never reads."""
     return table[:, 1:]
 
 

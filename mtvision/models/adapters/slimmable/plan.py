@@ -160,11 +160,15 @@ def _part(path: str, stage: int, tasks: Sequence[str]) -> Part:
 
 
 def _divisors(modules: Mapping[str, nn.Module], parts: Mapping[str, Part]) -> dict[Part, int]:
-    """Grouped convolutions need whole groups, so the layers before them must write whole groups."""
+    """Grouped convolutions and group norms need whole groups, so the layers before must write those."""
     divisors: dict[Part, int] = {}
     for path, part in parts.items():
         module = modules[path]
+        size = 1
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             size = module.in_channels // module.groups
+        elif isinstance(module, nn.GroupNorm):
+            size = module.num_channels // module.num_groups
+        if size > 1:
             divisors[part] = math.lcm(divisors.get(part, DIVISOR), size)
     return divisors
