@@ -1,0 +1,79 @@
+"""Slimmable training on two processes, in half precision, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import discs
+import pytest
+import torch
+
+from mtvision.engine.checkpoint import load_checkpoint
+
+SUPPORT = Path(discs.__file__).parent
+TEXT = discs.CONFIG.replace(
+    'backbone=dict(type="DropoutNet")', 'backbone=dict(type="DropoutNet", width=16, norm="group")'
+)
+TEXT = TEXT.replace("width=8)", 'width=16, norm="group")').replace(
+    'head=dict(type="ConvHead"),', 'head=dict(type="ConvHead"),\n    adapters=[dict(type="Slimmable")],'
+)
+TEXT += 'step = dict(type="SandwichStep", encoder=[0.5, 0.75, 1.0], decoders=[0.5, 1.0], stages=3)\n'
+OPTIONS = ("training.iterations=4", "training.val_interval=0", "optimizer.type=SGD", "optimizer.lr=0.05")
+
+
+def command(processes: int, *arguments: str | Path) -> tuple[list[str], dict[str, str]]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", "WITHOUT_DROPOUT": "1"}
+    return [*start, str(SUPPORT / "run_tool.py"), *map(str, arguments)], environment
+
+
+def tool(processes: int, *arguments: str | Path) -> None:
+    line, environment = command(processes, *arguments)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / f"iter_{step}.pth")["state_dict"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["FixedWeights", "Uncertainty", "UPGrad"])
+def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, balancer):
+    """Without batch norm and dropout, with every pixel labelled, the averaged gradients are the same."""
+    config = discs.write_config(tmp_path, TEXT)
+    options = [*OPTIONS, f"balancer.type={balancer}"]
+    for processes, size in ((1, 4), (2, 2)):
+        work = tmp_path / str(processes)
+        arguments = ["--work-dir", work, "--cfg-options", *options, f"train_data.batch_size={size}"]
+        tool(processes, "train", config, *arguments)
+    torch.testing.assert_close(state(tmp_path / "2", 4), state(tmp_path / "1", 4), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+    config = discs.write_config(tmp_path, TEXT)
+    options = ["training.iterations=20", "training.val_interval=0", "training.checkpoint_interval=2"]
+    options += ["training.precision=bf16", "training.keep_checkpoints=99"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    tool(1, "train", config, "--work-dir", whole, "--cfg-options", *options)
+    line, environment = command(1, "train", config, "--work-dir", cut, "--cfg-options", *options)
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(cut.glob("iter_*.pth")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "iter_20.pth").is_file()
+    tool(1, "train", config, "--work-dir", cut, "--resume", "--cfg-options", *options)
+    torch.testing.assert_close(state(cut, 20), state(whole, 20), rtol=0, atol=0)
+    scores = [json.loads((folder / "record.json").read_text())["scores"] for folder in (whole, cut)]
+    assert scores[0] == scores[1]
