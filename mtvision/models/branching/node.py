@@ -81,12 +81,19 @@ class Node(nn.Module):
 
 
 def _without(backbone: Backbone, keeps: Callable[[str], bool]) -> dict[int, Any]:
-    """Memo for `deepcopy` that leaves out what is not kept: whole modules where possible, else tensors."""
+    """Memo for `deepcopy` that leaves out what is not kept.
+
+    Blocks and batch norms go as a whole (an empty batch norm could not be loaded from a checkpoint); of other
+    modules the tensors alone, because `to_map` may read their attributes.
+    """
     tensors = dict((*backbone.named_parameters(), *backbone.named_buffers()))
     memo: dict[int, Any] = {id(item): None for key, item in tensors.items() if not keeps(key)}
+    blocks = set(backbone.block_names())
     for path, module in backbone.named_modules():
+        if path not in blocks and not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
         inside = [key for key in tensors if key.startswith(f"{path}.")]
-        if path and inside and not any(map(keeps, inside)):
+        if inside and not any(map(keeps, inside)):
             memo[id(module)] = nn.Identity()
     return memo
 
