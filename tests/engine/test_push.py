@@ -10,6 +10,7 @@ import pytest
 from report_records import make_gain, make_record
 from wandb_runs import read_runs
 
+from mtvision.cli.leaderboard import main
 from mtvision.engine import push as module
 from mtvision.engine.push import push, run_name, table_rows
 
@@ -87,3 +88,14 @@ def test_one_run_that_fails_does_not_lose_the_others(tmp_path, records, offline,
 def test_nothing_to_push(tmp_path):
     with pytest.raises(ValueError, match="no records to push"):
         push([], project="a", folder=tmp_path)
+
+
+def test_the_command_pushes_record_files(tmp_path, records, offline, capsys):
+    for index, record in enumerate(records):
+        record.save(tmp_path / f"results/{index}.json")
+    assert main(["push", str(tmp_path / "results"), "--project", "board", "--dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "3 records: 4 W&B runs, 4 of them offline." in said
+    assert "wandb sync" in said
+    names = {run.run.display_name for run in read_runs(tmp_path, 4)}
+    assert {run_name(record) for record in records} <= names
