@@ -180,8 +180,8 @@ def test_quirk_06_the_number_of_unscored_disparities_is_told(miniature, tmp_path
     findings, statistics = check(data)
     counted = statistics.tasks["depth"]
     stored, raw = (
-        [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((tmp_path / folder).rglob("*.png"))]
-        for folder in ("c/disparity/train", "c/gtFine/train")
+        [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((tmp_path / folder).rglob(kind))]
+        for folder, kind in (("c/disparity/train", "*.png"), ("c/gtFine/train", "*_labelIds.png"))
     )
     beyond = sum(int(((p == 30000) & (r != 10)).sum()) for p, r in zip(stored, raw, strict=True))
     assert counted.beyond == beyond > 0
@@ -280,7 +280,7 @@ def test_preparing_then_checking(miniature, tmp_path, capsys):
     assert prepare_main(arguments) == 1
     assert "Cityscapes train: 3 images, the published split has 2975" in capsys.readouterr().out
     assert prepare_main([*arguments, "--any-count"]) == 0
-    assert "12 were there already" in capsys.readouterr().out.replace("\n", " ")
+    assert "16 were there already" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_notes_of_the_preparation_are_repeated(miniature, tmp_path, capsys):

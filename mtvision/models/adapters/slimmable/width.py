@@ -174,6 +174,8 @@ class Slimming(nn.Module):
         return [round(ratio * _MILLION) for ratio in (*widths.stages, *widths.tasks.values())]
 
     def _calibrated(self) -> list[tuple[int, Widths]]:
+        if self.configurations.is_meta:  # a network without values, to count parameters or cost
+            return []
         rows = [(index, row) for index, row in enumerate(self.configurations.tolist()) if row[0] >= 0]
         return [(index, self._widths_of([item / _MILLION for item in row])) for index, row in rows]
 
