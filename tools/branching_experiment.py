@@ -3,7 +3,7 @@
     python tools/branching_experiment.py --steps 200 --work-dir work_dirs/branching_experiment
 
 One search, then three networks per seed: the tree, full sharing with a wider backbone, no sharing with
-narrower ones; all backbones have (nearly) the same number of parameters in total. Prints a table of the records.
+narrower ones; all backbones have (nearly) the same number of parameters in total. Prints a table of records.
 """
 
 from __future__ import annotations
