@@ -36,7 +36,7 @@ class Predictor:
         device: where to compute.
         precision: of the forward pass.
         width_table: of a slimmable network, from `meta["width_table"]` of what `tools/controllable.py`
-            wrote): then every call may name a budget and a preference.
+            wrote; then every call may name a budget and a preference.
 
     Depth is divided by no factor: a network that was trained on a camera's images predicts for that camera.
     """

@@ -86,16 +86,11 @@ def _architecture(
         backbone["pretrained"] = False
     return {
         "backbone": backbone,
-        "adapters": [_plain(_unloaded(item), ADAPTERS) for item in adapters],
+        "adapters": [_plain(item, ADAPTERS) for item in adapters],
         "decoder": _plain(cfg["decoder"], DECODERS),
         "heads": {task.name: _plain(heads[task.name], HEADS) for task in tasks},
         "tasks": {task.name: task.out_channels for task in tasks},
     }
-
-
-def _unloaded(adapter: Mapping[str, Any]) -> dict[str, Any]:
-    """An adapter's config without the checkpoints (`weights`) it starts from."""
-    return {key: value for key, value in adapter.items() if key != "weights"}
 
 
 def _plain(value: Any, registry: Registry) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from disturbed import disturb
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,16 +28,6 @@ def build(**options):
         },
         TASKS,
     )
-
-
-def disturb(module):
-    with torch.no_grad():
-        for item in module.parameters():
-            item.add_(torch.randn_like(item) * 0.2)
-        for name, item in module.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                item.copy_(torch.rand_like(item) + 0.5)
-    return module
 
 
 def test_a_mask_of_one_leaves_the_shared_backbone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from disturbed import disturb
 from torch.nn import functional as F
 
 from mtvision.core.naming import UnknownNameError
@@ -28,16 +29,6 @@ MODELS = {
 def build(model, tasks=TASKS, **options):
     parts = {**MODELS[model], "decoder": {**MODELS[model]["decoder"], **options}}
     return build_network({"backbone": {"type": "TimmBackbone", **RESNET}, **parts}, tasks)
-
-
-def disturb(module):
-    with torch.no_grad():
-        for item in module.parameters():
-            item.add_(torch.randn_like(item) * 0.2)
-        for name, item in module.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                item.copy_(torch.rand_like(item) + 0.5)
-    return module
 
 
 class Official:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from disturbed import disturb
 from torch import nn
 
 from mtvision.core.naming import UnknownNameError
@@ -29,17 +30,6 @@ def config(adapter, decoder=None, **backbone):
         "decoder": decoder or {"type": "ParallelDecoder", "width": 4},
         "head": {"type": "ConvHead"},
     }
-
-
-def disturb(module):
-    """Weights and running statistics that no formula can get right by accident."""
-    with torch.no_grad():
-        for item in module.parameters():
-            item.add_(torch.randn_like(item) * 0.2)
-        for name, item in module.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                item.copy_(torch.rand_like(item) + 0.5)
-    return module
 
 
 @pytest.mark.parametrize("options", [RESNET, SWIN, VIT], ids=["resnet", "swin", "vit"])

@@ -243,6 +243,10 @@ class StreamsAdapter(Adapter):
     ) -> None:
         self.own, self.other, self.places, self.weights = own, other, tuple(places), dict(weights or {})
 
+    def plain(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config without the checkpoints it starts from."""
+        return {key: value for key, value in config.items() if key != "weights"}
+
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """Streams of copies of `backbone`."""
 

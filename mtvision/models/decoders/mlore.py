@@ -14,7 +14,7 @@ from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.mlore_block import ExpertBlock, ExpertOptions, FoldedBlock
-from mtvision.models.layers import common_grid, resize
+from mtvision.models.layers import common_grid, enlarge, once_per_map
 
 RANKS = tuple(range(16, 129, 8))
 
@@ -84,12 +84,9 @@ class MLoREDecoder(Decoder):
         maps = common_grid(pyramid, names)
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         for level, reduce in enumerate(self.reduce):
-            known: dict[int, Tensor] = {}
-            for name in names:
-                feature = maps[name][level]
-                if id(feature) not in known:
-                    known[id(feature)] = reduce(feature)
-                first = self.first[level](known[id(feature)], name)
+            reduced = once_per_map(reduce, {name: maps[name][level] for name in names})
+            for name, feature in reduced.items():
+                first = self.first[level](feature, name)
                 found[name].append(self.second[level](first, name))
         return DecoderOutput({name: self._mix(name, levels) for name, levels in found.items()})
 
@@ -122,8 +119,7 @@ class MLoREDecoder(Decoder):
         total = sum(
             (weights[:, index : index + 1] * item for index, item in enumerate(maps)), maps[0].new_zeros(())
         )
-        height, width = maps[0].shape[-2:]
-        return resize(total, (height * self.upscale, width * self.upscale))
+        return enlarge(total, self.upscale)
 
 
 def _level_scores(channels: int, width: int, levels: int) -> nn.Sequential:

@@ -20,7 +20,7 @@ from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.decoder import Decoder
-from mtvision.models.layers import common_grid, resize
+from mtvision.models.layers import common_grid, enlarge, once_per_map
 from mtvision.models.layers.gate import MapGate
 
 
@@ -93,26 +93,21 @@ class TaskExpertDecoder(Decoder):
         memories = {name: self._start(name, maps[name][0]) for name in names}
         auxiliary: list[Auxiliary] = []
         for level, layer in enumerate(cast(Sequence[MemorialExperts], self.layers)):
-            known: dict[int, Tensor] = {}
-            for name in names:
-                feature = maps[name][level]
-                if id(feature) not in known:
-                    known[id(feature)] = layer.decompose(feature)
-                memory = layer(feature, memories[name], name, known[id(feature)])
+            features = {name: maps[name][level] for name in names}
+            parts = once_per_map(layer.decompose, features)
+            for name, feature in features.items():
+                memory = layer(feature, memories[name], name, parts[name])
                 memories[name] = memory
                 if self.training and self.deep_supervision is not None and level < len(self.layers) - 1:
                     logits = cast(nn.ModuleList, self.auxiliary[name])[level](memory)
                     auxiliary.append(Auxiliary(name, logits, self.deep_supervision))
-        return DecoderOutput({name: self._enlarge(memory) for name, memory in memories.items()}, auxiliary)
+        enlarged = {name: enlarge(memory, self.upscale) for name, memory in memories.items()}
+        return DecoderOutput(enlarged, auxiliary)
 
     def _start(self, name: str, feature: Tensor) -> Tensor:
         height, width = feature.shape[-2:]
         start = self.memory[name] if name in self.memory else feature.new_zeros(self.out_channels[name])
         return start[None, :, None, None].expand(len(feature), -1, height, width)
-
-    def _enlarge(self, memory: Tensor) -> Tensor:
-        height, width = memory.shape[-2:]
-        return resize(memory, (height * self.upscale, width * self.upscale))
 
 
 class MemorialExperts(nn.Module):

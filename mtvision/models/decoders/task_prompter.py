@@ -14,7 +14,7 @@ from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.decoder import Decoder
-from mtvision.models.layers import resize
+from mtvision.models.layers import enlarge, resize
 from mtvision.models.layers.prompts import PromptLogits, PromptPyramid
 
 
@@ -92,8 +92,7 @@ class TaskPrompterDecoder(Decoder):
 
     def _finish(self, name: str, feature: Tensor) -> Tensor:
         feature = self.smooth[name](feature) if name in self.smooth else feature
-        height, width = feature.shape[-2:]
-        return resize(feature, (height * self.upscale, width * self.upscale))
+        return enlarge(feature, self.upscale)
 
 
 class PromptedLevel(nn.Module):
@@ -149,8 +148,7 @@ class PromptedLevel(nn.Module):
             (self.spatial, by_pixel(feature, logits.pixels[:, :, place])),
             (self.channel, by_channel(feature, logits.channels[:, place])),
         )
-        height, width = (int(side) * self.gate_upscale for side in feature.shape[-2:])
-        both = [layers[name](resize(item, (height, width))) for layers, item in gates]
+        both = [layers[name](enlarge(item, self.gate_upscale)) for layers, item in gates]
         return cast(Tensor, self.fuse[name](torch.cat(both, dim=1)))
 
     def _reweighted(

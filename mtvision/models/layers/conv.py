@@ -53,3 +53,9 @@ def resize(feature: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(feature.shape[-2:]) == tuple(size):
         return feature
     return F.interpolate(feature, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def enlarge(feature: Tensor, factor: int) -> Tensor:
+    """Bilinear resize (B, C, h, w) to (B, C, factor h, factor w); see `resize`."""
+    height, width = feature.shape[-2:]
+    return resize(feature, (int(height) * factor, int(width) * factor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -22,6 +22,15 @@ def common_grid(pyramid: Pyramid, tasks: Sequence[str]) -> dict[str, list[Tensor
         if id(own) not in known:
             known[id(own)] = _resized(own)
     return {name: known[id(pyramid.for_task(name))] for name in tasks}
+
+
+def once_per_map(function: Callable[[Tensor], Tensor], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{task: function of its map}; tasks that read the same tensor share one call and its result."""
+    results: dict[int, Tensor] = {}
+    for feature in maps.values():
+        if id(feature) not in results:
+            results[id(feature)] = function(feature)
+    return {name: results[id(feature)] for name, feature in maps.items()}
 
 
 def _resized(pyramid: Pyramid) -> list[Tensor]:
