@@ -3,7 +3,7 @@
     python tools/train.py configs/mtan/mtan_tiny_synthetic_1xb8_300.py
 
 No paper reports on this data. Ours: see docs/leaderboard.md.
-Half of ResNet-18's width; the plain row's decoder reads the attended maps of all stages.
+A quarter of ResNet-18's width; the plain row's decoder reads the attended maps of all stages.
 """
 
 from mmengine.config import read_base
@@ -25,7 +25,7 @@ with read_base():
 name = "mtan"
 model = dict(
     backbone=dict(
-        type="TimmBackbone", name="resnet18", channels=(32, 64, 128, 256), stem_type="deep", stem_width=16
+        type="TimmBackbone", name="resnet18", channels=(16, 32, 64, 128), stem_type="deep", stem_width=8
     ),
     adapters=[dict(type="MTAN")],
     decoder=dict(type="ParallelDecoder", width=32),
