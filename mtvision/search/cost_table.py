@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product
 from typing import Any
 
 import torch
@@ -18,24 +18,29 @@ from mtvision.models.network import Network
 from mtvision.search.latency import measure_latency
 
 
+Widths = tuple[float, ...]
+Terms = dict[tuple[str, ...], dict[Widths, int]]
+
+
 @dataclass(frozen=True)
 class CostTable:
-    """Multiply-accumulates (MACs) per image of the parts of a slimmable network.
+    """Multiply-accumulates (MACs) per image of a slimmable network, as a sum over parts and pairs of parts.
 
-    A stage depends on its own width and on that of the stage before; a task's decoder and head on its own
-    width and, separately, on that of every stage (its first layers read the pyramid):
+    A layer costs (channels read) x (channels written) x positions, so no term depends on more than two widths:
 
-        encoder = Σ_k  stages[k][w_(k-1), w_k]
-        task t  = own[t][w_t] + Σ_k reads[t][k][w_k, w_t]
+        cost = other + Σ_terms  terms[parts][widths of these parts]
+
+    Parts are `stage 0`, …, `task <name>` and `shared`: layers of the decoder that serve several tasks and are
+    as wide as the widest of them.
 
     Args:
         size: (H, W) of the image.
         encoder: widths of the encoder in the table, rising.
         decoders: widths of decoders in the table, rising.
-        stages: per stage {(width of the stage before, own width): MACs}; the first stage has (own, own).
-        own: {task: {width: MACs}} with a full encoder.
-        reads: {task: per stage {(stage's width, own width): MACs more than with that stage full}}.
-        other: MACs of what belongs to no part.
+        stages: of the encoder.
+        tasks: names, in order.
+        terms: {one or two parts: {their widths: MACs}}; entries may be negative.
+        other: MACs that no width changes.
         latency: milliseconds, measured: {"stages": per stage {width: ms}, "tasks": {task: {width: ms}},
             "device": name}; empty when it was not measured.
     """
@@ -43,9 +48,9 @@ class CostTable:
     size: tuple[int, int]
     encoder: tuple[float, ...]
     decoders: tuple[float, ...]
-    stages: tuple[Mapping[tuple[float, float], int], ...]
-    own: Mapping[str, Mapping[float, int]]
-    reads: Mapping[str, tuple[Mapping[tuple[float, float], int], ...]]
+    stages: int
+    tasks: tuple[str, ...]
+    terms: Mapping[tuple[str, ...], Mapping[Widths, int]]
     other: int = 0
     latency: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,75 +60,53 @@ class CostTable:
         Raises:
             ValueError: a width is not in the table.
         """
-        return self.encoder_cost(widths) + sum(self.task_cost(name, widths) for name in self.own) + self.other
-
-    def encoder_cost(self, widths: WidthConfig) -> int:
-        """MACs of the backbone."""
-        ratios = widths.stages(len(self.stages))
-        before = (ratios[0], *ratios[:-1])
-        return sum(
-            self._find(table, (first, second))
-            for table, first, second in zip(self.stages, before, ratios, strict=True)
-        )
-
-    def task_cost(self, task: str, widths: WidthConfig) -> int:
-        """MACs of a task's decoder and head."""
-        own = widths.decoders.get(task, 1.0)
-        parts = [
-            self._find(table, (ratio, own))
-            for table, ratio in zip(self.reads[task], widths.stages(len(self.stages)), strict=True)
-        ]
-        return self._find(self.own[task], own) + sum(parts)
+        ratios = {f"stage {index}": ratio for index, ratio in enumerate(widths.stages(self.stages))}
+        tasks = widths.tasks(self.tasks)
+        ratios |= {f"task {name}": ratio for name, ratio in zip(self.tasks, tasks, strict=True)}
+        ratios["shared"] = max(tasks)
+        total = self.other
+        for parts, table in self.terms.items():
+            key = tuple(ratios[part] for part in parts)
+            if key not in table:
+                raise ValueError(
+                    f"cost table: no entry for the width {key} of {' and '.join(parts)}; it has "
+                    f"{self.encoder} for stages and {self.decoders} for decoders. Make the table with the "
+                    "widths you need."
+                )
+            total += table[key]
+        return total
 
     def smallest(self) -> WidthConfig:
         """The cheapest configuration of the table."""
-        return WidthConfig(self.encoder[0], dict.fromkeys(self.own, self.decoders[0]))
+        return WidthConfig(self.encoder[0], dict.fromkeys(self.tasks, self.decoders[0]))
 
     def largest(self) -> WidthConfig:
         """The most expensive configuration of the table."""
-        return WidthConfig(self.encoder[-1], dict.fromkeys(self.own, self.decoders[-1]))
-
-    def _find(self, table: Mapping[Any, int], key: Any) -> int:
-        if key not in table:
-            raise ValueError(
-                f"cost table: no entry for the width {key}; it has {self.encoder} for stages and "
-                f"{self.decoders} for decoders. Make the table with the widths you need."
-            )
-        return table[key]
+        return WidthConfig(self.encoder[-1], dict.fromkeys(self.tasks, self.decoders[-1]))
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers, lists and dicts, for JSON."""
-
-        def pairs(table: Mapping[tuple[float, float], int]) -> list[list[float]]:
-            return [[*key, value] for key, value in table.items()]
-
-        return {
-            "size": list(self.size),
-            "encoder": list(self.encoder),
-            "decoders": list(self.decoders),
-            "stages": [pairs(table) for table in self.stages],
-            "own": {name: [[key, value] for key, value in table.items()] for name, table in self.own.items()},
-            "reads": {name: [pairs(table) for table in tables] for name, tables in self.reads.items()},
-            "other": self.other,
-            "latency": dict(self.latency),
-        }
+        terms = [
+            [list(parts), [[*key, value] for key, value in table.items()]]
+            for parts, table in self.terms.items()
+        ]
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {**plain, "terms": terms, "latency": dict(self.latency)}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> CostTable:
         """The table that `to_plain` wrote down."""
-
-        def table(rows: Sequence[Sequence[float]]) -> dict[tuple[float, float], int]:
-            return {(float(first), float(second)): int(value) for first, second, value in rows}
-
+        terms = {
+            tuple(parts): {tuple(map(float, row[:-1])): int(row[-1]) for row in rows}
+            for parts, rows in plain["terms"]
+        }
         return cls(
             size=(int(plain["size"][0]), int(plain["size"][1])),
             encoder=tuple(plain["encoder"]),
             decoders=tuple(plain["decoders"]),
-            stages=tuple(table(rows) for rows in plain["stages"]),
-            own={
-                name: {float(key): int(value) for key, value in rows} for name, rows in plain["own"].items()
-            },
-            reads={name: tuple(table(rows) for rows in tables) for name, tables in plain["reads"].items()},
+            stages=int(plain["stages"]),
+            tasks=tuple(plain["tasks"]),
+            terms=terms,
             other=int(plain["other"]),
             latency=plain.get("latency") or {},
         )
@@ -156,37 +139,99 @@ def make_cost_table(
         decoders: widths of decoders.
         latency: timed runs per width; 0 = not measured.
 
+    First all stages, and all tasks, are tried at once. Where that does not explain what a mixture costs, because
+    tasks share layers or read one another, or a stage reads more than the one before, parts are tried one by
+    one and two by two, which takes more passes.
+
     Raises:
-        ValueError: the network is not slimmable, or its decoder has layers that serve several tasks: their
-            cost depends on all widths at once and cannot be added up; use `count_macs` for such networks.
+        ValueError: the network is not slimmable.
     """
-    parts = {slicing_kind(module) for module in network.decoder.modules()}
-    if "shared" in parts:
-        raise ValueError(
-            "cost table: the decoder has layers that serve several tasks, whose cost depends on all widths "
-            "at once. Count configurations one by one with count_macs."
-        )
-    encoder, decoders = tuple(sorted({1.0, *encoder})), tuple(sorted(set(decoders)))
+    encoder, decoders = tuple(sorted({1.0, *encoder})), tuple(sorted({1.0, *decoders}))
     image = torch.zeros(1, 3, *size, device=next(network.parameters()).device)
-    with _Meter(network) as meter:
-        stages, other = _count_stages(meter, image, encoder)
-        own, reads = _count_tasks(meter, image, encoder, decoders)
-    return CostTable(
-        size=size,
-        encoder=encoder,
-        decoders=decoders,
-        stages=tuple(stages),
-        own=own,
-        reads={name: tuple(tables) for name, tables in reads.items()},
-        other=other,
-        latency=measure_latency(network, size, encoder, decoders, latency) if latency else {},
+    control = slimming_of(network)
+    table = CostTable(size, encoder, decoders, control.stages, control.tasks, {})
+    if not tasks_are_coupled(network):
+        with _Meter(network) as meter:
+            table = replace(table, **_count_independent(meter, image, encoder, decoders))
+    if not table.terms or not _explains(table, network):
+        with _Meter(network) as meter:
+            table = replace(table, **_count_coupled(meter, image, encoder, decoders))
+    if latency:
+        table = replace(table, latency=measure_latency(network, size, encoder, decoders, latency))
+    return table
+
+
+def _explains(table: CostTable, network: Network) -> bool:
+    """Whether a table predicts configurations that it was not made from."""
+    low, own = table.encoder[0], table.decoders[0]
+    for place in range(min(3, table.stages)):  # a period of three parts neighbours but one
+        ratios = tuple(low if index % 3 == place else 1.0 for index in range(table.stages))
+        names = {name: own for index, name in enumerate(table.tasks) if index % 2 == place % 2}
+        widths = WidthConfig(ratios, names)
+        counted = count_macs(network, table.size, widths)["total"]
+        if abs(table.cost(widths) - counted) > NEGLIGIBLE * counted:
+            return False
+    return True
+
+
+NEGLIGIBLE = 1e-6
+"""Share of the cost up to which differences are rounding: halves are rounded part by part."""
+
+
+def tasks_are_coupled(network: Network) -> bool:
+    """Whether a task's decoder depends on the widths of other tasks."""
+    slicings = [getattr(item, "slicing", None) for item in network.decoder.modules()]
+    return any(
+        item is not None and (item.part.kind == "shared" or len(item.sees or ()) > 1) for item in slicings
     )
 
 
-def slicing_kind(module: nn.Module) -> str | None:
-    """`stage`, `task`, `shared` or `fixed` of a slimmed layer; None for every other module."""
-    slicing = getattr(module, "slicing", None)
-    return None if slicing is None else str(slicing.part.kind)
+def _count_coupled(
+    meter: _Meter, image: Tensor, encoder: Sequence[float], decoders: Sequence[float]
+) -> dict[str, Any]:
+    """Terms and constant: differences to the full network of each part alone, and what each pair adds."""
+    network, control = meter.network, meter.control
+    stages = [f"stage {index}" for index in range(control.stages)]
+    tasks = [f"task {name}" for name in control.tasks]
+    ratios = {**dict.fromkeys(stages, encoder), **dict.fromkeys([*tasks, "shared"], decoders)}
+
+    def total(given: Mapping[str, float]) -> int:
+        own = {name: given.get(f"task {name}", 1.0) for name in control.tasks}
+        widths = WidthConfig(tuple(given.get(name, 1.0) for name in stages), own)
+        with control.shared_at(given.get("shared", 1.0)), network.context(widths=widths.to_plain()):
+            return meter.count(lambda: network(image))["total"]
+
+    full = total({})
+    terms: Terms = {
+        (part,): {(ratio,): total({part: ratio}) - full for ratio in row} for part, row in ratios.items()
+    }
+    for one, two in combinations(ratios, 2):
+
+        def extra(first: float, second: float, one: str = one, two: str = two) -> int:
+            if 1 in (first, second):
+                return 0
+            alone = terms[one,][first,] + terms[two,][second,]
+            return total({one: first, two: second}) - full - alone
+
+        if abs(extra(ratios[one][0], ratios[two][0])) > NEGLIGIBLE * full:
+            terms[one, two] = {pair: extra(*pair) for pair in product(ratios[one], ratios[two])}
+    return {"terms": terms, "other": full}
+
+
+def _count_independent(
+    meter: _Meter, image: Tensor, encoder: Sequence[float], decoders: Sequence[float]
+) -> dict[str, Any]:
+    """Terms and constant where a stage depends on itself and the one before, a task on itself and on every stage that it reads."""
+    stages, other = _count_stages(meter, image, encoder)
+    own, reads = _count_tasks(meter, image, encoder, decoders)
+    terms: Terms = {("stage 0",): {(second,): value for (_, second), value in stages[0].items()}}
+    for index, table in enumerate(stages[1:], start=1):
+        terms[f"stage {index - 1}", f"stage {index}"] = {**table}
+    for name, table in own.items():
+        terms[f"task {name}",] = {(width,): value for width, value in table.items()}
+        for index, pairs in enumerate(reads[name]):
+            terms[f"stage {index}", f"task {name}"] = {**pairs}
+    return {"terms": terms, "other": other}
 
 
 Pairs = dict[tuple[float, float], int]

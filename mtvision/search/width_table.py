@@ -127,24 +127,23 @@ class WidthTable:
         least, steps = self.cost.decoders[0], self.cost.decoders
         decoders = dict.fromkeys(shares, least)
 
-        def cost(name: str, ratio: float) -> int:
-            return self.cost.task_cost(name, WidthConfig(encoder, {name: ratio}))
+        def cost(**changed: float) -> int:
+            return self.cost.cost(WidthConfig(encoder, {**decoders, **changed}))
 
-        left = allowed - self.cost.cost(WidthConfig(encoder, decoders))
+        left = allowed - cost()
         if left < 0:
             return None
         total = sum(share**kappa for share in shares.values() if share > 0)
         ranked = sorted((name for name in shares if shares[name] > 0), key=lambda name: -shares[name])
-        rest = left
+        for name in ranked:  # what tasks share is paid by the first that widens it
+            pays = cost() + left * shares[name] ** kappa / total
+            decoders[name] = max(
+                ratio for ratio in steps if ratio == least or cost(**{name: ratio}) <= min(pays, allowed)
+            )
         for name in ranked:
-            pays = cost(name, least) + left * shares[name] ** kappa / total
-            decoders[name] = max(ratio for ratio in steps if ratio == least or cost(name, ratio) <= pays)
-            rest -= cost(name, decoders[name]) - cost(name, least)
-        for name in ranked:
-            for ratio in steps:
-                more = cost(name, ratio) - cost(name, decoders[name])
-                if ratio > decoders[name] and more <= rest:
-                    decoders[name], rest = ratio, rest - more
+            decoders[name] = max(
+                ratio for ratio in steps if ratio == decoders[name] or cost(**{name: ratio}) <= allowed
+            )
         return WidthConfig(encoder, decoders)
 
     def predicted(self, task: str, widths: WidthConfig) -> float:

@@ -173,7 +173,8 @@ class CrossStitchUnit(nn.Module):
         rows: Any = self.weights
         for target, row in rows.items():
             terms = [
-                row[source][:, None, None].to(feature.dtype) * feature for source, feature in maps.items()
+                row[source][: feature.shape[1], None, None].to(feature.dtype) * feature
+                for source, feature in maps.items()
             ]
             mixed[target] = torch.stack(terms).sum(dim=0)
         return mixed

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.widths import WidthConfig
@@ -15,13 +14,13 @@ from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.slimmable.attention import COMPOSITES
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
 from mtvision.models.adapters.slimmable.export import export_in_place
+from mtvision.models.adapters.slimmable.layout import follow
 from mtvision.models.adapters.slimmable.operators import CONVERSIONS, SlimConv2d
-from mtvision.models.adapters.slimmable.plan import Plan, dry_run, make_plan
+from mtvision.models.adapters.slimmable.plan import Plan, make_plan
+from mtvision.models.adapters.slimmable.suite import DECLARED
+from mtvision.models.adapters.slimmable.trial import try_out
 from mtvision.models.adapters.slimmable.width import DIVISOR, FIXED, Part, Slicing, Slimming
 from mtvision.models.network import Network
-
-PROBE = 0.25
-"""Width at which every part is tried once, beside full ones, when a network is converted."""
 
 
 @ADAPTERS.register_module()
@@ -73,15 +72,24 @@ class Slimmable(Adapter):
         plan = make_plan(network)
         control = Slimming(plan.stages, network.task_names, slots=self.slots)
         make = _maker(control, plan)
+        declared = [path for path, item in network.named_modules() if type(item) in DECLARED]
         special = _composites(network, plan, make)
-        for path, module in list(network.named_modules()):
+        slicings: dict[str, Slicing] = {}
+        for path, module in network.named_modules():
             if path in special or next(module.parameters(recurse=False), None) is not None:
                 part = FIXED if path in plan.fixed else plan.parts.get(path)
-                slicing = special.get(path) or make(part or FIXED)
-                self._convert(path, module, slicing, ran=part is not None)
+                slicings[path] = special.get(path) or make(part or FIXED)
+        followed = follow(network, slicings, declared)
+        for path, slicing in slicings.items():
+            inputs = slicing.inputs or followed.inputs.get(path, ())
+            sees = followed.sees.get(path)
+            names = None if not sees else tuple(name for name in network.task_names if name in sees)
+            whole = replace(slicing, inputs=inputs, sees=names if slicing.part.kind != "stage" else None)
+            ran = path in plan.parts or path in special
+            self._convert(path, network.get_submodule(path), whole, ran=ran)
         network.add_module("slimming", control)
         control.counting = True  # a trial at widths that norms need not know
-        _try_out(network, control)
+        try_out(network, control, followed, declared)
         control.counting = False
         if self.projectors:
             control.projectors = _projectors(network, control)
@@ -91,6 +99,8 @@ class Slimmable(Adapter):
     def _convert(self, path: str, module: nn.Module, slicing: Slicing, *, ran: bool) -> None:
         if type(module) in COMPOSITES or hasattr(module, "slicing"):
             return
+        if isinstance(module, nn.ParameterDict) and ran:
+            return  # its owner slices what it holds
         if not ran:
             raise ValueError(f"slimmable: '{path}' did not run in a trial pass; take it out of the network.")
         if isinstance(module, nn.BatchNorm2d):
@@ -136,63 +146,3 @@ def _projectors(network: Network, control: Slimming) -> nn.ModuleList:
         layer.__class__ = SlimConv2d
         layer.slicing = Slicing(control, FIXED)  # type: ignore[assignment]
     return layers.to(next(network.parameters()).device)
-
-
-_WATCHED = ("cat", "concat", "concatenate", "chunk", "split", "split_with_sizes", "tensor_split")
-
-
-class _ChannelSplits(TorchFunctionMode):
-    """Notes the sizes of what is concatenated or split."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[tuple[str, tuple[int, ...]]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        if name in _WATCHED:
-            dim = (kwargs or {}).get("dim", args[-1] if len(args) > 1 and isinstance(args[-1], int) else 0)
-            pieces = args[0] if "cat" in name else result
-            if all(isinstance(item, torch.Tensor) for item in pieces):
-                self.sizes.append((name, tuple(int(item.shape[dim]) for item in pieces)))
-        return result
-
-
-def _try_out(network: Network, control: Slimming) -> None:
-    """Run every part narrow beside full ones, and look for layouts of channels that nobody declared.
-
-    Raises:
-        ValueError: widths do not fit together, or slimmed channels are concatenated or split.
-    """
-    full = ((1.0,) * control.stages, dict.fromkeys(control.tasks, 1.0))
-    trials = [((PROBE,) * control.stages, dict.fromkeys(control.tasks, PROBE)), full]
-    for index in range(control.stages):
-        trials += [(tuple(PROBE if item == index else 1.0 for item in range(control.stages)), full[1])]
-    trials += [(full[0], {**full[1], name: PROBE}) for name in control.tasks]
-    channels = {task.name: task.out_channels for task in network.tasks}
-    layouts = []
-    for encoder, decoders in trials:
-        widths = WidthConfig(encoder, decoders)
-        with _ChannelSplits() as seen:
-            try:
-                result = dry_run(network, widths, training=True)
-            except (RuntimeError, ValueError) as error:
-                raise ValueError(
-                    f"slimmable: the network does not run at {widths}: {str(error).splitlines()[0]} "
-                    "Its layers do not agree on their widths, so it cannot be slimmed."
-                ) from error
-        for name, logits in result.logits.items():
-            if logits.shape[1] != channels[name]:
-                raise ValueError(
-                    f"slimmable: the logits of '{name}' would be slimmed; its head is not known."
-                )
-        layouts.append(seen.sizes)
-    for (name, narrow), (_, wide) in zip(layouts[0], layouts[1], strict=False):
-        if narrow != wide:
-            raise ValueError(
-                f"slimmable: slimmed channels pass '{name}' (sizes {wide}, slimmed {narrow}), so that the "
-                "layers behind it would not find theirs. Networks that concatenate or split channels "
-                "(DenseNet, ShuffleNet, gated units) cannot be slimmed unless their layout is declared in "
-                "mtvision.models.adapters.slimmable.attention.COMPOSITES."
-            )

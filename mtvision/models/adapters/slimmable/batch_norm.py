@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mtvision.core.context import Context
 from mtvision.core.widths import WidthConfig
-from mtvision.models.adapters.slimmable.width import Slicing, Slimming, Widths
+from mtvision.models.adapters.slimmable.width import Slicing, Slimming, Widths, take
 
 
 class SlimBatchNorm2d(nn.Module):
@@ -76,7 +76,8 @@ class SlimBatchNorm2d(nn.Module):
         switch = self._switch(widths)
         if switch is not None:
             return self.switch_weights[switch][:given], self.switch_biases[switch][:given]
-        weight, bias = (None if item is None else item[:given] for item in (self.weight, self.bias))
+        runs = self.slicing.read(self.num_features, given)
+        weight, bias = (None if item is None else take(item, 0, runs) for item in (self.weight, self.bias))
         return weight, bias
 
     def statistics(self, widths: Widths, given: int) -> tuple[Tensor, Tensor]:
@@ -85,10 +86,9 @@ class SlimBatchNorm2d(nn.Module):
         Raises:
             ValueError: there are none.
         """
-        part = self.slicing.part
-        if min(widths.seen_by(part)) >= 1:
+        if min(self.slicing.seen(widths)) >= 1:
             return self._full(given)
-        slot = self.slicing.control.slot(part, widths)
+        slot = self.slicing.control.slot(self.slicing.part, widths, self.slicing.sees)
         if slot is not None:
             return self.slot_mean[slot, :given], self.slot_var[slot, :given]
         switch = self._switch(widths)
@@ -121,7 +121,8 @@ class SlimBatchNorm2d(nn.Module):
         self.__dict__["_collected"].append((mean, var))
 
     def _full(self, given: int) -> tuple[Tensor, Tensor]:
-        return self.running_mean[:given], self.running_var[:given]
+        runs = self.slicing.read(self.num_features, given)
+        return take(self.running_mean, 0, runs), take(self.running_var, 0, runs)
 
     def _momentum(self) -> float:
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -175,6 +176,11 @@ def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[floa
     if norm.running_mean is None or (switches and norm.weight is None):
         raise ValueError(
             f"slimmable: {plain.__name__} without running statistics or affine is not supported."
+        )
+    if switches and len(slicing.inputs) > 1:
+        raise ValueError(
+            "slimmable: a switchable batch norm that reads several joined maps is not supported; use "
+            "Slimmable(batch_norm='universal')."
         )
     module.__class__ = SlimBatchNorm2d
     norm.plain, norm.slicing, norm.switches = plain, slicing, tuple(switches)

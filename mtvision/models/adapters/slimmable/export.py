@@ -14,6 +14,7 @@ from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable.attention import SlimHeads, SlimVisionTransformer
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d, slimming_of
 from mtvision.models.adapters.slimmable.plan import dry_run
+from mtvision.models.adapters.slimmable.suite import SlimSuite
 from mtvision.models.adapters.slimmable.width import Slimming, Widths
 from mtvision.models.network import Network
 
@@ -68,11 +69,13 @@ def export_in_place(network: Network, widths: WidthConfig, *, fresh: bool = Fals
         tokens = [item for item in network.modules() if isinstance(item, SlimVisionTransformer)]
         leading = [(item, name, getattr(item, name)) for item in tokens for name in _TOKENS]
         for module in sliced:
-            _harden(module, given[module], control.complete(widths), fresh)
+            _harden(module, given.get(module) or module.slicing.arriving(), control.complete(widths), fresh)
+        suite = [item for item in network.modules() if isinstance(item, SlimSuite)]
+        leading += [entry for item in suite for entry in item.leading()]
     for owner, name, value in leading:
         if value is not None:
             owner._parameters[name] = _own(value)
-    for module in (*heads, *tokens):
+    for module in (*heads, *tokens, *suite):
         _plain_again(module)
     for head, count in heads.items():
         if "attn_dim" in head.__dict__:
@@ -126,7 +129,7 @@ def _harden_norm(norm: SlimBatchNorm2d, given: int, widths: Widths, fresh: bool)
     except ValueError:
         if not fresh:
             raise
-        mean, var = norm.running_mean[:given], norm.running_var[:given]
+        mean, var = norm._full(given)
     weight, bias = norm.scale_and_shift(widths, given)
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:

@@ -63,7 +63,11 @@ class SlimConv2d(Sliced, nn.Conv2d):
         """Weight, bias and groups for an input of `given` channels."""
         if self.groups > 1:
             groups, out = grouped_outputs(self, given)
+            factor = self.out_channels / self.in_channels
+            read = self.slicing.read(self.in_channels, given)
             runs: Runs = ((self.out_channels, out),)
+            if len(read) > 1:
+                runs = tuple((round(full * factor), round(part * factor)) for full, part in read)
             weight = take(self.weight, 0, runs)
         else:
             groups, runs = 1, self.slicing.written(self.out_channels)

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from mtvision.core.context import Context, use_context
 from mtvision.core.output import DecoderOutput
 from mtvision.core.widths import WidthConfig
+from mtvision.models.adapters.slimmable.suite import REGROUP
 from mtvision.models.adapters.slimmable.width import DIVISOR, Part
 from mtvision.models.backbones.timm_backbone import TimmBackbone
 from mtvision.models.network import Network
@@ -78,7 +79,7 @@ def dry_run(network: Network, widths: WidthConfig | None = None, *, training: bo
     buffers = {name: item.clone() for name, item in wrapped.named_buffers()}
     side = max(64, 2 * network.backbone.size_multiple)
     device = next(network.parameters()).device
-    image = torch.zeros(1, 3, side, 2 * side, device=device)
+    image = torch.zeros(2, 3, side, 2 * side, device=device)
     context = None if widths is None else Context(widths=widths.to_plain())
     with in_mode(network, training), use_context(context), torch.random.fork_rng(devices=[]):
         result: Pass = functional_call(wrapped, buffers, (image,))
@@ -123,8 +124,19 @@ def make_plan(network: Network) -> Plan:
             path for path in order if path.startswith(f"heads.{task}.") and writes_channels(modules[path])
         ]
         plan.fixed |= {written.get(id(logits), inside[-1] if inside else f"heads.{task}")}
+    _regroup(modules, plan)
     plan.divisors = _divisors(modules, plan.parts)
     return plan
+
+
+def _regroup(modules: Mapping[str, nn.Module], plan: Plan) -> None:
+    """Parts that a module decides for what lies inside it."""
+    for path, module in modules.items():
+        for below, part in REGROUP.get(type(module), lambda *_: ())(module, plan.stages):
+            inside = f"{path}.{below}"
+            for name in plan.parts:
+                if name == inside or name.startswith(f"{inside}."):
+                    plan.parts[name] = part
 
 
 def writes_channels(module: nn.Module) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -53,10 +54,17 @@ FIXED = Part("fixed")
 
 @dataclass(frozen=True)
 class Widths:
-    """Ratios in force, complete."""
+    """Ratios in force, complete.
+
+    Args:
+        stages: of the encoder.
+        tasks: of every task's decoder.
+        shared: of what serves several tasks; None = the widest task's.
+    """
 
     stages: tuple[float, ...]
     tasks: Mapping[str, float]
+    shared: float | None = None
 
     @property
     def full(self) -> bool:
@@ -69,12 +77,16 @@ class Widths:
             return self.stages[int(part.key)]
         if part.kind == "task":
             return self.tasks[str(part.key)]
-        return max(self.tasks.values()) if part.kind == "shared" else 1.0
+        if part.kind == "shared":
+            return max(self.tasks.values()) if self.shared is None else self.shared
+        return 1.0
 
-    def seen_by(self, part: Part) -> tuple[float, ...]:
-        """The ratios that what a part computes depends on: those of the encoder up to it, and its own."""
+    def seen_by(self, part: Part, sees: tuple[str, ...] | None = None) -> tuple[float, ...]:
+        """The ratios on which what a part computes depends: the encoder's up to it, its own or those of `sees`."""
         if part.kind == "stage":
             return self.stages[: int(part.key) + 1]
+        if sees is not None:
+            return (*self.stages, *(self.tasks[name] for name in sees))
         own = (self.tasks[str(part.key)],) if part.kind == "task" else tuple(self.tasks.values())
         return (*self.stages, *own)
 
@@ -100,9 +112,10 @@ class Slimming(nn.Module):
         self.register_buffer("configurations", table)  # ratios in millionths; -1 = the slot is free
         self.collecting = False  # batch norms collect statistics
         self.counting = False  # values do not matter: any statistics do
+        self._shared: float | None = None
         self.projectors: nn.ModuleList | None = None
         self._last: tuple[Any, Widths] | None = None
-        self._slots: dict[tuple[Part, tuple[float, ...]], int | None] = {}
+        self._slots: dict[tuple[Part, tuple[str, ...] | None, tuple[float, ...]], int | None] = {}
         self.register_load_state_dict_post_hook(_forget_lookups)  # type: ignore[no-untyped-call]
 
     def widths(self) -> Widths:
@@ -123,14 +136,23 @@ class Slimming(nn.Module):
     def complete(self, value: WidthConfig) -> Widths:
         """All ratios of a configuration."""
         tasks = dict(zip(self.tasks, value.tasks(self.tasks), strict=True))
-        return Widths(value.stages(self.stages), tasks)
+        return Widths(value.stages(self.stages), tasks, self._shared)
 
-    def slot(self, part: Part, widths: Widths) -> int | None:
+    @contextmanager
+    def shared_at(self, ratio: float) -> Iterator[None]:
+        """Give shared layers a width of their own inside the block, to count what they cost."""
+        self._shared, self._last = ratio, None
+        try:
+            yield
+        finally:
+            self._shared, self._last = None, None
+
+    def slot(self, part: Part, widths: Widths, sees: tuple[str, ...] | None = None) -> int | None:
         """Slot whose statistics hold for a part at these widths; None if none was calibrated."""
-        key = (part, widths.seen_by(part))
+        key = (part, sees, widths.seen_by(part, sees))
         if key not in self._slots:
             self._slots[key] = next(
-                (index for index, item in self._calibrated() if item.seen_by(part) == key[1]), None
+                (index for index, item in self._calibrated() if item.seen_by(part, sees) == key[2]), None
             )
         return self._slots[key]
 
@@ -215,6 +237,7 @@ class Slicing:
         divisor: of active channels per block of the output.
         blocks: equal runs of channels in the output that are sliced alike (3 for q, k, v).
         inputs: runs of channels in the input, where it is a concatenation.
+        sees: tasks whose widths its input depends on; None = that of its part alone.
     """
 
     control: Slimming
@@ -222,6 +245,18 @@ class Slicing:
     divisor: int = DIVISOR
     blocks: int = 1
     inputs: tuple[Segment, ...] = field(default=())
+    sees: tuple[str, ...] | None = None
+
+    def seen(self, widths: Widths) -> tuple[float, ...]:
+        """The ratios that its statistics depend on."""
+        return widths.seen_by(self.part, self.sees)
+
+    def arriving(self) -> int:
+        """Channels of `inputs` in force."""
+        widths = self.control.widths()
+        return sum(
+            active_channels(item.base, widths.ratio(item.part or FIXED), item.divisor) for item in self.inputs
+        )
 
     def written(self, base: int) -> tuple[tuple[int, int], ...]:
         """(base, active) of every block of an output of `base` channels."""
