@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
+from torch import Tensor
 
 from mtvision.core.context import Context, use_context
 from mtvision.core.widths import WidthConfig
@@ -31,6 +32,7 @@ from mtvision.search.controllability import (
     task_range,
     uniformity,
 )
+from mtvision.search.cost_table import tasks_are_coupled
 from mtvision.search.problem import SearchProblem
 from mtvision.search.width_table import WidthTable
 from mtvision.search.widths import WidthSearcher
@@ -49,6 +51,7 @@ class Controlled:
         module: network, losses and evaluation.
         table: costs and qualities of its widths.
         checkpoint: where the weights came from.
+        images: training batches for statistics of batch norms.
         known: {section and widths: scores} that were measured already.
     """
 
@@ -57,12 +60,15 @@ class Controlled:
     module: TrainingModule
     table: WidthTable
     checkpoint: Path
+    images: list[Tensor]
     known: dict[tuple[str, WidthConfig | None], dict[str, float]]
 
     def scores(self, widths: WidthConfig | None, section: str = "test_data") -> dict[str, float]:
         """Headline scores on a section; None = without widths, the plain network."""
         key = (section, widths)
         if key not in self.known:
+            if widths is not None and tasks_are_coupled(self.module.network):
+                calibrate(self.module.network, self.images, [widths])  # the grid's do not serve mixtures
             context = Context(widths=None if widths is None else widths.to_plain())
             self.known[key] = headline_scores(self.config, self.settings, self.module, section, context)
         return self.known[key]
@@ -116,11 +122,11 @@ def open_controlled(
     table = searcher.table(problem)
     images = [batch.image for batch, _ in zip(problem.held_out(), range(searcher.calibration), strict=False)]
     calibrate(network, images, grid_of(table))
-    return Controlled(config, settings, module, table, Path(checkpoint), {})
+    return Controlled(config, settings, module, table, Path(checkpoint), images, {})
 
 
 def grid_of(table: WidthTable) -> list[WidthConfig]:
-    """Every pair of encoder and decoder width; their statistics serve all mixtures of decoders."""
+    """Every pair of encoder and decoder width; their statistics serve all mixtures of decoders apart."""
     encoders: list[Any] = [*table.cost.encoder, *table.refined]
     return [
         WidthConfig(encoder, dict.fromkeys(table.quality, own))

@@ -17,7 +17,6 @@ from mtvision.models.adapters.slimmable import slimming_of
 from mtvision.models.network import Network
 from mtvision.search.latency import measure_latency
 
-
 Widths = tuple[float, ...]
 Terms = dict[tuple[str, ...], dict[Widths, int]]
 
@@ -26,7 +25,8 @@ Terms = dict[tuple[str, ...], dict[Widths, int]]
 class CostTable:
     """Multiply-accumulates (MACs) per image of a slimmable network, as a sum over parts and pairs of parts.
 
-    A layer costs (channels read) x (channels written) x positions, so no term depends on more than two widths:
+    A layer costs (channels read) x (channels written) x positions, so no term depends on more than two
+    widths:
 
         cost = other + Σ_terms  terms[parts][widths of these parts]
 
@@ -139,9 +139,9 @@ def make_cost_table(
         decoders: widths of decoders.
         latency: timed runs per width; 0 = not measured.
 
-    First all stages, and all tasks, are tried at once. Where that does not explain what a mixture costs, because
-    tasks share layers or read one another, or a stage reads more than the one before, parts are tried one by
-    one and two by two, which takes more passes.
+    First all stages, and all tasks, are tried at once. Where that does not explain what a mixture costs,
+    because tasks share layers or read one another, or a stage reads more than the one before, parts are tried
+    one by one and two by two, which takes more passes.
 
     Raises:
         ValueError: the network is not slimmable.
@@ -221,16 +221,16 @@ def _count_coupled(
 def _count_independent(
     meter: _Meter, image: Tensor, encoder: Sequence[float], decoders: Sequence[float]
 ) -> dict[str, Any]:
-    """Terms and constant where a stage depends on itself and the one before, a task on itself and on every stage that it reads."""
+    """Terms and constant where a stage depends on the one before too, and a task on every stage."""
     stages, other = _count_stages(meter, image, encoder)
     own, reads = _count_tasks(meter, image, encoder, decoders)
     terms: Terms = {("stage 0",): {(second,): value for (_, second), value in stages[0].items()}}
-    for index, table in enumerate(stages[1:], start=1):
-        terms[f"stage {index - 1}", f"stage {index}"] = {**table}
-    for name, table in own.items():
-        terms[f"task {name}",] = {(width,): value for width, value in table.items()}
+    for index, pairs in enumerate(stages[1:], start=1):
+        terms[f"stage {index - 1}", f"stage {index}"] = dict(pairs.items())
+    for name, alone in own.items():
+        terms[f"task {name}",] = {(width,): value for width, value in alone.items()}
         for index, pairs in enumerate(reads[name]):
-            terms[f"stage {index}", f"task {name}"] = {**pairs}
+            terms[f"stage {index}", f"task {name}"] = dict(pairs.items())
     return {"terms": terms, "other": other}
 
 

@@ -26,9 +26,11 @@ RESNET = {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 
 RESNET18 = {**RESNET, "name": "resnet18", "stem_type": "deep"}  # MTAN wants two blocks in a stage
 VIT = {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "img_size": 64, "patch_size": 8}
 VIT |= {"embed_dim": 48, "depth": 4, "num_heads": 3}
+DENSENET = {"type": "TimmBackbone", "name": "densenet121", "growth_rate": 8, "block_config": (2, 2, 2, 2)}
 CONV = {"type": "ConvHead"}
 DECODER_CASES = {
     "parallel": (RESNET, {"type": "ParallelDecoder", "width": 32}, CONV, []),
+    "densenet": (DENSENET, {"type": "ParallelDecoder", "width": 32}, CONV, []),
     "pad_net": (RESNET, {"type": "PADNetDecoder", "width": 32}, CONV, []),
     "mti_net": (RESNET, {"type": "MTINetDecoder"}, {"type": "HighResolutionHead"}, []),
     "mti_net, tasks": (RESNET, {"type": "MTINetDecoder", "mask_axis": "tasks"}, CONV, []),
@@ -166,7 +168,7 @@ def test_predicted_cost_is_the_counted_cost(built, case):
 
 def test_where_tasks_are_apart_their_widths_are_independent(built):
     apart = {case for case in DECODER_CASES if not tasks_are_coupled(built[case])}
-    assert apart == {"parallel", "concat", "deeplab", "cross_stitch", "nddr", "mtan"}
+    assert apart == {"parallel", "densenet", "concat", "deeplab", "cross_stitch", "nddr", "mtan"}
     for case in apart:
         slim = copy.deepcopy(built[case]).train()
         for item in slim.modules():
@@ -223,3 +225,14 @@ def test_channels_that_cannot_be_followed_are_refused_by_name():
             network("shuffling")
     finally:
         del DECODER_CASES["shuffling"]
+
+
+def test_prompted_backbones_are_refused_with_the_reason():
+    config = {
+        "backbone": {**VIT, "img_size": (64, 64)},
+        "decoder": {"type": "TaskPrompterDecoder", "width": 16, "out_width": 16},
+        "head": CONV,
+        "adapters": [{"type": "TaskPrompts"}, {"type": "Slimmable"}],
+    }
+    with pytest.raises(ValueError, match=r"PromptedViT, which cannot be slimmed: the prompts' weights"):
+        build_network(config, TASKS)

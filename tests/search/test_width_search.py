@@ -113,6 +113,29 @@ def test_the_preferred_task_gets_the_wider_decoder(table):
     assert table.choose(1e12, {"depth": 1}).widths.decoders["depth"] == 1.0
 
 
+def test_budgets_hold_where_tasks_share_layers():
+    """PAD-Net's tasks read one another and share a layer that is as wide as the widest of them."""
+    torch.manual_seed(0)
+    cfg = {
+        "backbone": {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 48)},
+        "decoder": {"type": "PADNetDecoder", "width": 32},
+        "head": {"type": "ConvHead"},
+        "adapters": [{"type": "Slimmable"}],
+    }
+    shared = build_network(cfg, TASKS).eval()
+    cost = make_cost_table(shared, SIZE, (0.5, 1.0), DECODERS)
+    quality = {(e, d): e + d for e in cost.encoder for d in DECODERS}
+    table = WidthTable(cost, dict.fromkeys(NAMES, quality))
+    least = cost.cost(cost.smallest()) / cost.cost(cost.largest())
+    for budget in (least, 0.4, 0.6, 0.8):
+        for preference in ({"semseg": 1}, {"semseg": 3, "depth": 1}, None):
+            choice = table.choose(budget, preference)
+            assert count_macs(shared, SIZE, choice.widths)["total"] == pytest.approx(choice.cost, rel=1e-3)
+            assert choice.cost <= choice.budget
+    chosen = table.choose(0.6, {"semseg": 1}).widths.decoders
+    assert chosen["semseg"] > chosen["depth"] == min(DECODERS)
+
+
 def test_an_impossible_budget_names_the_smallest_one(table):
     least = table.cost.cost(table.cost.smallest())
     share = least / table.cost.cost(table.cost.largest())

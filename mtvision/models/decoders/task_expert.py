@@ -107,7 +107,7 @@ class TaskExpertDecoder(Decoder):
     def _start(self, name: str, feature: Tensor) -> Tensor:
         height, width = feature.shape[-2:]
         start = self.memory[name] if name in self.memory else feature.new_zeros(self.out_channels[name])
-        # A copy: torch's counter of operations cannot take a parameter's view that was made without gradients.
+        # A copy: torch's counter of operations cannot take a parameter's view made without gradients.
         return start[None, :, None, None].expand(len(feature), -1, height, width).contiguous()
 
 

@@ -17,7 +17,7 @@ from mtvision.models.adapters.slimmable.export import export_in_place
 from mtvision.models.adapters.slimmable.layout import follow
 from mtvision.models.adapters.slimmable.operators import CONVERSIONS, SlimConv2d
 from mtvision.models.adapters.slimmable.plan import Plan, make_plan
-from mtvision.models.adapters.slimmable.suite import DECLARED
+from mtvision.models.adapters.slimmable.suite import DECLARED, REFUSED
 from mtvision.models.adapters.slimmable.trial import try_out
 from mtvision.models.adapters.slimmable.width import DIVISOR, FIXED, Part, Slicing, Slimming
 from mtvision.models.network import Network
@@ -69,6 +69,13 @@ class Slimmable(Adapter):
 
     def complete(self, network: Network) -> None:
         """Convert a network in place."""
+        for path, module in network.named_modules():
+            for kind, reason in REFUSED.items():
+                if isinstance(module, kind):
+                    raise ValueError(
+                        f"slimmable: '{path}' is a {type(module).__name__}, which cannot be slimmed: "
+                        f"{reason}. Choose another backbone and decoder."
+                    )
         plan = make_plan(network)
         control = Slimming(plan.stages, network.task_names, slots=self.slots)
         make = _maker(control, plan)

@@ -67,9 +67,12 @@ def export_in_place(network: Network, widths: WidthConfig, *, fresh: bool = Fals
     with use_context(Context(widths=widths.to_plain())):
         heads = {item: item.num_heads for item in network.modules() if isinstance(item, SlimHeads)}
         tokens = [item for item in network.modules() if isinstance(item, SlimVisionTransformer)]
-        leading = [(item, name, getattr(item, name)) for item in tokens for name in _TOKENS]
-        for module in sliced:
-            _harden(module, given.get(module) or module.slicing.arriving(), control.complete(widths), fresh)
+        leading: list[tuple[nn.Module, str, Any]] = [
+            (item, name, getattr(item, name)) for item in tokens for name in _TOKENS
+        ]
+        for module in sliced:  # a layer that did not run itself is used by its weights
+            slicing: Any = module.slicing
+            _harden(module, given.get(module) or slicing.arriving(), control.complete(widths), fresh)
         suite = [item for item in network.modules() if isinstance(item, SlimSuite)]
         leading += [entry for item in suite for entry in item.leading()]
     for owner, name, value in leading:

@@ -1,9 +1,10 @@
 """Follows runs of channels through one dry run, so that layers behind a concatenation find theirs.
 
-Every tensor that a slimmable layer wrote carries a `Layout`: the axis of its channels and the runs in it, each
-with the part that decides its width. Functions that keep channels hand it on, `cat` joins layouts. A layer that
-reads several runs slices each of them. What is not known loses the layout; a layer that reads a lost one is
-refused. Beside it every tensor carries the tasks whose widths it depends on, for the statistics of batch norms.
+Every tensor that a slimmable layer wrote carries a `Layout`: the axis of its channels and the runs in it,
+each with the part that decides its width. Functions that keep channels hand it on, `cat` joins layouts. A
+layer that reads several runs slices each of them. What is not known loses the layout; a layer that reads a
+lost one is refused. Tensors also carry the tasks whose widths they depend on, for the statistics of batch
+norms.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ _MOVES = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims",
 _RESHAPES = ("reshape", "view", "flatten", "unflatten", "unsqueeze", "squeeze", "reshape_as", "view_as")
 _REDUCTIONS = ("mean", "sum", "amax", "amin")
 _KEEPS = frozenset(
-    """interpolate upsample relu relu_ gelu silu sigmoid tanh softplus elu leaky_relu hardswish hardsigmoid
-    hardtanh relu6 softmax log_softmax dropout dropout2d feature_dropout alpha_dropout add sub mul div
-    __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __mul__ __rmul__ __imul__ __truediv__ __itruediv__ add_
-    sub_ mul_ div_ sigmoid_ neg __neg__ exp log sqrt rsqrt pow square clamp clamp_ clip abs float half double to
-    type contiguous clone detach expand expand_as max_pool2d avg_pool2d adaptive_avg_pool2d
-    adaptive_max_pool2d pad batch_norm layer_norm group_norm instance_norm normalize where masked_fill roll
-    flip type_as cpu cuda requires_grad_ hardswish_ silu_ hardsigmoid_ threshold mish celu selu
-    max_pool2d_with_indices boolean_dispatch fn""".split()
+    """
+    interpolate upsample relu relu_ gelu silu sigmoid tanh softplus elu leaky_relu hardswish
+    hardsigmoid hardtanh relu6 softmax log_softmax dropout dropout2d feature_dropout alpha_dropout
+    add sub mul div __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __mul__ __rmul__ __imul__
+    __truediv__ __itruediv__ add_ sub_ mul_ div_ sigmoid_ neg __neg__ exp log sqrt rsqrt pow square
+    clamp clamp_ clip abs float half double to type contiguous clone detach expand expand_as
+    max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d pad batch_norm layer_norm
+    group_norm instance_norm normalize where masked_fill roll flip type_as cpu cuda requires_grad_
+    hardswish_ silu_ hardsigmoid_ threshold mish celu selu max_pool2d_with_indices boolean_dispatch
+    fn
+    """.split()  # noqa: SIM905
 )
+"""Functions that leave channels where they are, whatever they do to values and positions."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Tracker(TorchFunctionMode):
         return result
 
     def lose(self, name: str, layouts: Iterable[Layout | None]) -> Layout | None:
-        """What is left after a function that is not known: nothing to tell of one run, of several a warning."""
+        """What is left after a function that is not known: of one run nothing, of several a warning."""
         if self.trusted:
             return None
         for item in layouts:
@@ -231,7 +236,7 @@ def _cut(segments: Sequence[Segment], sizes: Sequence[int]) -> tuple[tuple[Segme
 def _new_axis(
     name: str, func: Any, args: Any, kwargs: Any, tensor: Tensor, axis: int, output: Tensor
 ) -> int | None:
-    """Where a function puts the channel axis of a tensor; -1 where it has none afterwards, None if unknown."""
+    """Where a function puts the channel axis of a tensor; -1 if it has none afterwards, None if unknown."""
     count = int(tensor.shape[axis])
     if name in _KEEPS:
         place = output.ndim - (tensor.ndim - axis)

@@ -132,7 +132,8 @@ def make_plan(network: Network) -> Plan:
 def _regroup(modules: Mapping[str, nn.Module], plan: Plan) -> None:
     """Parts that a module decides for what lies inside it."""
     for path, module in modules.items():
-        for below, part in REGROUP.get(type(module), lambda *_: ())(module, plan.stages):
+        rule = REGROUP.get(type(module))
+        for below, part in () if rule is None else rule(module, plan.stages):
             inside = f"{path}.{below}"
             for name in plan.parts:
                 if name == inside or name.startswith(f"{inside}."):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from timm.layers.attention import Attention
 from timm.models.swin_transformer import PatchMerging, WindowAttention
 from torch import Tensor, nn
 
+from mtvision.models.adapters.prompted import PromptedBackbone
 from mtvision.models.adapters.slimmable.attention import COMPOSITES
 from mtvision.models.adapters.slimmable.width import FIXED, Part, Segment, Slicing
 from mtvision.models.adapters.streams import CrossStitchUnit
@@ -25,6 +26,10 @@ from mtvision.models.layers.patch_expand import PatchExpand
 from mtvision.models.layers.ss2d import SS2D
 
 SHARED = Part("shared")
+REFUSED: dict[type[nn.Module], str] = {
+    PromptedBackbone: "the prompts' weights belong to one size of map, and gate channels head by head",
+}
+"""{class: why what it holds cannot be slimmed}."""
 DECLARED = {Attention, WindowAttention, PatchMerging, PatchExpand, Propagation, TaskAttention, SS2D}
 """Classes whose layouts inside are told by their rule, so that nothing is followed or refused there."""
 
@@ -91,38 +96,38 @@ class SlimSS2D(SlimSuite, SS2D):
     """Four selective scans of the leading inner channels, each with its own state."""
 
     def _inner(self) -> int:
-        return self.slicing.written(int(self._parameters["dt_projs_bias"].shape[1]))[0][1]  # type: ignore[union-attr]
+        return self.slicing.written(int(self._full("dt_projs_bias").shape[1]))[0][1]
+
+    def _full(self, name: str) -> Tensor:
+        return cast(Tensor, self._parameters[name])
 
     def _by_channel(self, name: str) -> Tensor:
         """(4·E, ...) as its leading channels in each of the four directions."""
-        full: Any = self._parameters[name]
-        return full.unflatten(0, (4, -1))[:, : self._inner()].flatten(0, 1)
+        full = self._full(name)
+        return full.view(4, -1, *full.shape[1:])[:, : self._inner()].flatten(0, 1)
 
     @property
     def x_proj_weight(self) -> Tensor:  # type: ignore[override]
         """(4, R + 2N, e)."""
-        full: Any = self._parameters["x_proj_weight"]
-        return full[..., : self._inner()]
+        return self._full("x_proj_weight")[..., : self._inner()]
 
     @property
     def dt_projs_weight(self) -> Tensor:  # type: ignore[override]
         """(4, e, R)."""
-        full: Any = self._parameters["dt_projs_weight"]
-        return full[:, : self._inner()]
+        return self._full("dt_projs_weight")[:, : self._inner()]
 
     @property
     def dt_projs_bias(self) -> Tensor:  # type: ignore[override]
         """(4, e)."""
-        full: Any = self._parameters["dt_projs_bias"]
-        return full[:, : self._inner()]
+        return self._full("dt_projs_bias")[:, : self._inner()]
 
     @property
-    def A_logs(self) -> Tensor:  # type: ignore[override]
+    def A_logs(self) -> Tensor:  # type: ignore[override]  # noqa: N802
         """(4·e, N)."""
         return self._by_channel("A_logs")
 
     @property
-    def Ds(self) -> Tensor:  # type: ignore[override]
+    def Ds(self) -> Tensor:  # type: ignore[override]  # noqa: N802
         """(4·e,)."""
         return self._by_channel("Ds")
 
@@ -138,12 +143,12 @@ def _become(module: Any, kind: type[nn.Module], slicing: Slicing) -> None:
     module.slicing = slicing
 
 
-def _gate(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+def _gate(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     positions = {} if module.pool is None else {"pool": make(FIXED)}
     return {"scores": make(FIXED), **positions}
 
 
-def _expert_block(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+def _expert_block(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     width = module.options.width
     shared = make(SHARED)
     inner = (Segment(width, SHARED, shared.divisor),)
@@ -158,15 +163,15 @@ def _expert_block(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
     return result
 
 
-def _mlore(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+def _mlore(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     return {f"levels.{name}.3": make(FIXED) for name in module.levels}
 
 
-def _memorial_experts(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+def _memorial_experts(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     return {f"read.{name}": make(SHARED) for name in module.read}
 
 
-def _task_expert(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+def _task_expert(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     _become(module, SlimTaskExpert, make(SHARED))
     return {"memory": make(SHARED)} if len(module.memory) else {}
 
@@ -191,7 +196,7 @@ def _cross_stitch(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
     return {f"weights.{name}": make(part) for name in module.weights}
 
 
-def _task_attention(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+def _task_attention(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     """Heads keep their leading channels."""
     heads = (Segment(module.proj.in_features // HEADS, SHARED, make(SHARED).divisor),) * HEADS
     result = {name: make(SHARED, blocks=HEADS) for name in ("proj_q", "proj_k", "proj_v")}
@@ -234,10 +239,20 @@ def _mti_net_parts(module: Any, stages: int) -> Iterator[tuple[str, Part]]:
             yield path, part
 
 
+def _cross_task_parts(_: Any, __: int) -> list[tuple[str, Part]]:
+    """Scans of tasks are mixed with the one of all, so they are as wide."""
+    return [("op", SHARED), ("gate", SHARED)]
+
+
+def _invpt_parts(_: Any, __: int) -> list[tuple[str, Part]]:
+    """Positions of all tasks attend to one another, so all are as wide."""
+    return [("mix", SHARED), ("skips", SHARED), ("stages", SHARED)]
+
+
 REGROUP: dict[type[nn.Module], Regroup] = {
     MTINetDecoder: _mti_net_parts,
-    CrossTask: lambda module, stages: [("op", SHARED), ("gate", SHARED)],
-    InvPTDecoder: lambda module, stages: [(name, SHARED) for name in ("mix", "skips", "stages")],
+    CrossTask: _cross_task_parts,
+    InvPTDecoder: _invpt_parts,
 }
 """{class: rule}: what inside a module has another part than its path tells, because widths meet there.
 

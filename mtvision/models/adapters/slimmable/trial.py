@@ -98,8 +98,8 @@ def _check(
     names = [name for name, _ in followed.calls]
     if [name for name, _ in wide] != names or [name for name, _ in narrow] != names:
         raise ValueError(
-            "slimmable: the network concatenates or splits in another order at other widths, so that channels "
-            "cannot be followed through it."
+            "slimmable: the network concatenates or splits in another order at other widths, so that "
+            "channels cannot be followed through it."
         )
     for (name, full), (_, sizes), (_, runs) in zip(wide, narrow, followed.calls, strict=True):
         expected = full if runs is None else tuple(active(piece, widths) for piece in runs)

@@ -82,7 +82,7 @@ class Widths:
         return 1.0
 
     def seen_by(self, part: Part, sees: tuple[str, ...] | None = None) -> tuple[float, ...]:
-        """The ratios on which what a part computes depends: the encoder's up to it, its own or those of `sees`."""
+        """Ratios that a part's output depends on: the encoder's up to it, its own or those of `sees`."""
         if part.kind == "stage":
             return self.stages[: int(part.key) + 1]
         if sees is not None:
