@@ -25,6 +25,7 @@ from mtvision.models.factory import build_network
 from mtvision.ops import available_backends, use_backend
 from mtvision.ops.scan.benchmark import benchmark_scan, benchmark_scan_2d
 from mtvision.protocols import SYNTHETIC
+from mtvision.search import width_speed
 
 DESCRIPTION = """\
 Times variants of one thing in turns, so that all of them see the same machine, and prints the median of each
@@ -126,12 +127,18 @@ def scan(repeats: int, write: Callable[[str], object]) -> object:
     }
 
 
+def slimmable() -> Variants:
+    """A pass of a slimmable ResNet-18 at several widths, against the plain network; and switching widths."""
+    return width_speed.variants()
+
+
 SUITES: dict[str, Callable[[], Variants]] = {
     "balancers": balancers,
     "data": data,
     "rendering": rendering,
     "boundary": boundary,
     "mtmamba": mtmamba,
+    "slimmable": slimmable,
 }
 
 

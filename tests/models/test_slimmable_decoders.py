@@ -27,6 +27,8 @@ RESNET18 = {**RESNET, "name": "resnet18", "stem_type": "deep"}  # MTAN wants two
 VIT = {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "img_size": 64, "patch_size": 8}
 VIT |= {"embed_dim": 48, "depth": 4, "num_heads": 3}
 DENSENET = {"type": "TimmBackbone", "name": "densenet121", "growth_rate": 8, "block_config": (2, 2, 2, 2)}
+VIT2 = {**VIT, "embed_dim": 64, "num_heads": 4}
+PROMPTS = {"type": "TaskPrompts", "windows": 2}
 CONV = {"type": "ConvHead"}
 DECODER_CASES = {
     "parallel": (RESNET, {"type": "ParallelDecoder", "width": 32}, CONV, []),
@@ -50,6 +52,13 @@ DECODER_CASES = {
         [],
     ),
     "invpt": (VIT, {"type": "InvPTDecoder", "width": 64, "hidden": 32}, CONV, []),
+    "taskprompter": (VIT2, {"type": "TaskPrompterDecoder", "width": 32, "out_width": 32}, CONV, [PROMPTS]),
+    "taskprompter, reweighted": (
+        VIT2,
+        {"type": "TaskPrompterDecoder", "width": 32, "out_width": 32, "reweight": 4},
+        CONV,
+        [PROMPTS],
+    ),
     "mtmamba": (RESNET, {"type": "MTMambaDecoder", "num_blocks": 1, "states": 4}, CONV, []),
     "mtmamba_plus": (RESNET, {"type": "MTMambaPlusDecoder", "num_blocks": 1, "states": 4}, CONV, []),
     "cross_stitch": (RESNET, {"type": "ParallelDecoder", "width": 32}, CONV, [{"type": "CrossStitch"}]),
@@ -168,7 +177,16 @@ def test_predicted_cost_is_the_counted_cost(built, case):
 
 def test_where_tasks_are_apart_their_widths_are_independent(built):
     apart = {case for case in DECODER_CASES if not tasks_are_coupled(built[case])}
-    assert apart == {"parallel", "densenet", "concat", "deeplab", "cross_stitch", "nddr", "mtan"}
+    assert apart == {
+        "parallel",
+        "densenet",
+        "taskprompter",
+        "concat",
+        "deeplab",
+        "cross_stitch",
+        "nddr",
+        "mtan",
+    }
     for case in apart:
         slim = copy.deepcopy(built[case]).train()
         for item in slim.modules():
@@ -227,12 +245,14 @@ def test_channels_that_cannot_be_followed_are_refused_by_name():
         del DECODER_CASES["shuffling"]
 
 
-def test_prompted_backbones_are_refused_with_the_reason():
+def test_prompted_swin_is_refused_with_the_reason():
+    swin = {"type": "SwinBackbone", "name": "swin_tiny_patch4_window7_224", "embed_dim": 16, "depths": (1, 1)}
+    swin |= {"num_heads": (2, 4), "window_size": 4, "levels": (0, 1), "img_size": (64, 64)}
     config = {
-        "backbone": {**VIT, "img_size": (64, 64)},
-        "decoder": {"type": "TaskPrompterDecoder", "width": 16, "out_width": 16},
+        "backbone": {**swin, "level_norms": False},
+        "decoder": {"type": "TaskPrompterDecoder", "width": 16, "out_width": 16, "upscale": 1},
         "head": CONV,
-        "adapters": [{"type": "TaskPrompts"}, {"type": "Slimmable"}],
+        "adapters": [{"type": "TaskPrompts", "channel_width": 4}, {"type": "Slimmable"}],
     }
-    with pytest.raises(ValueError, match=r"PromptedViT, which cannot be slimmed: the prompts' weights"):
+    with pytest.raises(ValueError, match="PromptedSwin, which cannot be slimmed: its prompts compare"):
         build_network(config, TASKS)

@@ -79,11 +79,15 @@ class PromptedBackbone(Backbone):
         """Paths of the blocks."""
         return [f"inner.{name}" for name in self.inner.block_names()]
 
+    def trial_size(self) -> tuple[int, int]:
+        """(H, W) of the only images that this backbone takes."""
+        height, width = (round(side / self.image_scale) for side in self.image_size)
+        return height, width
+
     def measure(self, size: tuple[int, int] | None = None) -> Shapes:
         """Channels and strides, at the only size there is."""
         del size
-        height, width = (round(side / self.image_scale) for side in self.image_size)
-        return super().measure((height, width))
+        return super().measure(self.trial_size())
 
     def forward(self, image: Tensor) -> PromptPyramid:
         """Pyramid of an image batch (B, 3, H, W), with the logits of each level."""

@@ -142,6 +142,11 @@ class Backbone(nn.Module):
         self.__dict__["_shapes"] = shapes
         return shapes
 
+    def trial_size(self) -> tuple[int, int]:
+        """(H, W) of a small image that this backbone takes."""
+        side = max(64, 2 * self.size_multiple)
+        return side, 2 * side
+
     def pad(self, image: Tensor) -> Tensor:
         """`image` with zeros below and on the right up to `size_multiple`."""
         bottom, right = (-int(side) % self.size_multiple for side in image.shape[-2:])

@@ -287,7 +287,7 @@ def _reduced_axis(args: Any, kwargs: Any, tensor: Tensor, axis: int) -> int:
     return axis if keep else axis - sum(1 for item in dims if item < axis)
 
 
-def follow(network: Network, slicings: Mapping[str, Slicing], declared: Iterable[str]) -> Followed:
+def follow(network: Network, slicings: Mapping[str, Slicing], declared: Sequence[str]) -> Followed:
     """Run a network once, still plain, and note what runs of channels its layers read.
 
     Args:
@@ -314,7 +314,8 @@ def follow(network: Network, slicings: Mapping[str, Slicing], declared: Iterable
         for path, slicing in slicings.items():
             module = modules[path]
             if type(module) in CONVERSIONS or isinstance(module, nn.BatchNorm2d):
-                layer = _Layer(path, module, slicing, tracker, tasks)
+                known = any(path.startswith(f"{item}.") for item in declared)
+                layer = _Layer(path, module, slicing, tracker, tasks, declared=known)
                 stack.callback(module.register_forward_pre_hook(layer.before).remove)
                 stack.callback(module.register_forward_hook(layer.after).remove)
         with tracker:
@@ -326,9 +327,16 @@ class _Layer:
     """What happens to layouts at one layer."""
 
     def __init__(
-        self, path: str, module: nn.Module, slicing: Slicing, tracker: Tracker, tasks: frozenset[str]
+        self,
+        path: str,
+        module: nn.Module,
+        slicing: Slicing,
+        tracker: Tracker,
+        tasks: frozenset[str],
+        *,
+        declared: bool,
     ) -> None:
-        self.path, self.slicing, self.tracker = path, slicing, tracker
+        self.path, self.slicing, self.tracker, self.declared = path, slicing, tracker, declared
         self.axis = int(getattr(CONVERSIONS.get(type(module)), "channel_axis", 1))
         part = slicing.part
         own = {"task": frozenset((str(part.key),)), "shared": tasks}
@@ -341,7 +349,7 @@ class _Layer:
         tracker.inside += 1
         layout = layout_of(args[0])
         followed.sees[self.path] = followed.sees.get(self.path, frozenset()) | tasks_of([args[0]])
-        if layout is None or tracker.trusted or self.slicing.inputs:
+        if layout is None or self.declared or self.slicing.inputs:
             return
         if layout.lost:
             raise ValueError(
@@ -370,7 +378,7 @@ class _Layer:
         if layout is not None and layout.axis not in (-1, axis):
             set_layout(output, layout if output.shape[layout.axis] == args[0].shape[layout.axis] else None)
         elif not writes_channels(module):
-            if layout is None and self.tracker.trusted:  # reshaped as its module declares
+            if layout is None and self.declared:  # reshaped as its module declares
                 run = Segment(int(output.shape[axis]), slicing.part, slicing.divisor)
                 layout = Layout(axis, (run,))
             set_layout(output, layout)
@@ -378,6 +386,8 @@ class _Layer:
             factor = module.out_channels // module.in_channels
             whole = layout is not None and module.out_channels == factor * module.in_channels
             set_layout(output, _scaled(layout, factor) if layout is not None and whole else None)
+        elif self.declared and slicing.blocks > 1:  # its module takes the blocks apart
+            set_layout(output, None)
         else:
             run = Segment(int(output.shape[axis]) // slicing.blocks, slicing.part, slicing.divisor)
             set_layout(output, Layout(axis, (run,) * slicing.blocks))

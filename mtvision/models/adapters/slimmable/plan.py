@@ -15,6 +15,7 @@ from torch.func import functional_call
 from mtvision.core.context import Context, use_context
 from mtvision.core.output import DecoderOutput
 from mtvision.core.widths import WidthConfig
+from mtvision.models.adapters.prompted_vit import PromptViTBlock
 from mtvision.models.adapters.slimmable.suite import REGROUP
 from mtvision.models.adapters.slimmable.width import DIVISOR, Part
 from mtvision.models.backbones.timm_backbone import TimmBackbone
@@ -77,9 +78,8 @@ def dry_run(network: Network, widths: WidthConfig | None = None, *, training: bo
     """
     wrapped = _Run(network)
     buffers = {name: item.clone() for name, item in wrapped.named_buffers()}
-    side = max(64, 2 * network.backbone.size_multiple)
     device = next(network.parameters()).device
-    image = torch.zeros(2, 3, side, 2 * side, device=device)
+    image = torch.zeros(2, 3, *network.backbone.trial_size(), device=device)
     context = None if widths is None else Context(widths=widths.to_plain())
     with in_mode(network, training), use_context(context), torch.random.fork_rng(devices=[]):
         result: Pass = functional_call(wrapped, buffers, (image,))
@@ -182,6 +182,8 @@ def _divisors(modules: Mapping[str, nn.Module], parts: Mapping[str, Part]) -> di
             size = module.in_channels // module.groups
         elif isinstance(module, nn.GroupNorm):
             size = module.num_channels // module.num_groups
+        elif isinstance(module, PromptViTBlock):  # prompts gate the channels of a head together
+            size = module.block.attn.head_dim
         if size > 1:
             divisors[part] = math.lcm(divisors.get(part, DIVISOR), size)
     return divisors

@@ -10,7 +10,8 @@ from timm.layers.attention import Attention
 from timm.models.swin_transformer import PatchMerging, WindowAttention
 from torch import Tensor, nn
 
-from mtvision.models.adapters.prompted import PromptedBackbone
+from mtvision.models.adapters.prompted_swin import PromptedSwin
+from mtvision.models.adapters.prompted_vit import PromptedViT, PromptViTBlock
 from mtvision.models.adapters.slimmable.attention import COMPOSITES
 from mtvision.models.adapters.slimmable.width import FIXED, Part, Segment, Slicing
 from mtvision.models.adapters.streams import CrossStitchUnit
@@ -21,16 +22,26 @@ from mtvision.models.decoders.mlore_block import ExpertBlock
 from mtvision.models.decoders.mti_net import MTINetDecoder, Propagation
 from mtvision.models.decoders.mtmamba import CrossTask
 from mtvision.models.decoders.task_expert import MemorialExperts, TaskExpertDecoder
+from mtvision.models.decoders.task_prompter import PromptedLevel
 from mtvision.models.layers.gate import MapGate
 from mtvision.models.layers.patch_expand import PatchExpand
 from mtvision.models.layers.ss2d import SS2D
 
 SHARED = Part("shared")
 REFUSED: dict[type[nn.Module], str] = {
-    PromptedBackbone: "the prompts' weights belong to one size of map, and gate channels head by head",
+    PromptedSwin: "its prompts compare channels by weights of one size of map; a prompted ViT can be slimmed",
 }
 """{class: why what it holds cannot be slimmed}."""
-DECLARED = {Attention, WindowAttention, PatchMerging, PatchExpand, Propagation, TaskAttention, SS2D}
+DECLARED = {
+    Attention,
+    WindowAttention,
+    PatchMerging,
+    PatchExpand,
+    Propagation,
+    TaskAttention,
+    SS2D,
+    PromptViTBlock,
+}
 """Classes whose layouts inside are told by their rule, so that nothing is followed or refused there."""
 
 Make = Callable[..., Slicing]
@@ -137,6 +148,20 @@ class SlimSS2D(SlimSuite, SS2D):
             yield self, name, getattr(self, name)
 
 
+class SlimPromptedViT(SlimSuite, PromptedViT):
+    """A ViT with prompts, which have the leading channels."""
+
+    @property
+    def task_prompts(self) -> Tensor:  # type: ignore[override]
+        """(T, active channels)."""
+        full = cast(Tensor, self._parameters["task_prompts"])
+        return full[:, : self.slicing.written(int(full.shape[1]))[0][1]]
+
+    def leading(self) -> Iterator[tuple[nn.Module, str, Tensor]]:
+        """The prompts."""
+        yield self, "task_prompts", self.task_prompts
+
+
 def _become(module: Any, kind: type[nn.Module], slicing: Slicing) -> None:
     module.plain = type(module)
     module.__class__ = kind
@@ -209,6 +234,16 @@ def _ss2d(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
     return {"in_proj": make(part, blocks=2 if module.gate else 1)}
 
 
+def _prompted_vit(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
+    _become(module, SlimPromptedViT, make(part))
+    return {}
+
+
+def _prompt_block(_: Any, make: Make, __: Part) -> dict[str, Slicing]:
+    """What compares channels writes one number per position."""
+    return {"to_map": make(FIXED)}
+
+
 COMPOSITES.update(
     {
         MapGate: _gate,
@@ -220,6 +255,8 @@ COMPOSITES.update(
         CrossStitchUnit: _cross_stitch,
         TaskAttention: _task_attention,
         SS2D: _ss2d,
+        PromptedViT: _prompted_vit,
+        PromptViTBlock: _prompt_block,
     }
 )
 
@@ -249,9 +286,16 @@ def _invpt_parts(_: Any, __: int) -> list[tuple[str, Part]]:
     return [("mix", SHARED), ("skips", SHARED), ("stages", SHARED)]
 
 
+def _prompted_level_parts(module: Any, _: int) -> list[tuple[str, Part]]:
+    """Fused maps of all tasks are added up where prompts reweight tasks."""
+    names = module.fuse if len(module.weigh) else ()
+    return [(f"fuse.{name}.{len(module.fuse[name]) - 1}", SHARED) for name in names]
+
+
 REGROUP: dict[type[nn.Module], Regroup] = {
     MTINetDecoder: _mti_net_parts,
     CrossTask: _cross_task_parts,
+    PromptedLevel: _prompted_level_parts,
     InvPTDecoder: _invpt_parts,
 }
 """{class: rule}: what inside a module has another part than its path tells, because widths meet there.
