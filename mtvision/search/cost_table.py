@@ -95,7 +95,17 @@ class CostTable:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> CostTable:
-        """The table that `to_plain` wrote down."""
+        """The table that `to_plain` wrote down.
+
+        Raises:
+            ValueError: it has another form.
+        """
+        missing = {"size", "encoder", "decoders", "stages", "tasks", "terms", "other"} - set(plain)
+        if missing:
+            raise ValueError(
+                f"cost table: {', '.join(sorted(missing))} missing, so it is damaged or of another version. "
+                "Delete the file (width_table.json) and run tools/controllable.py or tools/search.py again."
+            )
         terms = {
             tuple(parts): {tuple(map(float, row[:-1])): int(row[-1]) for row in rows}
             for parts, rows in plain["terms"]

@@ -89,6 +89,8 @@ def test_tables_survive_json_and_name_missing_widths(table):
     with pytest.raises(ValueError, match="no entry for the width"):
         table.cost.cost(WidthConfig(0.3))
     assert CostTable.from_plain(table.cost.to_plain()).largest() == table.cost.largest()
+    with pytest.raises(ValueError, match="terms missing.*Delete the file"):
+        CostTable.from_plain({key: item for key, item in table.cost.to_plain().items() if key != "terms"})
 
 
 def test_choices_never_exceed_the_budget(table):

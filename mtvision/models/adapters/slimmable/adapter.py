@@ -32,9 +32,9 @@ class Slimmable(Adapter):
     it the network is the full one, bit for bit.
 
     Slimmable: convolutions (dense, grouped, depthwise), transposed convolutions, linear layers, batch, layer
-    and group norms, timm's attention (ViT, Swin; whole heads are left out), patch merging and expanding.
-    Whatever else has parameters, and concatenations or splits of slimmed channels by code that is not known,
-    are refused when the network is built.
+    and group norms, timm's attention (ViT, Swin; whole heads are left out), patch merging and expanding, and
+    what the suite's decoders add (see `suite`). Concatenated channels are followed to the layers that read
+    them. Whatever else has parameters, and what cannot be followed, is refused when the network is built.
 
     Args:
         batch_norm: `universal` (shared affine; calibrate after training) or `switchable` (own affine and
