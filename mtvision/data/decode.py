@@ -136,9 +136,10 @@ def read_npy(path: Path) -> NDArray[Any]:
         FileNotFoundError: there is no such file.
         DecodeError: it is no NumPy array, was cut off, or holds Python objects.
     """
-    content = read_bytes(path)
+    if not path.is_file() or path.stat().st_size == 0:
+        read_bytes(path)  # raises, and says which
     try:
-        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+        return np.asarray(np.load(path, allow_pickle=False))  # from the file into the array, without a copy
     except (ValueError, EOFError, OSError) as error:
         raise DecodeError(
             f"{path}: not a plain NumPy array ({error}). Write it again with numpy.save of a numeric array."

@@ -139,11 +139,14 @@ def scale_and_crop(
     scaled = _scaled_size(frame, factor)
     size = crop.size or sample.meta.original_size
     window: Window = (slice(0, scaled[0]), slice(0, scaled[1]))
+    tested = sample.labels.get(crop.by)
+    whole = None if tested is None else resize_nearest(tested, scaled)
     if scaled != size:
-        tested = sample.labels.get(crop.by)
-        window = crop.draw(scaled, size, None if tested is None else resize_nearest(tested, scaled), rng)
+        window = crop.draw(scaled, size, whole, rng)
 
     def moved(label: Array, task: Task) -> Array:
+        if label is tested and whole is not None:
+            return zoom_values(whole[window], task, factor)
         return zoom_values(resize_nearest_window(label, scaled, window), task, factor)
 
     image = _resize_image(sample.image, scaled)[window]
