@@ -72,7 +72,7 @@ def _is_zero(vectors: Array) -> Array:
     flat = np.ascontiguousarray(vectors).reshape(vectors.shape[0], -1)
     if cv2.countNonZero(flat) == flat.size:
         return np.zeros((*vectors.shape[:2], 1), dtype=bool)
-    return ~vectors.any(axis=2, keepdims=True)
+    return np.asarray(~vectors.any(axis=2, keepdims=True))
 
 
 @dataclass(frozen=True, kw_only=True)
