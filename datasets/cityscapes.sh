@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Prepare and check: datasets/cityscapes.sh DOWNLOADS DATA_ROOT [options of prepare_dataset]
+# PYTHON: the interpreter to use (default: python).
 set -euo pipefail
 if [ "$#" -lt 2 ]; then
   echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/cityscapes.md for what to download" >&2
@@ -9,5 +10,5 @@ source=$(realpath "$1")
 mkdir -p "$2"
 root=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python tools/prepare_dataset.py cityscapes "$source" "$root/cityscapes" "${@:3}"
-python tools/check_dataset.py --dataset Cityscapes --root "$root/cityscapes" --split train val --sheet "$root/cityscapes.png"
+"${PYTHON:-python}" tools/prepare_dataset.py cityscapes "$source" "$root/cityscapes" "${@:3}"
+"${PYTHON:-python}" tools/check_dataset.py --dataset Cityscapes --root "$root/cityscapes" --split train val --sheet "$root/cityscapes.png"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Prepare and check: datasets/nyudv2.sh DOWNLOADS DATA_ROOT [options of prepare_dataset]
+# PYTHON: the interpreter to use (default: python).
 set -euo pipefail
 if [ "$#" -lt 2 ]; then
   echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/nyudv2.md for what to download" >&2
@@ -9,5 +10,5 @@ source=$(realpath "$1")
 mkdir -p "$2"
 root=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python tools/prepare_dataset.py nyudv2 "$source" "$root/NYUDv2" "${@:3}"
-python tools/check_dataset.py --dataset NYUDv2 --root "$root/NYUDv2" --split train val --sheet "$root/nyudv2.png"
+"${PYTHON:-python}" tools/prepare_dataset.py nyudv2 "$source" "$root/NYUDv2" "${@:3}"
+"${PYTHON:-python}" tools/check_dataset.py --dataset NYUDv2 --root "$root/NYUDv2" --split train val --sheet "$root/nyudv2.png"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Prepare and check: datasets/pascal_context.sh DOWNLOADS DATA_ROOT [options of prepare_dataset]
+# PYTHON: the interpreter to use (default: python).
 set -euo pipefail
 if [ "$#" -lt 2 ]; then
   echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/pascal_context.md for what to download" >&2
@@ -9,5 +10,5 @@ source=$(realpath "$1")
 mkdir -p "$2"
 root=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python tools/prepare_dataset.py pascal_context "$source" "$root/PASCALContext" --precompute "${@:3}"
-python tools/check_dataset.py --dataset PascalContext --root "$root/PASCALContext" --split train val --sheet "$root/pascal_context.png"
+"${PYTHON:-python}" tools/prepare_dataset.py pascal_context "$source" "$root/PASCALContext" --precompute "${@:3}"
+"${PYTHON:-python}" tools/check_dataset.py --dataset PascalContext --root "$root/PASCALContext" --split train val --sheet "$root/pascal_context.png"

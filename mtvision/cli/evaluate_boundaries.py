@@ -32,13 +32,16 @@ NPY.
 Predictions must have the image's original size, without padding.
 """
 
+LISTS = Path("ImageSets/Context")
+"""Where PASCAL-Context keeps its lists."""
+
 EPILOG = (
     "protocols:\n"
     + "\n".join(f"  {item.id:<13} {item.title}" for item in BOUNDARY_PROTOCOLS.values())
     + """
 
 examples:
-  %(prog)s work_dirs/run/edge data/PASCALContext/context459 --protocol seism-pascal --images test_new.txt \\
+  %(prog)s work_dirs/run/edge data/PASCALContext/pascal-context/trainval --protocol seism-pascal \\
       --workers 8 --json odsf.json
   %(prog)s my_maps BSDS500/groundTruth/test --protocol bsds --json bsds.json
 
@@ -52,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     protocol = _protocol(arguments)
-    ids = _read_ids(arguments.images) if arguments.images else None
+    listed = arguments.images
+    if listed is None and not arguments.subset:
+        listed = _published_list(arguments.ground_truth, protocol)
+    ids = _read_ids(listed) if listed else None
     pairs = find_pairs(
         arguments.predictions, arguments.ground_truth, protocol, ids=ids, subset=arguments.subset
     )
@@ -139,6 +145,28 @@ def _protocol(arguments: argparse.Namespace) -> BoundaryProtocol:
     if arguments.max_distance is not None:
         protocol = replace(protocol, max_distance=arguments.max_distance)
     return protocol
+
+
+def _published_list(truths: Path, protocol: BoundaryProtocol) -> Path | None:
+    """The list of the protocol's images in the data set that the ground truth is a part of.
+
+    Raises:
+        FileNotFoundError: the protocol needs a list and there is none.
+    """
+    if protocol.image_list is None:
+        return None
+    folders = [truths.resolve(), *truths.resolve().parents[:3]]
+    tried = [place / protocol.image_list for folder in folders for place in (folder, folder / LISTS)]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{truths}: {protocol.image_list}, the list of the {protocol.images} images of {protocol.id}, is "
+            f"neither there nor in {LISTS}/ of the data set. It is not part of the data set but of "
+            "Boundary-Detection-Evaluation-Tools (seism/src/gt_wrappers/gt_sets/PASCALContext/). Give it by "
+            "--images, or score all 5105 images with --protocol seism-pascal-val5105; --subset scores what "
+            "is there."
+        )
+    return found
 
 
 def _read_ids(path: Path) -> list[str]:

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,8 +152,9 @@ class ArrayCache:
         array = self._slice(stored["offset"], stored["dtype"], stored["shape"])
         if stored["table"] is None:
             return array.copy()
-        table = self._slice(stored["table"], "<f4", [stored["values"]])
-        return np.asarray(table[array])
+        table = np.zeros(IGNORE + 1, dtype=np.float32)  # OpenCV looks up all 256 or none, and fast
+        table[: stored["values"]] = self._slice(stored["table"], "<f4", [stored["values"]])
+        return np.asarray(cv2.LUT(array, table)).reshape(stored["shape"])
 
     def _slice(self, offset: int, kind: str, shape: list[int]) -> NDArray[Any]:
         if self._arrays is None:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+from mtvision.data.png import GRAY, PALETTE, PNG_SIGNATURE, decode_png, find_damage
+
 _JPEG = b"\xff\xd8"
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
-_PALETTE, _GRAY = 3, 0  # PNG colour types
 
 
 class DecodeError(ValueError):
@@ -41,7 +41,7 @@ def read_bytes(path: Path) -> bytes:
     if not content:
         raise DecodeError(f"{path}: the file is empty. Copy or unpack it again.")
     # The last chunk of a PNG is IEND; in a JPEG the end marker follows the last scan (thumbnails come first).
-    cut_png = content.startswith(_PNG) and content.rfind(b"IEND") < 0
+    cut_png = content.startswith(PNG_SIGNATURE) and content.rfind(b"IEND") < 0
     cut_jpeg = content.startswith(_JPEG) and content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
     if cut_png or cut_jpeg:
         raise DecodeError(
@@ -60,8 +60,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         FileNotFoundError: there is no such file.
         DecodeError: it is no picture that OpenCV can read.
     """
+    content = read_bytes(path)
+    pixels = decode_png(content)
+    if pixels is not None and pixels.dtype == np.uint8:
+        return pixels if pixels.ndim == 3 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
+    _require_intact(path, content)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    bgr = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), flags)
+    bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if bgr is None:
         raise DecodeError(
             f"{path}: not a readable picture. Open it in a viewer; if that fails, copy or unpack it again, "
@@ -80,12 +85,16 @@ def read_label_png(path: Path) -> NDArray[Any]:
     content = read_bytes(path)
     _require_png(path, content, "a label map")
     bits, colour = content[24], content[25]
-    if colour not in (_PALETTE, _GRAY):
+    if colour not in (PALETTE, GRAY):
         raise DecodeError(
             f"{path}: the label file is a colour picture; expected a one-channel PNG (gray values or palette "
             "indices = class ids). Convert colours to class ids first."
         )
-    if colour == _GRAY and bits >= 8:
+    pixels = decode_png(content)
+    if pixels is not None:
+        return pixels
+    _require_intact(path, content)
+    if colour == GRAY and bits >= 8:
         label = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if label is not None and label.ndim == 2:
             return np.asarray(label)
@@ -94,7 +103,7 @@ def read_label_png(path: Path) -> NDArray[Any]:
             label = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise DecodeError(f"{path}: not a readable PNG ({error}). Copy or unpack it again.") from None
-    if colour == _GRAY and bits < 8:  # Pillow stretches 2 and 4 bits to 0..255 and makes 1 bit a bool
+    if colour == GRAY and bits < 8:  # Pillow stretches 2 and 4 bits to 0..255 and makes 1 bit a bool
         label = label.astype(np.uint8) // (255 // (2**bits - 1) if bits > 1 else 1)
     return label
 
@@ -106,8 +115,11 @@ def read_gray(path: Path) -> NDArray[Any]:
         FileNotFoundError: there is no such file.
         DecodeError: it is no picture, or has colours.
     """
-    flags = cv2.IMREAD_UNCHANGED
-    gray = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), flags)
+    content = read_bytes(path)
+    gray = decode_png(content)
+    if gray is None:
+        _require_intact(path, content)
+        gray = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if gray is None:
         raise DecodeError(f"{path}: not a readable picture. Copy or unpack it again.")
     if gray.ndim == 3:
@@ -124,9 +136,10 @@ def read_npy(path: Path) -> NDArray[Any]:
         FileNotFoundError: there is no such file.
         DecodeError: it is no NumPy array, was cut off, or holds Python objects.
     """
-    content = read_bytes(path)
+    if not path.is_file() or path.stat().st_size == 0:
+        read_bytes(path)  # raises, and says which
     try:
-        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+        return np.asarray(np.load(path, allow_pickle=False))  # from the file into the array, without a copy
     except (ValueError, EOFError, OSError) as error:
         raise DecodeError(
             f"{path}: not a plain NumPy array ({error}). Write it again with numpy.save of a numeric array."
@@ -179,8 +192,14 @@ _NORMAL_OF_BYTE = (2.0 * np.arange(256, dtype=np.float32) / np.float32(255.0) - 
 )
 
 
+def _require_intact(path: Path, content: bytes) -> None:
+    damage = find_damage(content) if content.startswith(PNG_SIGNATURE) else None
+    if damage:
+        raise DecodeError(f"{path}: the file is damaged ({damage}). Copy or unpack it again.")
+
+
 def _require_png(path: Path, content: bytes, what: str) -> None:
-    if not content.startswith(_PNG) or len(content) < 33:
+    if not content.startswith(PNG_SIGNATURE) or len(content) < 33:
         raise DecodeError(
             f"{path}: {what} must be a PNG (lossless), this file is not one. "
             "JPEG changes ids; export the labels again as PNG."

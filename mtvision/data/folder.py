@@ -15,6 +15,7 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import read_image
 from mtvision.data.derive import DERIVATIONS, without_void
 from mtvision.data.folder_labels import Array, FolderLabel
+from mtvision.data.png import fast_decoders
 from mtvision.data.transforms import TransformConfig
 from mtvision.protocols import Protocol
 
@@ -82,6 +83,7 @@ class FolderDataset(DenseDataset):
             transforms=transforms,
             seed=seed,
         )
+        fast_decoders()  # says here, once, if there are none, and not in every worker
 
     def _add_root(
         self,

@@ -55,7 +55,7 @@ class MtanNpy(PublishedDataset):
     """
 
     default_protocol: ClassVar[Protocol] = NYUV2_MTAN
-    page: ClassVar[str] = "datasets/nyudv2.md and datasets/cityscapes.md"
+    page: ClassVar[str] = "datasets/mtan_npy.md"
 
     def __init__(
         self,

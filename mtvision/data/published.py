@@ -18,6 +18,7 @@ from mtvision.core.task import IGNORE
 from mtvision.data.array_cache import ArrayCache
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import DecodeError
+from mtvision.data.png import fast_decoders
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
 
@@ -98,6 +99,7 @@ class PublishedDataset(DenseDataset):
         self.labelled = {name: self._labelled(name, missing_labels) for name in self.tasks}
         self._require_images()
         self._cache = None if cache is None else ArrayCache(Path(cache), self)
+        fast_decoders()  # says here, once, if there are none, and not in every worker
 
     def read(self, index: int) -> RawSample:
         """One image and its labels, from the cache if there is one, else decoded."""

@@ -89,6 +89,30 @@ def test_family_a_keeps_image_and_labels_together(height, width, scale, tall, wi
     assert_in_place(result, scale, true_zoom)
 
 
+@given(
+    SIDES, SIDES, st.sampled_from([0.5, 1.0, 1.3, 2.0]), SIDES, SIDES, st.booleans(), st.integers(0, 10**6)
+)
+@settings(max_examples=120, deadline=None)
+def test_scaling_inside_the_crop_equals_scaling_and_then_cropping(
+    height, width, high, tall, wide, whole, seed
+):
+    """The same draws, the same pixels, the same meta; also where the crop has nothing to do."""
+    rng = np.random.default_rng(seed)
+    sample = grid(height, width, holes=rng.random((height, width)) < 0.3)
+    sample.labels["semseg"] = (sample.labels["semseg"] // 20).astype(rng.choice([np.uint8, np.int64]))
+    scale = RandomScale(low=min(0.5, high), high=high) if seed % 3 else RandomScale(scales=(1.0, high))
+    crop = RandomCrop(size=None if whole else (tall, wide), max_share=0.75 if seed % 2 else 1.0)
+    one, two = np.random.default_rng(seed), np.random.default_rng(seed)
+    together = build_pipeline([scale, crop], PROTOCOL)(sample, one)
+    in_turn = crop(scale(sample, two), two)
+    assert one.bit_generator.state == two.bit_generator.state
+    assert together.meta == in_turn.meta
+    np.testing.assert_array_equal(together.image, in_turn.image)
+    for name, label in in_turn.labels.items():
+        assert together.labels[name].dtype == label.dtype
+        np.testing.assert_array_equal(together.labels[name], label)
+
+
 @given(SIDES, SIDES, st.sampled_from([1.2, 1.5]), st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_family_b_and_c_keep_labels_together(height, width, zoom, seed):

@@ -12,6 +12,8 @@ from mtvision.core.registry import DATASETS
 from mtvision.data.decode import DecodeError
 from mtvision.data.manifest import data_manifest
 from mtvision.data.nyudv2 import NYUDv2, read_depth, read_semseg
+from mtvision.data.prepare.geometry import KINECT_NYU, normals_from_depth
+from mtvision.data.transforms.geometry import flip_horizontally
 from mtvision.protocols import get_protocol
 
 
@@ -224,3 +226,23 @@ def test_real_frame_in_this_encoding(real_data, root, miniature):
     assert np.array_equal(raw.labels["semseg"], label)
     assert np.isnan(raw.labels["depth"]).mean() == pytest.approx((depth == 0).mean())
     assert np.nanmax(raw.labels["depth"]) == pytest.approx(29649 / 5000)
+
+
+def test_a_flipped_real_frame_is_read_as_the_flip_of_what_is_read(real_data, tmp_path, miniature):
+    """Image and normals (made from depth) of the mirrored scene: the loader's x axis changes sign."""
+    folder = real_data / "nyud_samples"
+    image = stored(folder / "000433.png")
+    depth = stored(folder / "depth_gt_000433.png") / 5000
+    read = {}
+    for flipped in (False, True):
+        root = miniature.nyud(tmp_path / str(flipped))
+        camera = KINECT_NYU.mirrored(depth.shape[1]) if flipped else KINECT_NYU
+        normals = normals_from_depth(np.ascontiguousarray(depth[:, ::-1] if flipped else depth), camera)
+        encoded = np.round((np.nan_to_num(normals) + 1) * 127.5).astype(np.uint8)
+        miniature.write_png(root / "images" / "0003.png", image[:, ::-1] if flipped else image)
+        miniature.write_png(root / "normals" / "0003.png", encoded)
+        read[flipped] = NYUDv2(root, split="train", check=False, tasks=["normals"]).read(0)
+    mirrored = flip_horizontally(read[False])
+    assert np.array_equal(mirrored.image, read[True].image)
+    difference = np.abs(mirrored.labels["normals"] - read[True].labels["normals"])
+    assert difference.max() <= 2.001 * 2 / 255  # 8 bits round x and -x to different sides

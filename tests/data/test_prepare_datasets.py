@@ -14,7 +14,7 @@ from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context.labels import read_label_map
 from mtvision.data.prepare import prepare_cityscapes, prepare_nyudv2, prepare_pascal_context
 from mtvision.data.prepare.pascal_context import context_to_voc
-from mtvision.data.prepare.work import Outcome, run_jobs, whole_file, write_png
+from mtvision.data.prepare.work import Outcome, copy_file, run_jobs, whole_file, write_bytes, write_png
 
 QUIET = {"progress": False, "expected": None}
 
@@ -284,3 +284,39 @@ def test_two_processes_write_the_same_as_one(nyu_release, nyu_prepared, tmp_path
     assert outcome.written == 25
     for path in sorted((tmp_path / "out").rglob("*.[pnt]*")):
         assert path.read_bytes() == (nyu_prepared[0] / path.relative_to(tmp_path / "out")).read_bytes()
+
+
+def test_the_list_of_the_boundary_benchmark_is_kept_or_missed(voc, tmp_path):
+    target = tmp_path / "PASCALContext"
+    outcome = prepare_pascal_context(voc, target, **QUIET)
+    assert any("their list is not among the downloaded files" in note for note in outcome.notes)
+    lists = voc / "tool" / "gt_sets"
+    for name, ids in (("NYUD", "0001\n"), ("PASCALContext", "2009_000009\n")):
+        (lists / name).mkdir(parents=True)
+        (lists / name / "test_new.txt").write_text(ids)
+    outcome = prepare_pascal_context(voc, target, **QUIET)
+    kept = target / "ImageSets" / "Context" / "test_new.txt"
+    assert kept.read_text() == "2009_000009\n"
+    assert outcome.problems == []
+    assert not any("list" in note for note in outcome.notes)
+    kept.write_text("0001\n")
+    outcome = prepare_pascal_context(voc, target, **QUIET)
+    assert "test_new.txt: '0001' is not in val.txt" in outcome.problems[0]
+
+
+@pytest.mark.parametrize("writer", [write_bytes, copy_file])
+def test_a_file_that_does_not_hold_what_was_written_is_no_file(tmp_path, monkeypatch, writer):
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    monkeypatch.setattr(Path, "write_bytes", lambda self, content: self.open("wb").close())
+    monkeypatch.setattr("shutil.copyfile", lambda _, target: target.write_bytes(b""))
+    target = tmp_path / "out" / "file"
+    with pytest.raises(OSError, match="Check the disk"):
+        writer(*((target, b"content") if writer is write_bytes else (source, target)))
+    assert list(target.parent.iterdir()) == []
+
+
+def test_unpacking_shows_how_far_it_is(miniature, tmp_path, capsys):
+    pack(miniature.nyud(tmp_path / "NYUDv2"), tmp_path / "NYUDv2.tar.gz")
+    prepare_nyudv2(tmp_path, tmp_path / "out", expected=None)
+    assert "NYUDv2.tar.gz" in capsys.readouterr().out

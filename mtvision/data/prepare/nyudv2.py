@@ -75,7 +75,7 @@ def prepare_nyudv2(
     check_source(source)
     tarball = find(source, "NYUDv2.tar.gz") or find(source, "NYUDv2.tgz")
     if tarball is not None:
-        outcome = unpack_tar(tarball, target, strip="NYUDv2")
+        outcome = unpack_tar(tarball, target, strip="NYUDv2", progress=progress)
         ids = {split: read_ids(target / "gt_sets" / f"{split}.txt") for split in ("train", "val")}
         for name in sorted({name for names in ids.values() for name in names}):
             outcome.problems += [f"{path}: not in the archive." for path in missing(_outputs(target, name))]

@@ -50,6 +50,15 @@ SEMSEG_NOTE = (
 )
 
 
+BOUNDARY_LIST = "test_new"
+NO_BOUNDARY_LIST = (
+    "papers compute odsF on 2498 of the 5105 test images; their list is not among the downloaded files, so "
+    "only odsF on all of them (protocol seism-pascal-val5105) can be scored. To change that put "
+    "seism/src/gt_wrappers/gt_sets/PASCALContext/test_new.txt of Boundary-Detection-Evaluation-Tools "
+    "beside them and prepare again"
+)
+
+
 @dataclass(frozen=True)
 class _Photo:
     name: str
@@ -89,7 +98,7 @@ def prepare_pascal_context(
     check_source(source)
     tarball = find(source, "PASCALContext.tar.gz") or find(source, "PASCAL_MT.tgz")
     if tarball is not None:
-        outcome = unpack_tar(tarball, target, strip=tarball.name.split(".")[0])
+        outcome = unpack_tar(tarball, target, strip=tarball.name.split(".")[0], progress=progress)
         lists = {split: target / "ImageSets" / "Context" / f"{split}.txt" for split in ("train", "val")}
         ids = {split: read_ids(path) for split, path in lists.items()}
         outcome.add(_check_package(target, ids))
@@ -103,8 +112,28 @@ def prepare_pascal_context(
         )
     for split, names in ids.items():
         check_count(f"PASCAL-Context {split}", names, (expected or {}).get(split), outcome)
+    _boundary_list(source, target, ids["val"], outcome)
     write_note(target, "pascal_context", source, outcome, [("precompute", precompute)])
     return outcome
+
+
+def _boundary_list(source: Path, target: Path, val: list[str], outcome: Outcome) -> None:
+    """Keep the list of the test images that papers compute odsF on, or say that it is not there."""
+    path = target / "ImageSets" / "Context" / f"{BOUNDARY_LIST}.txt"
+    # the tool has a file of the same name for each of its data sets
+    found = find(source, f"PASCALContext/{BOUNDARY_LIST}.txt") or find(source, f"{BOUNDARY_LIST}.txt")
+    if not path.is_file() and found is not None:
+        copy_file(found, path)
+        outcome.written += 1
+    if not path.is_file():
+        outcome.notes.append(NO_BOUNDARY_LIST)
+        return
+    foreign = sorted(set(read_ids(path)) - set(val))
+    if foreign:
+        outcome.problems.append(
+            f"{path}: '{foreign[0]}' is not in val.txt ({len(foreign)} such ids). Is it the list of another "
+            "data set (NYUD-v2 has one of the same name)?"
+        )
 
 
 def _check_package(target: Path, ids: Mapping[str, list[str]]) -> Outcome:
@@ -125,7 +154,7 @@ def _from_releases(
 ) -> tuple[Outcome, dict[str, list[str]]]:
     roots = [source]
     for archive in archives(source):
-        unpack_tar(archive, target / UNPACKED / archive.name.split(".")[0])
+        unpack_tar(archive, target / UNPACKED / archive.name.split(".")[0], progress=progress)
     if (target / UNPACKED).is_dir():
         roots.append(target / UNPACKED)
     train = _first(roots, "VOC2010/ImageSets/Main/train.txt", "PASCAL VOC2010's list of training images")

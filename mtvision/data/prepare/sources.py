@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.progress import DownloadColumn, Progress
+
 from mtvision import __version__
-from mtvision.data.prepare.work import Outcome, whole_file, write_text
+from mtvision.data.prepare.work import Outcome, write_bytes, write_text
 
 NOTE_FILE = "prepared.json"
 
@@ -46,41 +48,57 @@ def archives(source: Path) -> list[Path]:
     return [path for path in sorted(source.iterdir()) if path.is_file() and path.name.endswith(endings)]
 
 
-def unpack_tar(archive: Path, target: Path, *, strip: str | None = None) -> Outcome:
+def unpack_tar(archive: Path, target: Path, *, strip: str | None = None, progress: bool = False) -> Outcome:
     """Unpack the regular files of a tar archive; files that exist with the right size are kept.
+
+    One process: a compressed archive can only be read from beginning to end.
 
     Args:
         archive: the file.
         target: folder, made if needed.
         strip: name of a leading folder to drop from the members' paths if they have it.
+        progress: show a bar of the bytes read.
 
     Raises:
         ValueError: the archive is damaged or truncated, or a member would land outside `target`.
     """
     outcome = Outcome()
     try:
-        with tarfile.open(archive) as file:
+        with (
+            Progress(*Progress.get_default_columns(), DownloadColumn(), disable=not progress) as bar,
+            bar.open(archive, "rb", description=archive.name) as stream,
+            tarfile.open(fileobj=stream) as file,
+        ):
             for member in file:
-                if not member.isfile():
-                    continue
-                parts = [part for part in Path(member.name).parts if part != "."]
-                parts = parts[1:] if strip and parts and parts[0] == strip else parts
-                path = target.joinpath(*parts)
-                if not parts or ".." in parts or Path(member.name).is_absolute():
-                    raise ValueError(f"{archive}: member '{member.name}' points outside the target folder.")
-                if path.is_file() and path.stat().st_size == member.size:
-                    outcome.kept += 1
-                    continue
-                content = file.extractfile(member)
-                with whole_file(path) as temporary:
-                    temporary.write_bytes(content.read() if content else b"")
-                outcome.written += 1
+                if member.isfile():
+                    _unpack_member(archive, file, member, target, strip, outcome)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(
             f"{archive}: the archive is damaged or incomplete ({error}). Download it again and compare "
             "its size; mirrors of this data set are known to break off."
         ) from error
     return outcome
+
+
+def _unpack_member(
+    archive: Path,
+    file: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    target: Path,
+    strip: str | None,
+    outcome: Outcome,
+) -> None:
+    parts = [part for part in Path(member.name).parts if part != "."]
+    parts = parts[1:] if strip and parts and parts[0] == strip else parts
+    path = target.joinpath(*parts)
+    if not parts or ".." in parts or Path(member.name).is_absolute():
+        raise ValueError(f"{archive}: member '{member.name}' points outside the target folder.")
+    if path.is_file() and path.stat().st_size == member.size:
+        outcome.kept += 1
+        return
+    content = file.extractfile(member)
+    write_bytes(path, content.read() if content else b"")
+    outcome.written += 1
 
 
 def check_count(what: str, found: Sequence[str], expected: int | None, outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import io
 import os
 import shutil
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Job = TypeVar("Job")
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 @dataclass
@@ -66,9 +68,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, and read it back.
+
+    Raises:
+        OSError: the file does not hold what was written.
+    """
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+        if temporary.read_bytes() != content:
+            raise OSError(f"{path}: the file does not hold what was written. Check the disk and its space.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,9 +112,15 @@ def write_npy(path: Path, array: NDArray[Any]) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file whole or not at all."""
+    """Copy a file whole or not at all, and compare.
+
+    Raises:
+        OSError: the copy differs.
+    """
     with whole_file(target) as temporary:
         shutil.copyfile(source, temporary)
+        if not filecmp.cmp(source, temporary, shallow=False):
+            raise OSError(f"{target}: differs from {source}, of which it is a copy. Check the disk.")
 
 
 def missing(paths: Sequence[Path]) -> list[Path]:
@@ -127,8 +141,7 @@ def run_jobs(
     A job that raises becomes a line of `problems`; the others go on.
     """
     total = Outcome()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar, _executor(workers) as executor:
+    with Progress(*COLUMNS, disable=not progress) as bar, _executor(workers) as executor:
         line = bar.add_task(title, total=len(jobs))
         futures: list[tuple[Job, Future[Outcome] | None]] = [
             (job, executor.submit(function, job) if executor else None) for job in jobs

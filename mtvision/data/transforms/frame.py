@@ -15,6 +15,7 @@ from mtvision.core.task import IGNORE, Task
 
 Array = NDArray[Any]
 Size = tuple[int, int]
+Window = tuple[slice, slice]
 
 
 def shared_size(sample: RawSample, who: str) -> Size:
@@ -72,6 +73,26 @@ def resize_nearest(label: Array, size: Size) -> Array:
     """OpenCV's nearest-neighbour resize to (H, W)."""
     resized = cv2.resize(cv_array(label), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     return like(np.asarray(resized), label)
+
+
+def resize_nearest_window(label: Array, size: Size, window: Window) -> Array:
+    """`resize_nearest(label, size)[window]`, made from the pixels that the window shows; a new array.
+
+    Args:
+        label: map (H, W) or (H, W, C).
+        size: (height, width) of the whole frame after resizing.
+        window: rows and columns of it; may reach beyond its end, as in any slice.
+    """
+    rows = _nearest_rows(label.shape[0], size[0])[window[0]]
+    first = int(rows[0])
+    band = resize_nearest(label[first : int(rows[-1]) + 1], (int(rows[-1]) + 1 - first, size[1]))
+    return np.asarray(band[:, window[1]][rows - first])
+
+
+def _nearest_rows(before: int, after: int) -> NDArray[np.intp]:
+    """The row that OpenCV takes for each row of the result."""
+    numbers = np.arange(before, dtype=np.float32)[:, None]
+    return cv2.resize(numbers, (1, after), interpolation=cv2.INTER_NEAREST)[:, 0].astype(np.intp)
 
 
 def zoom_values(label: Array, task: Task, factor: float) -> Array:

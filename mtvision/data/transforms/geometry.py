@@ -17,6 +17,7 @@ from mtvision.core.task import IGNORE, Task
 from mtvision.data.transforms.frame import (
     Array,
     Size,
+    Window,
     as_bytes,
     as_float,
     change,
@@ -24,6 +25,7 @@ from mtvision.data.transforms.frame import (
     like,
     require_size,
     resize_nearest,
+    resize_nearest_window,
     shared_size,
     zoom_values,
 )
@@ -51,20 +53,30 @@ class RandomScale:
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:
         """The scaled sample."""
-        if self.scales:
-            scale = float(self.scales[int(rng.integers(len(self.scales)))])
-        else:
-            scale = float(rng.uniform(self.low, self.high))
-        height, width = shared_size(sample, "RandomScale")
+        scale = self.draw(rng)
+        frame = shared_size(sample, "RandomScale")
         if scale == 1:
             return sample
-        size = (max(int(height * scale), 1), max(int(width * scale), 1))
-        image = cv2.resize(as_float(sample.image), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        size = _scaled_size(frame, scale)
 
         def scaled(label: Array, task: Task) -> Array:
             return zoom_values(resize_nearest(label, size), task, scale)
 
-        return change(sample, np.asarray(image), scaled, content=size)
+        return change(sample, _resize_image(sample.image, size), scaled, content=size)
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """The next s."""
+        if self.scales:
+            return float(self.scales[int(rng.integers(len(self.scales)))])
+        return float(rng.uniform(self.low, self.high))
+
+
+def _scaled_size(frame: Size, scale: float) -> Size:
+    return max(int(frame[0] * scale), 1), max(int(frame[1] * scale), 1)
+
+
+def _resize_image(image: Array, size: Size) -> Array:
+    return np.asarray(cv2.resize(as_float(image), size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +108,52 @@ class RandomCrop:
         size = self.size or sample.meta.original_size
         if frame == size:
             return sample
-        window = _draw_window(frame, size, rng)
-        tested = sample.labels.get(self.by)
-        if tested is not None and self.max_share < 1:
-            for _ in range(10):
-                if _is_varied(tested[window], self.max_share):
-                    break
-                window = _draw_window(frame, size, rng)
+        window = self.draw(frame, size, sample.labels.get(self.by), rng)
         image = sample.image[window]
         return change(sample, image, lambda label, _: label[window], content=image.shape[:2])
 
+    def draw(self, frame: Size, size: Size, tested: Array | None, rng: np.random.Generator) -> Window:
+        """The next window of `size` in a frame of another size, for which `tested` is the class map."""
+        window = _draw_window(frame, size, rng)
+        if tested is None or self.max_share >= 1:
+            return window
+        for _ in range(10):
+            if _is_varied(tested[window], self.max_share):
+                break
+            window = _draw_window(frame, size, rng)
+        return window
 
-def _draw_window(frame: Size, size: Size, rng: np.random.Generator) -> tuple[slice, slice]:
+
+def scale_and_crop(
+    scale: RandomScale, crop: RandomCrop, sample: RawSample, rng: np.random.Generator
+) -> RawSample:
+    """`crop(scale(sample))`, bit for bit and with the same draws, but labels are made inside the window only.
+
+    An enlarged frame of NYUD-v2 with all its labels takes up to 30 MB, of which the crop throws away most.
+    (The image is scaled whole: OpenCV's bilinear weights depend on the whole frame.)
+    """
+    factor = scale.draw(rng)
+    frame = shared_size(sample, "RandomScale")
+    if factor == 1:
+        return crop(sample, rng)
+    scaled = _scaled_size(frame, factor)
+    size = crop.size or sample.meta.original_size
+    window: Window = (slice(0, scaled[0]), slice(0, scaled[1]))
+    tested = sample.labels.get(crop.by)
+    whole = None if tested is None else resize_nearest(tested, scaled)
+    if scaled != size:
+        window = crop.draw(scaled, size, whole, rng)
+
+    def moved(label: Array, task: Task) -> Array:
+        if label is tested and whole is not None:
+            return zoom_values(whole[window], task, factor)
+        return zoom_values(resize_nearest_window(label, scaled, window), task, factor)
+
+    image = _resize_image(sample.image, scaled)[window]
+    return change(sample, image, moved, content=image.shape[:2])
+
+
+def _draw_window(frame: Size, size: Size, rng: np.random.Generator) -> Window:
     top = int(rng.integers(max(frame[0] - size[0], 0), endpoint=True))
     left = int(rng.integers(max(frame[1] - size[1], 0), endpoint=True))
     return slice(top, top + size[0]), slice(left, left + size[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from mtvision.core.sample import RawSample
@@ -67,10 +68,11 @@ class PadImage:
 
 def _is_zero(vectors: Array) -> Array:
     """Where all three components are zero, (H, W, 1)."""
-    zero: Array = vectors[..., :1] == 0
-    if zero.any():  # reducing over three values is slow, and rarely needed
-        zero = zero & ~vectors.any(axis=2, keepdims=True)
-    return zero
+    # reducing over three values is slow, and needed for few samples
+    flat = np.ascontiguousarray(vectors).reshape(vectors.shape[0], -1)
+    if cv2.countNonZero(flat) == flat.size:
+        return np.zeros((*vectors.shape[:2], 1), dtype=bool)
+    return np.asarray(~vectors.any(axis=2, keepdims=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from mtvision.data.transforms.frame import as_bytes
 
 Bytes = NDArray[np.uint8]
 _LEVELS = np.arange(256, dtype=np.float32)
-_IDENTITY = np.arange(256, dtype=np.uint8)
+HUE, SATURATION = 0, 1  # channels of HSV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class PhotoMetricDistortion:
         if contrast_first:
             image = self._contrast(image, rng)
         if _coin(rng):
-            image = _in_hsv(image, saturation=_curve(rng.uniform(*self.saturation), 0.0))
+            image = _in_hsv(image, SATURATION, _curve(rng.uniform(*self.saturation), 0.0))
         if _coin(rng):
             shift = int(rng.integers(-self.hue, self.hue))
-            image = _in_hsv(image, hue=((_IDENTITY.astype(np.int64) + shift) % 180).astype(np.uint8))
+            image = _in_hsv(image, HUE, ((np.arange(256) + shift) % 180).astype(np.uint8))
         if not contrast_first:
             image = self._contrast(image, rng)
         return sample.with_(image=image)
@@ -72,10 +72,11 @@ def _apply(image: Bytes, curve: Bytes) -> Bytes:
     return np.asarray(cv2.LUT(np.ascontiguousarray(image), curve), dtype=np.uint8)
 
 
-def _in_hsv(image: Bytes, *, hue: Bytes = _IDENTITY, saturation: Bytes = _IDENTITY) -> Bytes:
+def _in_hsv(image: Bytes, channel: int, curve: Bytes) -> Bytes:
+    """One channel of the image's HSV form looked up in a curve; 8 bits there and back."""
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
-    changed = cv2.LUT(hsv, np.stack([hue, saturation, _IDENTITY], axis=-1)[None])
-    return np.asarray(cv2.cvtColor(changed, cv2.COLOR_HSV2RGB), dtype=np.uint8)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), curve), hsv, channel)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mtvision.core.sample import RawSample
+from mtvision.data.transforms.geometry import RandomCrop, RandomScale, scale_and_crop
 
 
 class Transform(Protocol):
@@ -23,14 +24,24 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Transforms one after another, drawing from one generator."""
+    """Transforms one after another, drawing from one generator.
+
+    A scale that a crop follows is done within the crop's window; the result is the same.
+    """
 
     transforms: tuple[Transform, ...]
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:
         """The sample after all transforms."""
-        for transform in self.transforms:
-            sample = transform(sample, rng)
+        position = 0
+        while position < len(self.transforms):
+            transform, *later = self.transforms[position : position + 2]
+            if type(transform) is RandomScale and later and type(later[0]) is RandomCrop:
+                sample = scale_and_crop(transform, later[0], sample, rng)
+                position += 2
+            else:
+                sample = transform(sample, rng)
+                position += 1
         return sample
 
 

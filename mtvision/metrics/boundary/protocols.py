@@ -53,6 +53,7 @@ class BoundaryProtocol:
         components: split label maps into 4-connected components first.
         interpolate: look for the best F between thresholds as well.
         images: number of images of the published split; None is not checked.
+        image_list: file that lists those images, where they are a part of the data set's split.
         empty: counts without pixels give precision and recall 0 (`zero`), or recall 1 and precision 0 without
             ground truth, recall 0 and precision 1 without prediction (`seism`).
     """
@@ -71,6 +72,7 @@ class BoundaryProtocol:
     components: bool = False
     interpolate: bool = True
     images: int | None = None
+    image_list: str | None = None
     empty: Literal["zero", "seism"] = "zero"
 
     def __post_init__(self) -> None:
@@ -84,7 +86,7 @@ class BoundaryProtocol:
 
     def counting(self) -> tuple[Any, ...]:
         """The options that decide the counts of an image, and not only their summary."""
-        summary = ("id", "title", "images", "interpolate", "empty")
+        summary = ("id", "title", "images", "image_list", "interpolate", "empty")
         return tuple(
             (item.name, getattr(self, item.name)) for item in fields(self) if item.name not in summary
         )
@@ -108,10 +110,12 @@ SEISM_PASCAL = BoundaryProtocol(
     components=True,
     interpolate=False,
     images=2498,
+    image_list="test_new.txt",
     empty="seism",
 )
 SEISM_PASCAL_VAL = replace(
     SEISM_PASCAL,
+    image_list=None,
     id="seism-pascal-val5105",
     title="SEISM on the whole validation split of PASCAL-Context; papers score 2498 images of it",
     images=5105,
@@ -122,6 +126,7 @@ SEISM_NYUD = replace(
     title="SEISM on NYUD-v2: NMS, 101 thresholds, the edge image read as a segmentation",
     max_distance=0.011,
     components=False,
+    image_list=None,
     images=654,
 )
 LABEL_MAP = BoundaryProtocol(

@@ -104,8 +104,9 @@ def find_pairs(
     _require(wanted, truth_files, truths, "ground truth")
     _require(wanted, prediction_files, predictions, "prediction")
     if protocol.images is not None and len(wanted) != protocol.images and not subset:
+        where = f"They are listed in {protocol.image_list}. " if protocol.image_list else ""
         raise ValueError(
-            f"{truths}: found {len(wanted)} images, protocol {protocol.id} has {protocol.images}. "
+            f"{truths}: found {len(wanted)} images, protocol {protocol.id} has {protocol.images}. {where}"
             "Give the folder or the list (--images) of exactly that split, or --subset if a part is meant; "
             "its scores are then not comparable with published ones."
         )

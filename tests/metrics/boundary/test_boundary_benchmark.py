@@ -368,6 +368,21 @@ class TestCommandLine:
         assert set(result["per_image"]) == {"000", "001", "002"}
         assert len(list((tmp_path / "results" / "odsf.counts").glob("*.npz"))) == 3
 
+    @pytest.mark.parametrize("place", [".", "../ImageSets/Context", None])
+    def test_the_published_list_is_found_or_missed(self, tmp_path, capsys, place, monkeypatch):
+        predictions, truths = write_scene(tmp_path)
+        short = replace(get_boundary_protocol("seism-pascal").with_thresholds(3), images=2)
+        monkeypatch.setitem(BOUNDARY_PROTOCOLS, "seism-pascal", short)
+        arguments = [str(predictions), str(truths), "--protocol", "seism-pascal", "--workers", "1"]
+        if place is None:
+            with pytest.raises(FileNotFoundError, match=r"test_new.txt, the list of the 2 images.*--images"):
+                main(arguments)
+            return
+        (truths / place).mkdir(parents=True, exist_ok=True)
+        (truths / place / "test_new.txt").write_text("002\n000\n")
+        assert main(arguments) == 0
+        assert "2 images" in capsys.readouterr().out
+
     def test_list_of_images(self, tmp_path, capsys):
         predictions, truths = write_scene(tmp_path)
         (tmp_path / "list.txt").write_text("002\n000\n\n")
