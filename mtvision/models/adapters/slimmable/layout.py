@@ -125,7 +125,8 @@ class Tracker(TorchFunctionMode):
         if name == "__setitem__":
             outputs = [args[0]]
         for item in outputs:
-            item._slim_tasks = seen  # type: ignore[attr-defined]
+            if not isinstance(item, nn.Parameter):  # `to` may return its input, which outlives this run
+                item._slim_tasks = seen  # type: ignore[attr-defined]
         if not outputs or self.inside:
             return result
         if name in JOINS or name in SPLITS:
