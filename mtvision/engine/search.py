@@ -96,6 +96,8 @@ def search(config: Config, request: SearchRequest) -> dict[str, Any]:
         batch_losses=lambda batch: module(batch).losses,
         options=dict(request.options),
         others=others,
+        held_out_images=slice_.count,
+        step_state=step_state(sources.get("network")),
     )
     found = searcher.search(problem)
     return {
@@ -190,6 +192,12 @@ def trained(config: Config, folder: Path, share: float, request: SearchRequest) 
     run = fit(config, folder, resume=resume, overwrite=overwrite, keep=keep)
     run.loggers.finish({})
     return run.checkpoint
+
+
+def step_state(checkpoint: Path | None) -> dict[str, Any]:
+    """What the step of a training run left in its checkpoint, by name; nothing without a checkpoint."""
+    state = load_checkpoint(checkpoint)["state_dict"] if checkpoint is not None else {}
+    return {name.removeprefix("step."): item for name, item in state.items() if str(name).startswith("step.")}
 
 
 def _training_part(config: Mapping[str, Any], share: float) -> Callable[[str], bool] | None:

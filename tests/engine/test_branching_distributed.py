@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import discs
 import pytest
 import torch
+from several_processes import tool
 
 from mtvision.core.tree import Tree
 from mtvision.engine.checkpoint import load_checkpoint
@@ -27,24 +24,6 @@ SUPERNET = """
 step = dict(type="SearchStep", held_out={share})
 search = dict(type="LTBSearcher", held_out={share})
 """
-
-
-def tool(processes, *arguments):
-    """A tool on several processes, without dropout."""
-    support = Path(discs.__file__).parent
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    variables = {"PYTHONPATH": str(support), "OMP_NUM_THREADS": "1", "WITHOUT_DROPOUT": "1"}
-    done = subprocess.run(
-        [*command, str(support / "run_tool.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, **variables},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def write(folder, adapter, more=""):
