@@ -91,7 +91,7 @@ def test_without_maps_or_with_too_few_images_it_says_what_to_do():
         searcher.search(problem(once))
 
 
-def recorded_training(seed, *, images=48, epochs=8):
+def recorded_training(seed, *, images=48, epochs=16):
     """Data maps of one fully shared network with trained heads, on the problem of `known_answer`."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(1000 + seed)
