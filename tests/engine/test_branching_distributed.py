@@ -35,10 +35,12 @@ def write(folder, adapter, more=""):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["FixedWeights", "UPGrad"])
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, adapter):
+def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, adapter, balancer):
     config = write(tmp_path, adapter, SUPERNET.format(share=0.0) if adapter == "BranchingSearch" else "")
     options = ["training.iterations=4", "training.val_interval=0", "optimizer.type=SGD", "optimizer.lr=0.05"]
+    options.append(f"balancer.type={balancer}")
     states = []
     for processes in (1, 2):
         batch = f"train_data.batch_size={4 // processes}"

@@ -8,20 +8,26 @@ import sys
 from pathlib import Path
 
 
+def command(processes=1):
+    """What to start, up to the tool's own arguments, and the environment."""
+    support = Path(__file__).parent
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    path = os.pathsep.join([str(support), os.environ.get("PYTHONPATH", "")])
+    variables = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WITHOUT_DROPOUT": "1"}
+    return [*start, str(support / "run_tool.py")], {**os.environ, **variables}
+
+
 def tool(processes, *arguments):
     """Run `mtvision <arguments>` without dropout; fails with the tool's own words."""
-    support = Path(__file__).parent
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    variables = {"PYTHONPATH": os.pathsep.join([str(support), os.environ.get("PYTHONPATH", "")]),
-                 "OMP_NUM_THREADS": "1", "WITHOUT_DROPOUT": "1"}  # fmt: skip
+    start, environment = command(processes)
     done = subprocess.run(
-        [*command, str(support / "run_tool.py"), *map(str, arguments)],
+        [*start, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **variables},
+        env=environment,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

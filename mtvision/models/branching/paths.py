@@ -57,7 +57,7 @@ def refuse_shared_decoder(network: Network) -> None:
     if not network.decoder.takes_task_pyramids:
         raise ValueError(
             f"{type(network.decoder).__name__} reads one pyramid that all tasks share, so its backbone "
-            "cannot branch: leave Branched or BranchingSearch out of model.adapters, or choose another decoder."
+            "cannot branch: leave Branched or BranchingSearch out of model.adapters, or take another decoder."
         )
 
 
