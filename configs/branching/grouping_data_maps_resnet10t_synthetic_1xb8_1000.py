@@ -1,4 +1,4 @@
-"""Which two networks to train for three tasks: data maps (STG-MTL) recorded while a multi-task network trains.
+"""Which two networks to train for three tasks: data maps (STG-MTL) of a multi-task network's training.
 
     python tools/search.py configs/branching/grouping_data_maps_resnet10t_synthetic_1xb8_1000.py --budget 2
 
