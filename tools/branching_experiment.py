@@ -67,10 +67,10 @@ PROBLEMS = {
     "units": Problem(
         protocol="synthetic-units",
         tasks=("depth", "depth_feet", "semseg"),
-        search="{}_narrow_synthetic_units_1xb8_500.py",
-        retrain="tree_narrow_synthetic_units_1xb8_500.py",
+        search="{}_narrow_synthetic_units_1xb8_800.py",
+        retrain="tree_narrow_synthetic_units_1xb8_800.py",
         method="rsa",
-        steps=500,
+        steps=800,
         width=20,
         growth=(1, 1, 1, 1),
         options={"output_stride": 8},

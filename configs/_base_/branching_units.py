@@ -23,7 +23,7 @@ test_data = dict(
 )
 optimizer = dict(type="AdamW", lr=4e-3, weight_decay=1e-4)
 balancer = dict(type="FixedWeights", weights=dict(depth=5.0, depth_feet=5.0 / 3.28084, semseg=4.0))
-training = dict(iterations=500, checkpoint_interval=250, log_interval=100, clip_grad=10.0)
+training = dict(iterations=800, checkpoint_interval=400, log_interval=100, clip_grad=10.0)
 evaluation = dict(pictures=0)
 BACKBONE = dict(
     type="TimmBackbone", name="resnet10t", stem_width=8, channels=(20, 20, 20, 20), output_stride=8

@@ -1,6 +1,6 @@
 """The known answer trained: depth in metres and in feet share a narrow backbone, classes leave after a stage.
 
-    python tools/train.py configs/branching/tree_narrow_synthetic_units_1xb8_500.py
+    python tools/train.py configs/branching/tree_narrow_synthetic_units_1xb8_800.py
 
 A searched tree: --cfg-options model.adapters.0.tree=work_dirs/<search>/architecture.json
 

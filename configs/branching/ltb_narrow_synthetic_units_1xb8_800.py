@@ -1,6 +1,6 @@
 """Learning to Branch for tasks whose answer is known: depth in metres, in feet, and classes.
 
-    python tools/search.py configs/branching/ltb_narrow_synthetic_units_1xb8_500.py
+    python tools/search.py configs/branching/ltb_narrow_synthetic_units_1xb8_800.py
 
 No paper reports on this data. Ours: see README.md in this folder.
 """
@@ -30,7 +30,7 @@ model = dict(
         dict(
             type="BranchingSearch",
             mixing="straight_through",
-            iterations=500,
+            iterations=800,
             copies=(1, 2, 3, 3),
             image_size=(96, 128),
             cost_weight=0.0,

@@ -1,6 +1,6 @@
 """A tree by representation similarity for tasks whose answer is known: depth in metres, in feet, and classes.
 
-    python tools/search.py configs/branching/rsa_narrow_synthetic_units_1xb8_500.py --budget 2
+    python tools/search.py configs/branching/rsa_narrow_synthetic_units_1xb8_800.py --budget 2
 
 No paper reports on this data. Ours: see README.md in this folder.
 """
