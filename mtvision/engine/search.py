@@ -19,7 +19,7 @@ from rich.console import Console
 
 from mtvision.core.context import Context, use_context
 from mtvision.core.held_out import HELD_OUT_SHARE, is_held_out
-from mtvision.core.registry import SEARCHERS
+from mtvision.core.registry import SEARCHERS, STEPS
 from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.part import PartOfDataset
@@ -202,7 +202,7 @@ def step_state(checkpoint: Path | None) -> dict[str, Any]:
 
 def _training_part(config: Mapping[str, Any], share: float) -> Callable[[str], bool] | None:
     """Which images are trained on. A step that reads the held-out ones itself gets all."""
-    own = config["step"].get("held_out")
+    own = STEPS.build(to_plain_data(config["step"])).held_out
     if own is None:
         return (lambda name: not is_held_out(name, share)) if share else None
     if own != share:

@@ -37,6 +37,7 @@ class DataMapStep(nn.Module, Step):
     def __init__(self, step: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.inner: Step = STEPS.build(dict(step or {"type": "PlainStep"}))
+        self.held_out = self.inner.held_out
         self.data_map = DataMap()
 
     def averages_gradients(self, balancer: Balancer) -> bool:

@@ -62,6 +62,16 @@ def test_a_run_without_recording_says_which_step_is_needed(tmp_path, capsys):
     assert "DataMapStep" in capsys.readouterr().err
 
 
+def test_recording_around_a_search_step_leaves_it_the_held_out_images(tmp_path):
+    config = config_in(tmp_path)
+    options = ["--cfg-options", "training.iterations=12", "step.step={'type': 'SearchStep', 'held_out': 0.4}"]
+    assert call("search", [str(config), "--work-dir", str(tmp_path / "work"), *options]) == 0
+    recorded = map_in(tmp_path / "work" / "training" / f"iter_{STEPS}.pth")
+    seen = recorded.images(["depth"])
+    assert any(is_held_out(name, 0.4) for name in seen)
+    assert len(seen) == 12
+
+
 @pytest.mark.slow
 def test_two_processes_record_what_one_does(tmp_path):
     text = discs.CONFIG.replace('type="DropoutNet"', 'type="DropoutNet", norm="group"')
