@@ -101,7 +101,7 @@ def plot_cost_curve(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], pa
                           fontsize=7)  # fmt: skip
         axis.set_title(f"{task.name} {task.headline} {'↑' if task.higher_is_better else '↓'}", fontsize=10)
         axis.set_xlabel("MACs of the tree, millions", fontsize=9)
-        axis.margins(x=0.15)
+        axis.margins(0.15)
         axis.grid(alpha=0.25)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
