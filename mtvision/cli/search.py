@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,8 @@ from mtvision.cli.common import make_parser, read_config, work_dir_of
 from mtvision.core.tree import Tree
 from mtvision.engine.launch import is_main_process, start_processes, stop_processes
 from mtvision.engine.search import SearchRequest, search, write_architecture
+from mtvision.engine.settings import protocol_of
+from mtvision.engine.trade_off import trade_off, trade_off_table
 from mtvision.visualize.branching import affinity_picture, tree_picture
 
 DESCRIPTION = """\
@@ -23,6 +26,7 @@ that the search needs are trained first, on the training images that are not hel
 the held-out ones. The test split is not read.
 
 Interrupted:     the same command with --resume
+Trade-off curve: --cost-weights 0 10 100 (trade_off.json, .md and .png in the work dir)
 """
 
 
@@ -35,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--budget", type=float, help="what the result may cost; the searcher says in which unit"
+    )
+    parser.add_argument(
+        "--cost-weights",
+        nargs="+",
+        type=float,
+        metavar="λ",
+        help="one branching search per weight of the expected cost, each in a folder of its own, and a "
+        "table and plot of cost against held-out scores",
     )
     parser.add_argument("--preference", metavar="TASK=WEIGHT,…", help="how much each task matters")
     parser.add_argument("--out", type=Path, help="the result (default: architecture.json in the work dir)")
@@ -58,9 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=arguments.resume is not None,
             overwrite=arguments.overwrite,
         )
-        found = search(read_config(arguments), request)
-        write_architecture(found, out, Console())
-        show(found, out)
+        config = read_config(arguments)
+        if arguments.cost_weights:
+            show_trade_off(config, request, arguments.cost_weights)
+        else:
+            found = search(config, request)
+            write_architecture(found, out, Console())
+            show(found, out)
     finally:
         stop_processes()
     return 0
@@ -88,6 +104,23 @@ def show(found: Mapping[str, Any], out: Path) -> None:
             table.add_row(name, *(f"{value:.3f}" for value in row))
         console.print(table)
         cv2.imwrite(str(out.with_suffix(".affinity.png")), affinity_picture(names, matrix)[..., ::-1])
+
+
+def show_trade_off(config: Config, request: SearchRequest, cost_weights: Sequence[float]) -> None:
+    """Search once per weight; print every tree, then the table of all."""
+    tasks = protocol_of(config).tasks
+    result = trade_off(config, request, cost_weights, tasks, show)
+    if not is_main_process():
+        return
+    columns, rows = trade_off_table(result, tasks)
+    table = Table(title="one search per weight λ of the expected cost; scores on held-out images")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(f"wrote {request.work_dir / 'trade_off.json'}, .md and .png", highlight=False)
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -70,7 +70,8 @@ class TrainingModule(nn.Module):
         with torch.autocast(self.device.type, enabled=False):
             losses = self.losses(output, batch)
         check_finite(losses, batch, output)
-        return LossReport(losses=losses, auxiliary=self.network.auxiliary_losses())
+        logits = {name: item.detach() for name, item in output.logits.items()}
+        return LossReport(losses=losses, auxiliary=self.network.auxiliary_losses(), logits=logits)
 
     def train_step(self, batch: Batch, optim_wrapper: PrecisionOptimWrapper) -> dict[str, Tensor]:
         """One optimizer step; returns what to log."""
@@ -172,6 +173,8 @@ def _problem(
         backward=backward,
         scale=scale,
         average=average_over_ranks,
+        gather=gather_over_ranks,
+        tasks=module.tasks,
         role_overrides=module.role_overrides,
     )
 
@@ -185,6 +188,15 @@ def average_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
     return averaged
+
+
+def gather_over_ranks(value: Any) -> list[Any]:
+    """The value of every process, in the order of their ranks; plain data only."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from mtvision.core.context import Context, use_context
 from mtvision.core.held_out import HELD_OUT_SHARE, is_held_out
-from mtvision.core.registry import SEARCHERS
+from mtvision.core.registry import SEARCHERS, STEPS
 from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.part import PartOfDataset
@@ -96,6 +96,8 @@ def search(config: Config, request: SearchRequest) -> dict[str, Any]:
         batch_losses=lambda batch: module(batch).losses,
         options=dict(request.options),
         others=others,
+        held_out_images=slice_.count,
+        step_state=step_state(sources.get("network")),
     )
     found = searcher.search(problem)
     return {
@@ -192,9 +194,15 @@ def trained(config: Config, folder: Path, share: float, request: SearchRequest) 
     return run.checkpoint
 
 
+def step_state(checkpoint: Path | None) -> dict[str, Any]:
+    """What the step of a training run left in its checkpoint, by name; nothing without a checkpoint."""
+    state = load_checkpoint(checkpoint)["state_dict"] if checkpoint is not None else {}
+    return {name.removeprefix("step."): item for name, item in state.items() if str(name).startswith("step.")}
+
+
 def _training_part(config: Mapping[str, Any], share: float) -> Callable[[str], bool] | None:
     """Which images are trained on. A step that reads the held-out ones itself gets all."""
-    own = config["step"].get("held_out")
+    own = STEPS.build(to_plain_data(config["step"])).held_out
     if own is None:
         return (lambda name: not is_held_out(name, share)) if share else None
     if own != share:

@@ -6,13 +6,14 @@ from mtvision.protocols.mtan import CITYSCAPES_MTAN_7, CITYSCAPES_MTAN_19, NYUV2
 from mtvision.protocols.nyudv2 import NYUD_INVPT, NYUD_SURVEY
 from mtvision.protocols.pascal_context import PASCAL_INVPT, PASCAL_SURVEY
 from mtvision.protocols.protocol import Protocol, own_protocol
-from mtvision.protocols.synthetic import SYNTHETIC, SYNTHETIC_INSTANCES
+from mtvision.protocols.synthetic import SYNTHETIC, SYNTHETIC_INSTANCES, SYNTHETIC_UNITS
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.id: protocol
     for protocol in (
         SYNTHETIC,
         SYNTHETIC_INSTANCES,
+        SYNTHETIC_UNITS,
         NYUD_INVPT,
         PASCAL_INVPT,
         CITYSCAPES_MTMAMBA,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mtvision.protocols.protocol import Protocol
 from mtvision.protocols.tasks import depth, edge, human_parts, instance, normals, saliency, semseg
 
@@ -44,3 +46,21 @@ SYNTHETIC_INSTANCES = Protocol(
     source="mtvision/data/synthetic; tasks of Kendall et al. (CVPR 2018)",
 )
 """True instances of fewer than 16 pixels count neither as found nor as missed."""
+
+FEET = 3.28084
+"""Feet in a metre."""
+
+SYNTHETIC_UNITS = Protocol(
+    id="synthetic-units",
+    title="Synthetic scenes: depth in metres, the same depth in feet, and other tasks (96x128)",
+    family="synthetic",
+    tasks=(
+        depth(),
+        replace(depth(), name="depth_feet", unit="ft"),
+        semseg(SYNTHETIC_CLASSES),
+        normals(),
+    ),
+    train_size=(96, 128),
+    loss_weights={"depth": 1, "depth_feet": 1 / FEET, "semseg": 1, "normals": 10},
+    source="mtvision/data/synthetic; for searches whose answer is known: two tasks are one map",
+)

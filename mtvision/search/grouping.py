@@ -15,6 +15,7 @@ from mtvision.core.partitions import set_partitions
 from mtvision.core.registry import SEARCHERS
 from mtvision.core.tree import Partition
 from mtvision.models.branching.paths import cut_points
+from mtvision.search.data_maps import data_map_affinity, data_map_vectors, rank_clusterings
 from mtvision.search.problem import Searcher, SearchProblem
 from mtvision.search.representation import rsa_affinities
 from mtvision.search.rsa import single_task_networks
@@ -23,6 +24,7 @@ MEASURES = {
     "gradient": "cosine of the tasks' gradients of the backbone",
     "lookahead": "relative fall of the column's loss after a step on the row's (TAG)",
     "rsa": "mean over levels of the correlation of representation dissimilarity matrices",
+    "data_maps": "correlation of the tasks' data maps (STG-MTL)",
 }
 
 
@@ -31,10 +33,13 @@ class GroupingSearcher(Searcher):
     """The best partition of the tasks into `--budget` networks, by enumeration of all partitions.
 
     Score of a partition: sum over tasks of the mean affinity to the others of its group; a task alone has 0.
+    With data maps it is minus the objective of K-means, as in the paper.
 
     Args:
         affinity: `gradient` and `lookahead` (Fifty et al., NeurIPS 2021, at one checkpoint instead of all
-            along training) look at the multi-task network; `rsa` compares single-task networks.
+            along training) look at the multi-task network; `rsa` compares single-task networks; `data_maps`
+            (STG-MTL, Sherif et al., 2023) how confidence in every training image went while the multi-task
+            network was trained with `DataMapStep`.
         networks: how many are to be trained, without `--budget`.
         batches: of held-out images, for `gradient` and `lookahead`.
         step_size: of the look-ahead step, relative to the norm of the backbone's parameters.
@@ -48,7 +53,7 @@ class GroupingSearcher(Searcher):
     def __init__(
         self,
         *,
-        affinity: Literal["gradient", "lookahead", "rsa"] = "lookahead",
+        affinity: Literal["gradient", "lookahead", "rsa", "data_maps"] = "lookahead",
         networks: int = 2,
         batches: int = 8,
         step_size: float = 1e-3,
@@ -64,14 +69,13 @@ class GroupingSearcher(Searcher):
         """`groups`, `affinities`, `log`.
 
         Raises:
-            ValueError: more networks than tasks, or none.
+            ValueError: more networks than tasks, or none; or no data maps where they are needed.
         """
         names = [task.name for task in problem.tasks]
         count = int(problem.options.get("budget", self.networks))
         if not 1 <= count <= len(names):
             raise ValueError(f"grouping: {count} networks for {len(names)} tasks; give 1 to {len(names)}.")
-        matrix = self._affinity(problem, names)
-        ranking = rank_groupings(names, matrix, count)
+        matrix, ranking = self._ranked(problem, names, count)
         return {
             "groups": [list(group) for group in ranking[0][1]],
             "affinities": {"tasks": names, "measure": MEASURES[self.affinity], "mean": matrix.tolist()},
@@ -83,6 +87,15 @@ class GroupingSearcher(Searcher):
                 ],
             },
         }
+
+    def _ranked(
+        self, problem: SearchProblem, names: Sequence[str], count: int
+    ) -> tuple[Tensor, list[tuple[float, Partition]]]:
+        if self.affinity == "data_maps":
+            vectors = data_map_vectors(problem, names)
+            return data_map_affinity(vectors), rank_clusterings(names, vectors, count)
+        matrix = self._affinity(problem, names)
+        return matrix, rank_groupings(names, matrix, count)
 
     def _affinity(self, problem: SearchProblem, names: Sequence[str]) -> Tensor:
         if self.affinity == "rsa":

@@ -28,6 +28,8 @@ class SearchProblem:
         batch_losses: loss of every task on a batch, unweighted, with its graph.
         options: what the user asked for, e.g. `budget` and `preference`.
         others: further trained networks by name, for searches that compare single-task networks.
+        held_out_images: number of images in the held-out slice.
+        step_state: {name: value} of what the step of the training run left in the checkpoint, e.g. data maps.
     """
 
     network: Network
@@ -38,6 +40,8 @@ class SearchProblem:
     batch_losses: Callable[[Batch], dict[str, Tensor]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Network] = field(default_factory=dict)
+    held_out_images: int = 0
+    step_state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Searcher(ABC):

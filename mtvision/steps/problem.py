@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
 from mtvision.core.sample import Batch
+from mtvision.core.task import Task
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,13 @@ class LossReport:
     Args:
         losses: {task: scalar}, deep supervision included; only tasks that the batch has labels of.
         auxiliary: {name: scalar} regularisers of the network, already weighted. Balancers never see them.
+        logits: {task: (B, out_channels, H, W)} at the resolution of the labels, without a graph; for steps
+            that look at predictions.
     """
 
     losses: dict[str, Tensor]
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    logits: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _backward(loss: Tensor) -> None:
@@ -35,6 +40,10 @@ def _same(loss: Tensor) -> Tensor:
 
 def _same_list(tensors: list[Tensor]) -> list[Tensor]:
     return tensors
+
+
+def _alone(value: Any) -> list[Any]:
+    return [value]
 
 
 @dataclass
@@ -51,6 +60,8 @@ class StepProblem:
         scale: times the loss scale of fp16, divided by the number of accumulated batches; linear.
         average: mean over processes of each tensor, in a new list; the identity on one process. All processes
             call it equally often with equal shapes.
+        gather: what every process gave, in the order of their ranks; all processes call it equally often.
+        tasks: of the network, in order.
         role_overrides: {glob pattern of parameter names: role}, see `mtvision.core.roles`.
     """
 
@@ -60,4 +71,6 @@ class StepProblem:
     backward: Callable[[Tensor], None] = _backward
     scale: Callable[[Tensor], Tensor] = _same
     average: Callable[[list[Tensor]], list[Tensor]] = _same_list
+    gather: Callable[[Any], list[Any]] = _alone
+    tasks: Sequence[Task] = ()
     role_overrides: Mapping[str, str] = field(default_factory=dict)

@@ -38,6 +38,7 @@ class SearchStep(nn.Module, Step):
     """
 
     calls: Tensor
+    held_out: float
 
     def __init__(self, held_out: float = HELD_OUT_SHARE) -> None:
         super().__init__()

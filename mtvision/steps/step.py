@@ -14,7 +14,14 @@ from mtvision.steps.problem import LossReport, StepProblem
 
 
 class Step(ABC):
-    """Base of all steps."""
+    """Base of all steps.
+
+    Attributes:
+        held_out: share of the training images, by id, that this step itself keeps from the weights; None for
+            steps that train on all they are given.
+    """
+
+    held_out: float | None = None
 
     def averages_gradients(self, balancer: Balancer) -> bool:
         """Whether this step averages network gradients over processes by itself.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 
+from mtvision.core.task import Task
 from mtvision.core.tree import Tree
 from mtvision.visualize.colours import Picture
 from mtvision.visualize.drawing import FAINT, INK, LINE, canvas, pad, shorten, text_width, write
@@ -73,3 +77,31 @@ def affinity_picture(tasks: Sequence[str], matrix: Sequence[Sequence[float]]) ->
         sheet[top + 1 : top + 39, start + 1 : start + _CELL - 1] = shade
         write(sheet, f"{float(value):.3g}", (start + _CELL // 2, top + 20), _SIZE, anchor="mm")
     return pad(sheet, 10)
+
+
+def plot_cost_curve(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], path: Path) -> None:
+    """Held-out score against MACs of the tree, one panel per task; every dot says its λ.
+
+    Args:
+        rows: with `cost_weight`, `macs` and `scores`, as `mtvision.engine.trade_off` makes them.
+        tasks: those without a score are left out; without any score nothing is drawn.
+        path: PNG file.
+    """
+    scored = [task for task in tasks if all(task.name in row["scores"] for row in rows)]
+    if not scored:
+        return
+    figure = Figure(figsize=(4.2 * len(scored), 3.4))
+    axes = figure.subplots(1, len(scored), squeeze=False)
+    for axis, task in zip(axes[0], scored, strict=True):
+        costs = [row["macs"] / 1e6 for row in rows]
+        values = [row["scores"][task.name] for row in rows]
+        axis.plot(costs, values, "o", color="#4c72b0")
+        for row, cost, value in zip(rows, costs, values, strict=True):
+            axis.annotate(f"λ={row['cost_weight']:g}", (cost, value), (4, 4), textcoords="offset points",
+                          fontsize=7)  # fmt: skip
+        axis.set_title(f"{task.name} {task.headline} {'↑' if task.higher_is_better else '↓'}", fontsize=10)
+        axis.set_xlabel("MACs of the tree, millions", fontsize=9)
+        axis.margins(0.15)
+        axis.grid(alpha=0.25)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)

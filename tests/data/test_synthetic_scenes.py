@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.random import generator
@@ -19,7 +20,7 @@ from mtvision.data.synthetic import SyntheticScenes, make_scene, render
 from mtvision.data.synthetic.draw import Draw, cross, from_hsv, turn, unit
 from mtvision.data.synthetic.generate import VERSION
 from mtvision.data.synthetic.texture import hashed, noise_table
-from mtvision.protocols import SYNTHETIC, own_protocol
+from mtvision.protocols import SYNTHETIC, get_protocol, own_protocol
 from mtvision.protocols.synthetic import SYNTHETIC_CLASSES
 
 SIZE = (24, 32)
@@ -263,3 +264,11 @@ def test_noise_has_no_seam_and_fills_its_range():
     inner = np.abs(np.diff(table, axis=0)).max()
     assert np.abs(table[0] - table[-1]).max() <= inner
     assert np.abs(table[:, 0] - table[:, -1]).max() <= np.abs(np.diff(table, axis=1)).max()
+
+
+def test_depth_in_feet_is_the_same_map_in_another_unit():
+    dataset = scenes(protocol=get_protocol("synthetic-units"), transforms="light")
+    for index in range(3):
+        labels = dataset[SampleKey(epoch=2, index=index)].labels
+        assert list(labels) == ["depth", "depth_feet", "semseg", "normals"]
+        torch.testing.assert_close(labels["depth_feet"], 3.28084 * labels["depth"], equal_nan=True)

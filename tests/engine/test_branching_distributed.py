@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import discs
 import pytest
 import torch
+from several_processes import tool
 
 from mtvision.core.tree import Tree
 from mtvision.engine.checkpoint import load_checkpoint
@@ -29,24 +26,6 @@ search = dict(type="LTBSearcher", held_out={share})
 """
 
 
-def tool(processes, *arguments):
-    """A tool on several processes, without dropout."""
-    support = Path(discs.__file__).parent
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    variables = {"PYTHONPATH": str(support), "OMP_NUM_THREADS": "1", "WITHOUT_DROPOUT": "1"}
-    done = subprocess.run(
-        [*command, str(support / "run_tool.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, **variables},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def write(folder, adapter, more=""):
     text = discs.CONFIG.replace('type="DropoutNet"', 'type="DropoutNet", norm="group"').replace(
         'type="ParallelDecoder"', 'type="ParallelDecoder", norm="group"'
@@ -56,16 +35,20 @@ def write(folder, adapter, more=""):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["FixedWeights", "UPGrad"])
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, adapter):
+def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, adapter, balancer):
     config = write(tmp_path, adapter, SUPERNET.format(share=0.0) if adapter == "BranchingSearch" else "")
     options = ["training.iterations=4", "training.val_interval=0", "optimizer.type=SGD", "optimizer.lr=0.05"]
+    options.append(f"balancer.type={balancer}")
     states = []
     for processes in (1, 2):
         batch = f"train_data.batch_size={4 // processes}"
         work = tmp_path / str(processes)
         tool(processes, "train", config, "--work-dir", work, "--cfg-options", *options, batch)
-        states.append(load_checkpoint(work / "iter_4.pth")["state_dict"])
+        state = load_checkpoint(work / "iter_4.pth")["state_dict"]
+        states.append({name: item for name, item in state.items() if isinstance(item, torch.Tensor)})
+    assert any(name.startswith("network.backbone.nodes.") for name in states[0])
     torch.testing.assert_close(states[0], states[1], rtol=1e-4, atol=1e-6)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import time
 
 import discs
 import pytest
+from several_processes import command, tool
 
 from mtvision.cli.main import call
 from mtvision.core.tree import Tree
@@ -54,6 +57,28 @@ def test_a_killed_search_resumes_to_the_same_result(tmp_path, mixing, searcher):
     assert max(moved) > 0  # the logits were trained
     assert (work / "architecture.tree.png").is_file()
     assert (work / "architecture.affinity.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_after_sigkill(tmp_path):
+    config, work = supernet_config(tmp_path), tmp_path / "killed"
+    arguments = ["search", config, "--work-dir"]
+    steps = ["--cfg-options", "training.iterations=80", "model.adapters.0.iterations=80"]
+    start, environment = command()
+    running = subprocess.Popen(
+        [*start, *map(str, [*arguments, work, *steps])], env=environment, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not list((work / "training").glob("iter_*.pth")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    running.kill()
+    running.wait()
+    assert list((work / "training").glob("iter_*.pth"))
+    assert not (work / "architecture.json").exists()
+    tool(1, *arguments, work, "--resume", *steps)
+    tool(1, *arguments, tmp_path / "whole", *steps)
+    for key in ("tree", "cost", "affinities", "log", "scores"):
+        assert found_in(work)[key] == found_in(tmp_path / "whole")[key]
 
 
 def test_the_found_tree_is_an_ordinary_config(tmp_path):

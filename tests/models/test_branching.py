@@ -205,14 +205,16 @@ def test_selection_is_exact_forward_and_straight_through_backward():
 
 
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
-def test_sampled_network_equals_the_exported_one(mixing):
-    plain = backbone()
-    net = supernet(plain, mixing=mixing, copies=[2, 2, 3, 3]).eval()
+@pytest.mark.parametrize("kind", BACKBONE_CONFIGS)
+def test_sampled_network_equals_the_exported_one(kind, mixing):
+    plain = backbone(kind)
+    levels = len(cut_points(plain, "stages"))
+    net = supernet(plain, mixing=mixing, copies=[2, 2, 3, 3, 3][:levels]).eval()
     with torch.no_grad():
         for item in net.nodes.parameters():
             item.add_(0.05 * torch.randn_like(item))
     image = torch.randn(2, 3, 64, 64)
-    for step in range(6):
+    for step in range(6 if kind == "resnet" else 2):
         choices = [draw.argmax(dim=1).tolist() for draw in net.sample(step)]
         tree, encoder = net.tree(choices), net.export(plain, choices).eval()
         assert encoder.tree == tree
@@ -221,6 +223,53 @@ def test_sampled_network_equals_the_exported_one(mixing):
         for name in NAMES:
             for mine, other in zip(sampled.for_task(name).maps, retrained.for_task(name).maps, strict=True):
                 assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("mixing", ["straight_through", "streams"])
+def test_the_retrained_config_is_the_searched_network(mixing, tmp_path):
+    """With the supernet's weights: same logits through decoder and heads, from nothing but plain data."""
+    model = {
+        "backbone": BACKBONE_CONFIGS["resnet"],
+        "adapters": [{"type": "BranchingSearch", "mixing": mixing, "copies": [2, 2, 3, 3], "iterations": 9,
+                      "image_size": (64, 64)}],
+        "decoder": {"type": "ParallelDecoder", "width": 8},
+        "head": {"type": "ConvHead"},
+    }  # fmt: skip
+    searched = build_network(model, TASKS).eval()
+    net = searched.backbone
+    with torch.no_grad():
+        for item in searched.parameters():
+            item.add_(0.05 * torch.randn_like(item))
+    file = tmp_path / "architecture.json"
+    file.write_text(json.dumps({"tree": net.tree().to_plain()}))
+    retrained = build_network({**model, "adapters": [{"type": "Branched", "tree": str(file)}]}, TASKS).eval()
+    retrained.backbone.load_state_dict(net.export(backbone()).state_dict())
+    retrained.decoder.load_state_dict(searched.decoder.state_dict())
+    retrained.heads.load_state_dict(searched.heads.state_dict())
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = searched(image), retrained(image)
+    for name in NAMES:
+        assert torch.equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize("mixing", ["straight_through", "streams"])
+def test_most_likely_trees_never_merge_again(mixing):
+    """Whatever the logits say, tasks that part stay apart; the choices of streams alone do not say so."""
+    net, met = supernet(mixing=mixing, copies=[2, 3, 3, 3]), 0
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(200):
+        with torch.no_grad():
+            for logits in net.architecture_logits:
+                logits.copy_(torch.randn(logits.shape, generator=generator))
+        paths, tree = net.paths(net.best_choices()), net.tree()
+        for one, two in itertools.combinations(NAMES, 2):
+            together = [tree.path(one)[level] == tree.path(two)[level] for level in range(4)]
+            assert together == sorted(together, reverse=True)
+            chosen = [a == b for a, b in zip(paths[one], paths[two], strict=True)]
+            assert together == [all(chosen[: level + 1]) for level in range(4)]
+            met += chosen != together
+    assert (met > 0) == (mixing == "streams")
 
 
 def test_training_pass_is_the_sampled_tree_exactly():

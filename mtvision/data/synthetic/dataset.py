@@ -20,6 +20,7 @@ from mtvision.data.synthetic.render import Rendering, check_size, render
 from mtvision.data.synthetic.scene import CLASS_ID
 from mtvision.data.transforms import Transform
 from mtvision.protocols import SYNTHETIC, Protocol
+from mtvision.protocols.synthetic import FEET
 
 _LENGTHS = {"train": 2000, "val": 100, "test": 200}
 
@@ -28,9 +29,10 @@ _LENGTHS = {"train": 2000, "val": 100, "test": 200}
 class SyntheticScenes(DenseDataset):
     """Ray-cast rooms and streets, a function of (scene seed, split, index).
 
-    Labels: `semseg` of every pixel. `depth` in metres along the optical axis, `normals` as unit vectors in
-    camera space (x right, y up, z towards the camera); both NaN in the sky. `edge` 1 on boundaries of
-    classes, instances and occlusions, else 0. `saliency` 1 on the one or two things that stand out.
+    Labels: `semseg` of every pixel. `depth` in metres along the optical axis (`depth_feet`: in feet),
+    `normals` as unit vectors in camera space (x right, y up, z towards the camera); all NaN in the sky.
+    `edge` 1 on boundaries of classes, instances and occlusions, else 0. `saliency` 1 on the one or two
+    things that stand out.
     `human_parts`, 255 throughout in images without people. `instance` where the protocol has that task:
     ids of the classes that it names (`mtvision.core.instances`).
 
@@ -130,6 +132,7 @@ class SyntheticScenes(DenseDataset):
         makers = {
             "semseg": maps.semseg,
             "depth": maps.depth[..., None],
+            "depth_feet": FEET * maps.depth[..., None],
             "normals": maps.normals,
             "edge": maps.edge[..., None],
             "saliency": maps.saliency,

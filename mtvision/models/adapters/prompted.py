@@ -44,6 +44,7 @@ class PromptedBackbone(Backbone):
     """
 
     reads: frozenset[int] = frozenset()
+    only_maps = False
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class Backbone(nn.Module):
             normalised image) to a multiple of this. Maps then cover the padded image; `Network` knows.
         grad_checkpointing: recompute blocks in the backward pass instead of storing their activations.
             Running statistics of batch norms then move twice a step.
+        only_maps: the pyramid holds maps and nothing else, so that it can be put together of nodes.
     """
 
     channels: tuple[int, ...]
@@ -77,6 +78,7 @@ class Backbone(nn.Module):
     exits: tuple[int, ...] = ()
     size_multiple: int = 1
     grad_checkpointing: bool = False
+    only_maps: bool = True
 
     def stem(self, image: Tensor) -> Tensor:
         """State before the first block, of an image batch (B, 3, H, W) of any size."""

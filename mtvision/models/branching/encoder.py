@@ -15,7 +15,8 @@ from mtvision.core.task import Task
 from mtvision.core.tree import Tree
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
-from mtvision.models.branching.paths import PathBackbone
+from mtvision.models.branching.paths import PathBackbone, refuse_shared_decoder
+from mtvision.models.network import Network
 
 
 class BranchedEncoder(PathBackbone):
@@ -81,3 +82,7 @@ class Branched(Adapter):
             )
         paths = {name: self.tree.path(name) for name in names}
         return BranchedEncoder(backbone, Tree.from_paths(paths, self.tree.blocks))
+
+    def complete(self, network: Network) -> None:
+        """Refuse a decoder that needs one pyramid for all tasks."""
+        refuse_shared_decoder(network)

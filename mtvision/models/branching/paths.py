@@ -12,6 +12,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.node import Maps, Node, exit_parameters
+from mtvision.models.network import Network
 
 Paths = Mapping[str, tuple[int, ...]]
 """{task: index of its node at each level}."""
@@ -47,6 +48,19 @@ def cut_points(backbone: Backbone, cuts: str | Sequence[int]) -> tuple[int, ...]
     return tuple(chosen)
 
 
+def refuse_shared_decoder(network: Network) -> None:
+    """A decoder that reads one pyramid of all tasks does not fit a backbone that branches.
+
+    Raises:
+        ValueError: names it.
+    """
+    if not network.decoder.takes_task_pyramids:
+        raise ValueError(
+            f"{type(network.decoder).__name__} reads one pyramid that all tasks share, so its backbone "
+            "cannot branch: leave Branched or BranchingSearch out of model.adapters, or take another decoder."
+        )
+
+
 class PathBackbone(Backbone):
     """Base of branched encoders and supernets.
 
@@ -57,12 +71,20 @@ class PathBackbone(Backbone):
         ends: number of blocks that have run at the end of each level.
         copies: number of nodes per level, all alike in the beginning.
         tasks: names.
+
+    Raises:
+        ValueError: the backbone gives decoders more than maps.
     """
 
     def __init__(
         self, backbone: Backbone, ends: Sequence[int], copies: Sequence[int], tasks: Sequence[str]
     ) -> None:
         super().__init__()
+        if not backbone.only_maps:
+            raise ValueError(
+                f"branching: {type(backbone).__name__} gives its decoder more than maps (TaskPrompts), which "
+                "branches would lose. Leave one of the two out of model.adapters."
+            )
         self.channels, self.strides = backbone.channels, backbone.strides
         self.size_multiple = backbone.size_multiple
         self.task_names = tuple(tasks)

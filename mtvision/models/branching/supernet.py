@@ -31,8 +31,9 @@ from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.encoder import BranchedEncoder
 from mtvision.models.branching.expected_cost import expected_nodes, expected_streams
 from mtvision.models.branching.node import Maps, node_macs
-from mtvision.models.branching.paths import PathBackbone, Paths, cut_points
+from mtvision.models.branching.paths import PathBackbone, Paths, cut_points, refuse_shared_decoder
 from mtvision.models.branching.select import mix, select
+from mtvision.models.network import Network
 
 Mixing = Literal["straight_through", "streams"]
 Choices = list[list[int]]
@@ -330,6 +331,10 @@ class BranchingSearch(Adapter):
                 f"BranchingSearch: copies={copies}; give a positive number for each of {len(ends)} levels."
             )
         return Supernet(backbone, ends, copies, names, **self.options)
+
+    def complete(self, network: Network) -> None:
+        """Refuse a decoder that needs one pyramid for all tasks."""
+        refuse_shared_decoder(network)
 
     def _default_copies(self, levels: int, tasks: int) -> Iterator[int]:
         return (tasks if self.mixing == "streams" else min(tasks, 2**level) for level in range(levels))

@@ -26,9 +26,11 @@ class Decoder(nn.Module):
 
     Attributes:
         out_channels: {task name: channels of its feature map}.
+        takes_task_pyramids: `forward` accepts `TaskPyramids` of a branching backbone.
     """
 
     out_channels: dict[str, int]
+    takes_task_pyramids: bool = True
 
     def __init__(self, *, channels: Sequence[int], strides: Sequence[int], tasks: Sequence[Task]) -> None:
         super().__init__()

@@ -42,6 +42,8 @@ class TaskPrompterDecoder(Decoder):
         ValueError: `kernel` is even.
     """
 
+    takes_task_pyramids = False  # the prompts of all tasks look at one map
+
     def __init__(
         self,
         *,
