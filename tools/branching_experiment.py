@@ -6,6 +6,9 @@ One search, then three networks per seed: the tree, full sharing with a wider ba
 narrower ones; all backbones have (nearly) the same number of parameters in total. Problems: `units`, depth in
 metres, the same depth in feet, and classes, in a backbone of one narrow width whose last level goes straight
 to 1x1 heads; and `scenes`, classes, depth and normals with decoders. Finished runs are not repeated.
+
+Two measures: the mean relative change over tasks, and over functions, where tasks that are one map in two units
+count as one.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class Problem:
         width: of the searched backbone's first stage.
         growth: channels of the stages, as multiples of the width.
         options: further ones of the backbone.
+        functions: groups of tasks that are one function of the image.
     """
 
     protocol: str
@@ -51,6 +55,7 @@ class Problem:
     width: int
     growth: tuple[int, ...]
     options: dict[str, int]
+    functions: tuple[tuple[str, ...], ...]
 
     def channels(self, width: int) -> tuple[int, ...]:
         """Of the stages."""
@@ -74,6 +79,7 @@ PROBLEMS = {
         width=20,
         growth=(1, 1, 1, 1),
         options={"output_stride": 8},
+        functions=(("depth", "depth_feet"), ("semseg",)),
     ),
     "scenes": Problem(
         protocol="synthetic-scenes",
@@ -85,6 +91,7 @@ PROBLEMS = {
         width=12,
         growth=(1, 2, 4, 8),
         options={},
+        functions=(("semseg",), ("depth",), ("normals",)),
     ),
 }
 
@@ -147,21 +154,24 @@ def spread(values: Sequence[float]) -> str:
 
 
 def report(problem: Problem, scores: dict[str, list[dict[str, float]]]) -> None:
-    """Scores per network and task; the tree's mean relative change over tasks against the others."""
+    """Scores per network and task; the tree's mean relative change against the others."""
     tasks = [get_protocol(problem.protocol).task(name) for name in problem.tasks]
     for name, rows in scores.items():
         for task in tasks:
             print(f"{name:9} {task.name:10} {task.headline:5} {spread([row[task.name] for row in rows])}")
     for other in ("shared", "separate"):
-        gains = []
+        per_task, per_function = [], []
         for mine, theirs in zip(scores["tree"], scores[other], strict=True):
-            signs = [1 if task.higher_is_better else -1 for task in tasks]
-            changes = [
-                sign * (mine[task.name] / theirs[task.name] - 1)
-                for sign, task in zip(signs, tasks, strict=True)
-            ]
-            gains.append(100 * statistics.mean(changes))
-        print(f"tree against {other}: mean change over tasks, percent: {spread(gains)}")
+            changes = {
+                task.name: (100 if task.higher_is_better else -100)
+                * (mine[task.name] / theirs[task.name] - 1)
+                for task in tasks
+            }
+            per_task.append(statistics.mean(changes.values()))
+            means = [statistics.mean(changes[name] for name in group) for group in problem.functions]
+            per_function.append(statistics.mean(means))
+        print(f"tree against {other}: mean change over tasks, percent: {spread(per_task)}")
+        print(f"tree against {other}: mean change over functions, percent: {spread(per_function)}")
 
 
 def main() -> None:
@@ -172,7 +182,7 @@ def main() -> None:
     parser.add_argument("--problem", choices=PROBLEMS, default="units")
     parser.add_argument("--search", choices=("ltb", "bmtas", "rsa"), help="default: the problem's own")
     parser.add_argument("--steps", type=int, help="of search and training (default: the problem's own)")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/branching_experiment"))
     arguments = parser.parse_args()
     problem = PROBLEMS[arguments.problem]
@@ -180,7 +190,7 @@ def main() -> None:
     tree = searched(problem, arguments.search or problem.method, steps, folder / "search")
     chosen = candidates(problem, tree)
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         for name, (branches, width) in chosen.items():
             work = folder / f"{name}_{seed}"
             scores[name].append(scores_of(problem, branches, width, steps, seed, work))
