@@ -7,8 +7,8 @@ narrower ones; all backbones have (nearly) the same number of parameters in tota
 metres, the same depth in feet, and classes, in a backbone of one narrow width whose last level goes straight
 to 1x1 heads; and `scenes`, classes, depth and normals with decoders. Finished runs are not repeated.
 
-Two measures: the mean relative change over tasks, and over functions, where tasks that are one map in two units
-count as one.
+Two measures: the mean relative change over tasks, and over functions, where tasks that are one map in two
+units count as one.
 """
 
 from __future__ import annotations

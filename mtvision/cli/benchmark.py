@@ -129,7 +129,7 @@ def scan(repeats: int, write: Callable[[str], object]) -> object:
 
 def slimmable() -> Variants:
     """A pass of a slimmable ResNet-18 at several widths, against the plain network; and switching widths."""
-    return width_speed.variants()
+    return width_speed.variants(SYNTHETIC.tasks)
 
 
 SUITES: dict[str, Callable[[], Variants]] = {

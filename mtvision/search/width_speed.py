@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from mtvision.core.task import Task
 from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable import calibrate, export, slimming_of
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
-from mtvision.protocols import SYNTHETIC
 
 MODEL = {
     "backbone": {"type": "TimmBackbone", "name": "resnet18"},
@@ -21,12 +21,12 @@ SIZE = (192, 256)
 SWITCHES = 1000
 
 
-def variants() -> Mapping[str, Callable[[], object]]:
+def variants(tasks: Sequence[Task]) -> Mapping[str, Callable[[], object]]:
     """A pass at several widths, slimmed and exported, against the plain network; switching widths."""
     torch.manual_seed(0)
-    plain = build_network(MODEL, SYNTHETIC.tasks).eval()
-    slim = build_network({**MODEL, "adapters": [{"type": "Slimmable"}]}, SYNTHETIC.tasks).eval()
-    names, image = SYNTHETIC.task_names, torch.randn(1, 3, *SIZE)
+    plain = build_network(MODEL, tasks).eval()
+    slim = build_network({**MODEL, "adapters": [{"type": "Slimmable"}]}, tasks).eval()
+    names, image = [task.name for task in tasks], torch.randn(1, 3, *SIZE)
     widths = {ratio: WidthConfig(ratio, dict.fromkeys(names, ratio)) for ratio in (1.0, 0.5, 0.25)}
     calibrate(slim, [image], widths.values())
 

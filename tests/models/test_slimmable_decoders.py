@@ -11,7 +11,6 @@ from torch import nn
 
 from mtvision.core.context import Context
 from mtvision.core.output import DecoderOutput
-from mtvision.core.registry import DECODERS
 from mtvision.core.widths import WidthConfig
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import calibrate, export, slimming_of
@@ -213,7 +212,6 @@ def test_a_mixture_of_tasks_that_talk_needs_statistics_of_its_own(built):
     assert torch.isfinite(slim(image(), context=at(mixture))["semseg"]).all()
 
 
-@DECODERS.register_module()
 class ShufflingDecoder(Decoder):
     """Joins two maps of every task and shuffles their channels, as ShuffleNet does."""
 
@@ -235,7 +233,7 @@ class ShufflingDecoder(Decoder):
 
 
 def test_channels_that_cannot_be_followed_are_refused_by_name():
-    DECODER_CASES["shuffling"] = (RESNET, {"type": "ShufflingDecoder"}, CONV, [])
+    DECODER_CASES["shuffling"] = (RESNET, {"type": ShufflingDecoder}, CONV, [])
     try:
         with pytest.raises(
             ValueError, match=r"'decoder\.last\.semseg' reads slimmed channels.*after 'unflatten'"
