@@ -17,6 +17,7 @@ from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD
 from mtvision.engine.precision import autocast
 from mtvision.engine.settings import Precision
+from mtvision.models.adapters.slimmable import has_statistics, slimming_of
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.search.width_table import Choice, WidthTable
@@ -106,6 +107,9 @@ class Predictor:
     def choose(self, budget: float | None = None, preference: Mapping[str, float] | None = None) -> Choice:
         """Widths for a budget and a preference.
 
+        Where tasks read one another, not every mixture of widths has statistics of batch norm; if the chosen
+        one has none, the best of those that have is taken.
+
         Raises:
             ValueError: the network has no table of widths, or nothing fits the budget.
         """
@@ -115,7 +119,11 @@ class Predictor:
                 "(docs/slimmable.md), run tools/controllable.py on its checkpoint, and use the "
                 "controllable.pth that it writes."
             )
-        return self.width_table.choose(1.0 if budget is None else budget, preference)
+        allowed = 1.0 if budget is None else budget
+        choice = self.width_table.choose(allowed, preference)
+        if has_statistics(self.network, choice.widths):
+            return choice
+        return self.width_table.best_of(slimming_of(self.network).calibrated(), allowed, preference)
 
     def _scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self.size is None:

@@ -116,6 +116,38 @@ class WidthTable:
             raise self._too_small(allowed)
         return Choice(best[2], best[1], allowed, shares, best[0])
 
+    def best_of(
+        self, candidates: Iterable[WidthConfig], budget: float, preference: Mapping[str, float] | None = None
+    ) -> Choice:
+        """Of some configurations the one with the best predicted, preference-weighted scores.
+
+        Args:
+            candidates: those whose widths the table lacks are passed over.
+            budget: as in `choose`.
+            preference: as in `choose`.
+
+        Raises:
+            BudgetError: none fits.
+        """
+        allowed, shares = self.budget(budget), normalise(preference, tuple(self.quality))
+        found = []
+        for item in candidates:
+            ratios = item.stages(self.cost.stages)
+            encoder = ratios[0] if len(set(ratios)) == 1 else ratios
+            known = encoder in self.refined if isinstance(encoder, tuple) else encoder in self.cost.encoder
+            if not known or not set(item.tasks(self.cost.tasks)) <= set(self.cost.decoders):
+                continue
+            widths = WidthConfig(
+                encoder, dict(zip(self.cost.tasks, item.tasks(self.cost.tasks), strict=True))
+            )
+            cost = self.cost.cost(widths)
+            if cost <= allowed:
+                value = sum(shares[name] * self.predicted(name, widths) for name in shares if shares[name])
+                found.append((value, -cost, Choice(widths, cost, allowed, shares, value)))
+        if not found:
+            raise self._too_small(allowed)
+        return max(found, key=lambda row: row[:2])[2]
+
     def share_out(
         self,
         encoder: float | tuple[float, ...],

@@ -10,9 +10,14 @@ import torch
 from torch import nn
 
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, Meta
+from mtvision.core.widths import WidthConfig
 from mtvision.engine.evaluation import SampleEvaluator, without_padding
 from mtvision.engine.inference import Predictor
+from mtvision.models import build_network
+from mtvision.models.adapters.slimmable import calibrate, has_statistics
 from mtvision.protocols import own_protocol
+from mtvision.search import BudgetError, WidthTable
+from mtvision.search.cost_table import make_cost_table
 
 PROTOCOL = own_protocol("one", {"depth": {}})
 
@@ -62,3 +67,38 @@ def test_padding_is_cut_off_where_it_was_added():
 def test_an_evaluation_that_missed_an_image_is_refused():
     with pytest.raises(RuntimeError, match=r"0 images \(0 ids\) were measured, the split has 3"):
         SampleEvaluator(PROTOCOL.tasks).evaluate(3)
+
+
+def test_where_tasks_talk_the_best_widths_with_statistics_are_taken():
+    """PAD-Net, calibrated for equal widths and for one mixture."""
+    torch.manual_seed(0)
+    protocol = own_protocol("two", {"depth": {}, "normals": {}})
+    cfg = {
+        "backbone": {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 48)},
+        "decoder": {"type": "PADNetDecoder", "width": 32},
+        "head": {"type": "ConvHead"},
+        "adapters": [{"type": "Slimmable"}],
+    }
+    network = build_network(cfg, protocol.tasks).eval()
+    ratios = (0.25, 0.5, 1.0)
+    cost = make_cost_table(network, (64, 64), (1.0,), ratios)
+    table = WidthTable(cost, {name: {(1.0, own): own - 1 for own in ratios} for name in ("depth", "normals")})
+    equal = [WidthConfig(1.0, {"depth": own, "normals": own}) for own in ratios]
+    mixture = WidthConfig(1.0, {"depth": 0.5, "normals": 0.25})
+    calibrate(network, [torch.randn(2, 3, 64, 64)], [*equal, mixture])
+    predictor = Predictor(network, protocol, width_table=table)
+    budget = cost.cost(WidthConfig(1.0, {"depth": 1.0, "normals": 0.25}))
+    by_rule = table.choose(budget, {"depth": 1.0}).widths
+    assert by_rule.decoders == {"depth": 1.0, "normals": 0.25}
+    assert not has_statistics(network, by_rule)
+    assert has_statistics(network, mixture)
+    taken = predictor.choose(budget, {"depth": 1.0})
+    assert taken.widths.decoders == mixture.decoders  # as good for depth as 0.5 and 0.5, and cheaper
+    assert taken.cost <= budget
+    assert predictor.choose(1.0).widths.decoders == {"depth": 1.0, "normals": 1.0}
+    least = cost.cost(equal[0])
+    assert predictor.choose(least, {"depth": 1.0}).cost == least
+    with pytest.raises(BudgetError, match="smallest configuration needs"):
+        predictor.choose(least - 1, {"depth": 1.0})
+    with pytest.raises(BudgetError):
+        table.best_of([equal[2]], least)

@@ -234,6 +234,19 @@ def calibrate(network: nn.Module, images: Sequence[Tensor], widths: Iterable[Wid
             item.training = training
 
 
+def has_statistics(network: nn.Module, value: WidthConfig) -> bool:
+    """Whether every batch norm of a slimmable network can be used at these widths."""
+    control = slimming_of(network)
+    widths = control.complete(value)
+    norms = [item for item in network.modules() if isinstance(item, SlimBatchNorm2d)]
+    return all(
+        min(norm.slicing.seen(widths)) >= 1
+        or norm.switches
+        or control.slot(norm.slicing.part, widths, norm.slicing.sees) is not None
+        for norm in norms
+    )
+
+
 def slimming_of(network: nn.Module) -> Slimming:
     """The state of a slimmable network.
 
