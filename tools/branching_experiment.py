@@ -23,6 +23,7 @@ from pathlib import Path
 from mtvision.cli.main import call
 from mtvision.core.registry import BACKBONES
 from mtvision.core.tree import Tree
+from mtvision.metrics.gain import headline_gain
 from mtvision.models.branching.encoder import BranchedEncoder
 from mtvision.protocols import get_protocol
 
@@ -159,16 +160,16 @@ def report(problem: Problem, scores: dict[str, list[dict[str, float]]]) -> None:
     for name, rows in scores.items():
         for task in tasks:
             print(f"{name:9} {task.name:10} {task.headline:5} {spread([row[task.name] for row in rows])}")
+
+    def nested(row: dict[str, float]) -> dict[str, dict[str, float]]:
+        return {task.name: {task.headline: row[task.name]} for task in tasks}
+
     for other in ("shared", "separate"):
         per_task, per_function = [], []
         for mine, theirs in zip(scores["tree"], scores[other], strict=True):
-            changes = {
-                task.name: (100 if task.higher_is_better else -100)
-                * (mine[task.name] / theirs[task.name] - 1)
-                for task in tasks
-            }
-            per_task.append(statistics.mean(changes.values()))
-            means = [statistics.mean(changes[name] for name in group) for group in problem.functions]
+            gain = headline_gain(tasks, nested(mine), nested(theirs))
+            per_task.append(gain.percent)
+            means = [statistics.mean(gain.parts[name] for name in group) for group in problem.functions]
             per_function.append(statistics.mean(means))
         print(f"tree against {other}: mean change over tasks, percent: {spread(per_task)}")
         print(f"tree against {other}: mean change over functions, percent: {spread(per_function)}")

@@ -13,17 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from mtvision.cli.main import call
 from mtvision.core.context import Context
+from mtvision.core.task import Task
 from mtvision.core.widths import WidthConfig
 from mtvision.engine.building import trained_network, training_module
 from mtvision.engine.config import load_config
 from mtvision.engine.controllable import headline_scores, separate_scores
 from mtvision.engine.data import build_dataset, evaluation_loader
-from mtvision.engine.settings import Settings
+from mtvision.engine.settings import Settings, protocol_of
+from mtvision.metrics.gain import headline_gain
 from mtvision.models.adapters.slimmable import calibrate
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "slimmable"
@@ -72,11 +75,10 @@ def slimmed_scores(checkpoint: Path) -> dict[float, dict[str, float]]:
     return scores
 
 
-def change(scores: dict[str, float], alone: dict[str, float]) -> float:
+def change(tasks: Sequence[Task], scores: dict[str, float], alone: dict[str, float]) -> float:
     """Relative change, mean over tasks, positive where better."""
-    better = {task.name: task.higher_is_better for task in Settings.of(load_config(SLIMMABLE)).protocol.tasks}
-    signs = {name: 1 if higher else -1 for name, higher in better.items()}
-    return statistics.mean(signs[name] * (scores[name] - alone[name]) / abs(alone[name]) for name in scores)
+    mine, theirs = ({task.name: {task.headline: row[task.name]} for task in tasks} for row in (scores, alone))
+    return headline_gain(tasks, mine, theirs).percent / 100
 
 
 def main() -> None:
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/distillation"))
     arguments = parser.parse_args()
+    tasks = protocol_of(load_config(SLIMMABLE)).tasks
     found: dict[str, dict[int, list[float]]] = {}
     everything = []
     for seed in arguments.seeds:
@@ -102,7 +105,9 @@ def main() -> None:
                 trained(SLIMMABLE, arguments.work_dir / f"{variant}_{seed}", seed, options)
             )
             everything.append({"seed": seed, "variant": variant, "scores": scores})
-            found.setdefault(variant, {})[seed] = [change(scores[item], alone[item]) for item in WIDTHS]
+            found.setdefault(variant, {})[seed] = [
+                change(tasks, scores[item], alone[item]) for item in WIDTHS
+            ]
             print(seed, variant, [f"{item:+.3f}" for item in found[variant][seed]], flush=True)
         (arguments.work_dir / "distillation.json").write_text(json.dumps(everything, indent=1) + "\n")
     print("mean change against separate networks, ± sample standard deviation over seeds; widths", WIDTHS)

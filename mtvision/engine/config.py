@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,8 @@ def _child(node: Any, part: str, where: str) -> Any:
 def config_text(config: Config) -> str:
     """The completed config as Python text, the same for the same run on every machine."""
     return str(config.pretty_text)
+
+
+def config_sha256(config: Config) -> str:
+    """Of `config_text`: what a search was made with."""
+    return hashlib.sha256(config_text(config).encode()).hexdigest()

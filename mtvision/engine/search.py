@@ -25,7 +25,7 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.building import network_of, trained_network, training_module
 from mtvision.engine.checkpoint import load_checkpoint, load_network_weights
-from mtvision.engine.config import config_text, override
+from mtvision.engine.config import config_sha256, config_text, override
 from mtvision.engine.data import build_dataset, evaluation_loader
 from mtvision.engine.evaluation import SampleEvaluator
 from mtvision.engine.launch import is_main_process
@@ -108,7 +108,7 @@ def search(config: Config, request: SearchRequest) -> dict[str, Any]:
         **found,
         "search": {
             "options": dict(request.options),
-            "config_sha256": hashlib.sha256(config_text(config).encode()).hexdigest(),
+            "config_sha256": config_sha256(config),
             "checkpoints": {name: _sha256(path) for name, path in sources.items()},
             "held_out": {"share": share, "images": slice_.count},
             "seconds": {"training": trained - started, "searching": time.perf_counter() - trained},

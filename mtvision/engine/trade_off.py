@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mtvision.core.task import Task
-from mtvision.engine.config import config_text, override
+from mtvision.engine.config import config_sha256, override
 from mtvision.engine.launch import is_main_process
 from mtvision.engine.search import SearchRequest, search, write_architecture
 from mtvision.visualize.branching import plot_cost_curve
@@ -112,7 +111,7 @@ def _searched(config: Config, request: SearchRequest) -> dict[str, Any]:
     path = request.work_dir / "architecture.json"
     if request.resume and path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
-        if found["search"]["config_sha256"] == hashlib.sha256(config_text(config).encode()).hexdigest():
+        if found["search"]["config_sha256"] == config_sha256(config):
             return found
     found = search(config, request)
     write_architecture(found, path)

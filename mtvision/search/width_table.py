@@ -108,7 +108,7 @@ class WidthTable:
             widths = self.share_out(encoder, allowed, shares, kappa)
             if widths is None:
                 continue
-            value = sum(weights[name] * self.predicted(name, widths) for name in weights if weights[name])
+            value = self._value(widths, weights)
             cost = self.cost.cost(widths)
             if best is None or (value, -cost) > (best[0], -best[1]):
                 best = (value, cost, widths)
@@ -132,17 +132,15 @@ class WidthTable:
         allowed, shares = self.budget(budget), normalise(preference, tuple(self.quality))
         found = []
         for item in candidates:
-            ratios = item.stages(self.cost.stages)
+            ratios, tasks = item.stages(self.cost.stages), item.tasks(self.cost.tasks)
             encoder = ratios[0] if len(set(ratios)) == 1 else ratios
             known = encoder in self.refined if isinstance(encoder, tuple) else encoder in self.cost.encoder
-            if not known or not set(item.tasks(self.cost.tasks)) <= set(self.cost.decoders):
+            if not known or not set(tasks) <= set(self.cost.decoders):
                 continue
-            widths = WidthConfig(
-                encoder, dict(zip(self.cost.tasks, item.tasks(self.cost.tasks), strict=True))
-            )
+            widths = WidthConfig(encoder, dict(zip(self.cost.tasks, tasks, strict=True)))
             cost = self.cost.cost(widths)
             if cost <= allowed:
-                value = sum(shares[name] * self.predicted(name, widths) for name in shares if shares[name])
+                value = self._value(widths, shares)
                 found.append((value, -cost, Choice(widths, cost, allowed, shares, value)))
         if not found:
             raise self._too_small(allowed)
@@ -184,6 +182,10 @@ class WidthTable:
         if isinstance(widths.encoder, tuple):
             return self.refined[widths.encoder][task][own]
         return self.quality[task][widths.encoder, own]
+
+    def _value(self, widths: WidthConfig, weights: Mapping[str, float]) -> float:
+        """Predicted objective of a configuration."""
+        return sum(weights[name] * self.predicted(name, widths) for name in weights if weights[name])
 
     def uniform(self, budget: float) -> WidthConfig:
         """The widest configuration with one ratio everywhere that fits: the baseline of uniform slimming.

@@ -11,7 +11,7 @@ from torch import nn
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.adapter import Adapter
-from mtvision.models.adapters.slimmable.attention import COMPOSITES
+from mtvision.models.adapters.slimmable.attention import COMPOSITES, become
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
 from mtvision.models.adapters.slimmable.export import export_in_place
 from mtvision.models.adapters.slimmable.layout import follow
@@ -122,9 +122,7 @@ class Slimmable(Adapter):
                 f"slimmable: '{path}' is a {type(module).__name__}, which cannot be slimmed. Slimmable are "
                 f"{', '.join(known)}. Choose a backbone, decoder or head made of these."
             )
-        module.plain = type(module)  # type: ignore[assignment]
-        module.__class__ = kind
-        module.slicing = slicing  # type: ignore[assignment]
+        become(module, kind, slicing)
 
 
 def _maker(control: Slimming, plan: Plan) -> Callable[..., Slicing]:

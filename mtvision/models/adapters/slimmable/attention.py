@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from timm.layers.attention import Attention
@@ -12,6 +12,24 @@ from torch import Tensor, nn
 
 from mtvision.models.adapters.slimmable.width import Part, Segment, Slicing, active_channels
 from mtvision.models.layers.patch_expand import PatchExpand
+
+
+class SlimSuite(nn.Module):
+    """A module with a slimmable class of its own."""
+
+    slicing: Slicing
+    plain: type[nn.Module]
+
+    def leading(self) -> Iterator[tuple[nn.Module, str, Tensor]]:
+        """(owner, name, active slice) of parameters that no layer holds."""
+        yield from ()
+
+
+def become(module: Any, kind: type[nn.Module], slicing: Slicing) -> None:
+    """Give a module its slimmable class, and what is needed to take it back."""
+    module.plain = type(module)
+    module.__class__ = kind
+    module.slicing = slicing
 
 
 class SlimHeads(nn.Module):
@@ -45,11 +63,8 @@ class SlimWindowAttention(SlimHeads, WindowAttention):  # type: ignore[misc,over
         return bias
 
 
-class SlimVisionTransformer(VisionTransformer):  # type: ignore[misc]
+class SlimVisionTransformer(SlimSuite, VisionTransformer):  # type: ignore[misc]
     """timm's ViT, whose tokens have the leading channels."""
-
-    slicing: Slicing
-    plain: type[nn.Module]
 
     def _leading(self, name: str) -> Tensor | None:
         full = self._parameters.get(name)
@@ -70,6 +85,13 @@ class SlimVisionTransformer(VisionTransformer):  # type: ignore[misc]
         """Register tokens (1, n, active channels)."""
         return self._leading("reg_token")
 
+    def leading(self) -> Iterator[tuple[nn.Module, str, Tensor]]:
+        """Position embedding and tokens, as far as there are any."""
+        for name in ("pos_embed", "cls_token", "reg_token"):
+            value = self._leading(name)
+            if value is not None:
+                yield self, name, value
+
 
 Rule = Callable[[Any, Callable[..., Slicing], Part], dict[str, Slicing]]
 """(module, maker of slicings, its part) to {child: slicing}; also gives the module itself its class."""
@@ -77,9 +99,8 @@ Rule = Callable[[Any, Callable[..., Slicing], Part], dict[str, Slicing]]
 
 def _attention(module: Any, make: Callable[..., Slicing], part: Part) -> dict[str, Slicing]:
     size = int(module.qkv.out_features) // 3 // int(module.num_heads)
-    module.plain = type(module)
-    module.__class__ = SlimAttention if isinstance(module, Attention) else SlimWindowAttention
-    module.slicing = make(part, divisor=size)
+    kind = SlimAttention if isinstance(module, Attention) else SlimWindowAttention
+    become(module, kind, make(part, divisor=size))
     children = {"qkv": make(part, divisor=size, blocks=3)}
     if getattr(module, "gate", None) is not None:
         children["gate"] = make(part, divisor=size)
@@ -87,9 +108,7 @@ def _attention(module: Any, make: Callable[..., Slicing], part: Part) -> dict[st
 
 
 def _vision_transformer(module: Any, make: Callable[..., Slicing], part: Part) -> dict[str, Slicing]:
-    module.plain = type(module)
-    module.__class__ = SlimVisionTransformer
-    module.slicing = make(part)
+    become(module, SlimVisionTransformer, make(part))
     return {}
 
 

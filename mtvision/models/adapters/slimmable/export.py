@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from mtvision.core.context import Context, use_context
 from mtvision.core.widths import WidthConfig
-from mtvision.models.adapters.slimmable.attention import SlimHeads, SlimVisionTransformer
+from mtvision.models.adapters.slimmable.attention import SlimHeads, SlimSuite
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d, slimming_of
 from mtvision.models.adapters.slimmable.plan import dry_run
-from mtvision.models.adapters.slimmable.suite import SlimSuite
 from mtvision.models.adapters.slimmable.width import Slimming, Widths
 from mtvision.models.network import Network
 
@@ -66,19 +65,14 @@ def export_in_place(network: Network, widths: WidthConfig, *, fresh: bool = Fals
         result = dry_run(network, widths, training=True)
     with use_context(Context(widths=widths.to_plain())):
         heads = {item: item.num_heads for item in network.modules() if isinstance(item, SlimHeads)}
-        tokens = [item for item in network.modules() if isinstance(item, SlimVisionTransformer)]
-        leading: list[tuple[nn.Module, str, Any]] = [
-            (item, name, getattr(item, name)) for item in tokens for name in _TOKENS
-        ]
         for module in sliced:  # a layer that did not run itself is used by its weights
             slicing: Any = module.slicing
             _harden(module, given.get(module) or slicing.arriving(), control.complete(widths), fresh)
         suite = [item for item in network.modules() if isinstance(item, SlimSuite)]
-        leading += [entry for item in suite for entry in item.leading()]
+        leading = [entry for item in suite for entry in item.leading()]
     for owner, name, value in leading:
-        if value is not None:
-            owner._parameters[name] = _own(value)
-    for module in (*heads, *tokens, *suite):
+        owner._parameters[name] = _own(value)
+    for module in (*heads, *suite):
         _plain_again(module)
     for head, count in heads.items():
         if "attn_dim" in head.__dict__:
@@ -93,9 +87,6 @@ def export_in_place(network: Network, widths: WidthConfig, *, fresh: bool = Fals
     network.decoder.out_channels = {
         name: int(item.shape[1]) for name, item in result.decoded.features.items()
     }
-
-
-_TOKENS = ("pos_embed", "cls_token", "reg_token")
 
 
 def _is_outside(module: nn.Module, control: Slimming) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtvision.models.adapters.prompted_swin import PromptedSwin
 from mtvision.models.adapters.prompted_vit import PromptedViT, PromptViTBlock
-from mtvision.models.adapters.slimmable.attention import COMPOSITES
+from mtvision.models.adapters.slimmable.attention import COMPOSITES, SlimSuite, become
 from mtvision.models.adapters.slimmable.width import FIXED, Part, Segment, Slicing
 from mtvision.models.adapters.streams import CrossStitchUnit
 from mtvision.models.decoders.invpt import InvPTDecoder
@@ -45,17 +45,6 @@ DECLARED = {
 """Classes whose layouts inside are told by their rule, so that nothing is followed or refused there."""
 
 Make = Callable[..., Slicing]
-
-
-class SlimSuite(nn.Module):
-    """A module with a slimmable class of its own."""
-
-    slicing: Slicing
-    plain: type[nn.Module]
-
-    def leading(self) -> Iterator[tuple[nn.Module, str, Tensor]]:
-        """(owner, name, active slice) of parameters that no layer holds."""
-        yield from ()
 
 
 class SlimExpertBlock(SlimSuite, ExpertBlock):
@@ -162,12 +151,6 @@ class SlimPromptedViT(SlimSuite, PromptedViT):
         yield self, "task_prompts", self.task_prompts
 
 
-def _become(module: Any, kind: type[nn.Module], slicing: Slicing) -> None:
-    module.plain = type(module)
-    module.__class__ = kind
-    module.slicing = slicing
-
-
 def _gate(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
     positions = {} if module.pool is None else {"pool": make(FIXED)}
     return {"scores": make(FIXED), **positions}
@@ -184,7 +167,7 @@ def _expert_block(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
         result[f"experts.{index}.up"] = make(SHARED, inputs=rank)
     for name in module.before:
         result |= {f"before.{name}": shared, f"own.{name}.down": make(FIXED), f"own.{name}.up": shared}
-    _become(module, SlimExpertBlock, shared)
+    become(module, SlimExpertBlock, shared)
     return result
 
 
@@ -197,7 +180,7 @@ def _memorial_experts(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
 
 
 def _task_expert(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
-    _become(module, SlimTaskExpert, make(SHARED))
+    become(module, SlimTaskExpert, make(SHARED))
     return {"memory": make(SHARED)} if len(module.memory) else {}
 
 
@@ -217,7 +200,7 @@ def _has(module: nn.Module, path: str) -> bool:
 
 
 def _cross_stitch(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
-    _become(module, SlimCrossStitch, make(part))
+    become(module, SlimCrossStitch, make(part))
     return {f"weights.{name}": make(part) for name in module.weights}
 
 
@@ -230,12 +213,12 @@ def _task_attention(module: Any, make: Make, _: Part) -> dict[str, Slicing]:
 
 
 def _ss2d(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
-    _become(module, SlimSS2D, make(part))
+    become(module, SlimSS2D, make(part))
     return {"in_proj": make(part, blocks=2 if module.gate else 1)}
 
 
 def _prompted_vit(module: Any, make: Make, part: Part) -> dict[str, Slicing]:
-    _become(module, SlimPromptedViT, make(part))
+    become(module, SlimPromptedViT, make(part))
     return {}
 
 

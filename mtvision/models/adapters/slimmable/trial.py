@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable.layout import JOINS, SPLITS, Followed, joined_axis
 from mtvision.models.adapters.slimmable.plan import dry_run
-from mtvision.models.adapters.slimmable.width import FIXED, Segment, Slimming, Widths, active_channels
+from mtvision.models.adapters.slimmable.width import Slimming, Widths
 from mtvision.models.network import Network
 
 PROBE = 0.25
@@ -102,7 +102,7 @@ def _check(
             "channels cannot be followed through it."
         )
     for (name, full), (_, sizes), (_, runs) in zip(wide, narrow, followed.calls, strict=True):
-        expected = full if runs is None else tuple(active(piece, widths) for piece in runs)
+        expected = full if runs is None else tuple(sum(run.active(widths) for run in piece) for piece in runs)
         if sizes != expected:
             raise ValueError(
                 f"slimmable: slimmed channels pass '{name}' (sizes {full}, slimmed {sizes}), so that the "
@@ -110,8 +110,3 @@ def _check(
                 "(DenseNet's blocks, ShuffleNet, gated units). Declare the layout in "
                 "mtvision.models.adapters.slimmable.attention.COMPOSITES, or choose another network."
             )
-
-
-def active(runs: Sequence[Segment], widths: Widths) -> int:
-    """Channels of some runs at these widths."""
-    return sum(active_channels(item.base, widths.ratio(item.part or FIXED), item.divisor) for item in runs)

@@ -224,6 +224,10 @@ class Segment:
     part: Part | None = None
     divisor: int = DIVISOR
 
+    def active(self, widths: Widths) -> int:
+        """Channels of the run at these widths."""
+        return active_channels(self.base, widths.ratio(self.part or FIXED), self.divisor)
+
 
 @dataclass(frozen=True)
 class Slicing:
@@ -254,9 +258,7 @@ class Slicing:
     def arriving(self) -> int:
         """Channels of `inputs` in force."""
         widths = self.control.widths()
-        return sum(
-            active_channels(item.base, widths.ratio(item.part or FIXED), item.divisor) for item in self.inputs
-        )
+        return sum(item.active(widths) for item in self.inputs)
 
     def written(self, base: int) -> tuple[tuple[int, int], ...]:
         """(base, active) of every block of an output of `base` channels."""
@@ -276,10 +278,7 @@ class Slicing:
             runs = tuple((item.base, given // len(self.inputs)) for item in self.inputs)
         else:
             widths = self.control.widths()
-            runs = tuple(
-                (item.base, active_channels(item.base, widths.ratio(item.part or FIXED), item.divisor))
-                for item in self.inputs
-            )
+            runs = tuple((item.base, item.active(widths)) for item in self.inputs)
         if sum(active for _, active in runs) != given or any(active > full for full, active in runs):
             raise ValueError(
                 f"slimmable: {given} channels arrive where {[active for _, active in runs]} of "
