@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import discs
 import pytest
 import torch
+from several_processes import command, tool
 
 from mtvision.engine.checkpoint import load_checkpoint
-
-SUPPORT = Path(discs.__file__).parent
-
-
-def tool(processes: int, *arguments: str | Path, **variables: str) -> str:
-    script = SUPPORT / "run_tool.py"
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", **variables}
-    done = subprocess.run(
-        [*command, str(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -45,11 +24,13 @@ def losses(folder: Path) -> list[dict[str, float]]:
 def test_two_processes_train_save_resume_and_score_like_one(tmp_path):
     config = discs.write_config(tmp_path)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    tool(2, "train", config, "--work-dir", whole)
-    tool(2, "train", config, "--work-dir", cut, "--cfg-options", "training.checkpoint_interval=7")
+    tool(2, "train", config, "--work-dir", whole, dropout=True)
+    tool(
+        2, "train", config, "--work-dir", cut, "--cfg-options", "training.checkpoint_interval=7", dropout=True
+    )
     for name in ("iter_12.pth", "record.json"):
         (cut / name).unlink()
-    tool(2, "train", config, "--work-dir", cut, "--resume")
+    tool(2, "train", config, "--work-dir", cut, "--resume", dropout=True)
     assert losses(cut) == losses(whole)
     torch.testing.assert_close(
         load_checkpoint(cut / "iter_12.pth")["state_dict"],
@@ -60,7 +41,17 @@ def test_two_processes_train_save_resume_and_score_like_one(tmp_path):
     scores = {}
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
-        tool(processes, "test", config, whole / "iter_12.pth", "--work-dir", tmp_path / "test", "--json", out)
+        tool(
+            processes,
+            "test",
+            config,
+            whole / "iter_12.pth",
+            "--work-dir",
+            tmp_path / "test",
+            "--json",
+            out,
+            dropout=True,
+        )
         scores[processes] = json.loads(out.read_text())["scores"]
     assert scores[1] == scores[2]
 
@@ -89,7 +80,6 @@ def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, bal
             "--cfg-options",
             *options,
             f"train_data.batch_size={size}",
-            WITHOUT_DROPOUT="1",
         )
     one, two = (load_checkpoint(tmp_path / f"{n}" / "iter_4.pth")["state_dict"] for n in (1, 2))
     names = [name for name in one if torch.is_tensor(one[name])]
@@ -126,7 +116,7 @@ def test_two_data_sets_train_alike_on_one_process_and_on_two(tmp_path):
     for processes, size in ((1, 4), (2, 2)):
         arguments = ("--cfg-options", *options, f"train_data.batch_size={size}")
         folder = tmp_path / f"{processes}"
-        tool(processes, "train", config, "--work-dir", folder, *arguments, WITHOUT_DROPOUT="1")
+        tool(processes, "train", config, "--work-dir", folder, *arguments)
     rows = losses(tmp_path / "2")
     assert ["loss/semseg" in row for row in rows] == [True, False, True, False]
     one, two = (load_checkpoint(tmp_path / f"{n}" / "iter_4.pth")["state_dict"] for n in (1, 2))
@@ -140,11 +130,10 @@ def test_two_data_sets_train_alike_on_one_process_and_on_two(tmp_path):
 def test_a_run_killed_between_checkpoints_resumes_exactly(tmp_path):
     config = discs.write_config(tmp_path)
     options = ["training.iterations=120", "training.checkpoint_interval=20", "training.val_interval=0"]
-    command = [sys.executable, str(SUPPORT / "run_tool.py"), "train", str(config), "--cfg-options", *options]
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
+    line, environment = command(1, "train", config, "--cfg-options", *options, dropout=True)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = subprocess.Popen(
-        [*command, "--work-dir", str(cut)],
+        [*line, "--work-dir", str(cut)],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -155,8 +144,8 @@ def test_a_run_killed_between_checkpoints_resumes_exactly(tmp_path):
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(60) == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-        process = subprocess.Popen([*command, "--work-dir", str(cut), "--resume"], env=environment)
+        process = subprocess.Popen([*line, "--work-dir", str(cut), "--resume"], env=environment)
     assert process.wait(200) == 0
-    subprocess.run([*command, "--work-dir", str(whole)], env=environment, check=True, timeout=200)
+    subprocess.run([*line, "--work-dir", str(whole)], env=environment, check=True, timeout=200)
     assert len(losses(whole)) == 120
     assert losses(cut) == losses(whole)

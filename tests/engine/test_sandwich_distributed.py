@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import discs
 import pytest
 import torch
+from several_processes import command, tool
 
 from mtvision.engine.checkpoint import load_checkpoint
 
-SUPPORT = Path(discs.__file__).parent
 TEXT = discs.CONFIG.replace(
     'backbone=dict(type="DropoutNet")', 'backbone=dict(type="DropoutNet", width=16, norm="group")'
 )
@@ -25,20 +23,6 @@ TEXT = TEXT.replace("width=8)", 'width=16, norm="group")').replace(
 )
 TEXT += 'step = dict(type="SandwichStep", encoder=[0.5, 0.75, 1.0], decoders=[0.5, 1.0], stages=3)\n'
 OPTIONS = ("training.iterations=4", "training.val_interval=0", "optimizer.type=SGD", "optimizer.lr=0.05")
-
-
-def command(processes: int, *arguments: str | Path) -> tuple[list[str], dict[str, str]]:
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", "WITHOUT_DROPOUT": "1"}
-    return [*start, str(SUPPORT / "run_tool.py"), *map(str, arguments)], environment
-
-
-def tool(processes: int, *arguments: str | Path) -> None:
-    line, environment = command(processes, *arguments)
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
