@@ -5,33 +5,30 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "mtvision"
-BELOW_ENGINE = {
-    "core", "protocols", "data", "ops", "models", "losses", "balance", "steps", "metrics", "search", "merge",
-    "report", "visualize",
-}  # fmt: skip
-MAY_IMPORT = {  # package -> the mtvision packages it may use
-    "core": set(),
-    "protocols": {"core"},
-    "data": {"core", "protocols", "visualize"},
-    "ops": {"core"},
-    "models": {"core", "ops"},
-    "losses": {"core"},
-    "metrics": {"core"},
-    "balance": {"core"},
-    "steps": {"core", "losses", "balance"},
-    "search": {"core", "models"},
-    "merge": {"core", "models"},
-    "report": {"core", "protocols"},
-    "visualize": {"core", "protocols"},
-    "engine": BELOW_ENGINE,
-    "cli": BELOW_ENGINE | {"engine"},
+LAYERS = (  # a package reads layers above its own line; packages of one line never read one another
+    {"core"},
+    {"ops", "protocols", "losses", "metrics", "balance", "architecture", "runtime"},
+    {"data", "models", "steps", "merge", "visualize", "report"},
+    {"search"},
+    {"recipe"},
+    {"evaluation", "tracking"},
+    {"engine"},
+    {"sweep", "procedures", "testing"},
+    {"cli"},
+)
+MMENGINE_ONLY_IN = {"engine", "core/registry.py", "recipe/config.py"}
+MANY_FILES = {  # a folder may hold more than 15 files where it is a collection of one kind of thing
+    "data": "data sets",
+    "data/synthetic": "synthetic scenes",
+    "models/decoders": "decoders",
 }
-MMENGINE_ONLY_IN = {"engine", "cli", "core/registry.py"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -57,11 +54,46 @@ def test_layering(path):
     if package == "__init__.py":
         return
     used = {name.split(".")[1] for name in imports(path) if name.startswith("mtvision.")}
-    assert used - {package} <= MAY_IMPORT[package], f"{inside} may use {sorted(MAY_IMPORT[package])}"
+    floor = next(index for index, layer in enumerate(LAYERS) if package in layer)
+    below = {name for layer in LAYERS[:floor] for name in layer}
+    assert used - {package} <= below, f"{inside} may use {sorted(below)}"
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & {"configs", "tools", "tests"}
     if "mmengine" in roots:
         assert package in MMENGINE_ONLY_IN or str(inside) in MMENGINE_ONLY_IN
+
+
+def test_every_package_has_a_layer():
+    packages = {path.relative_to(ROOT).parts[0] for path in FILES} - {"__init__.py"}
+    listed = [name for layer in LAYERS for name in layer]
+    assert packages <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
+def test_a_folder_holds_at_most_15_files():
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in FILES)
+    assert {folder for folder, count in counts.items() if count > 15} <= set(MANY_FILES)
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Our modules that a file imports when it is imported itself, `if TYPE_CHECKING` included."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node) for item in ast.walk(tree) if isinstance(item, ast.FunctionDef) for node in ast.walk(item)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in inside:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found & known
+
+
+def test_no_two_modules_import_one_another():
+    names = {path: ".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in FILES}
+    edges = {name: imported_modules(path, set(names.values())) for path, name in names.items()}
+    graph = TopologicalSorter({name: others - {name} for name, others in edges.items()})
+    graph.prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -67,12 +67,9 @@ from mtvision.core.prediction import to_prediction
 from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch, Meta
 from mtvision.data.samplers import EvalBatchSampler, PositionBatchSampler
-from mtvision.engine.building import tasks_with_losses
-from mtvision.engine.checkpoint import CheckpointError, load_checkpoint
-from mtvision.engine.config import load_config
-from mtvision.engine.evaluation import SampleEvaluator
-from mtvision.engine.precision import PrecisionOptimWrapper
+from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.engine.training import train
+from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, get_boundary_protocol
 from mtvision.metrics.depth import Depth
 from mtvision.metrics.edge import Edge
@@ -84,9 +81,12 @@ from mtvision.metrics.sums import score_by_groups, total
 from mtvision.models.factory import build_network
 from mtvision.protocols import PROTOCOLS, get_protocol
 from mtvision.protocols.tasks import build_task, depth, edge, normals, saliency, semseg
+from mtvision.recipe.building import tasks_with_losses
+from mtvision.recipe.config import load_config
 from mtvision.report.display import display_of
 from mtvision.report.record import describe_tasks
 from mtvision.report.table import render_table
+from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint
 
 
 @pytest.fixture(scope="module")

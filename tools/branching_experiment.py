@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtvision.architecture.tree import Tree
 from mtvision.cli.main import call
 from mtvision.core.registry import BACKBONES
-from mtvision.core.tree import Tree
 from mtvision.metrics.gain import headline_gain
 from mtvision.models.branching.encoder import BranchedEncoder
 from mtvision.protocols import get_protocol

@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.cli.main import call
 from mtvision.core.context import Context
 from mtvision.core.task import Task
-from mtvision.core.widths import WidthConfig
-from mtvision.engine.building import trained_network, training_module
-from mtvision.engine.config import load_config
-from mtvision.engine.controllable import headline_scores, separate_scores
-from mtvision.engine.data import build_dataset, evaluation_loader
-from mtvision.engine.settings import Settings, protocol_of
 from mtvision.metrics.gain import headline_gain
 from mtvision.models.adapters.slimmable import calibrate
+from mtvision.procedures.controllable import headline_scores, separate_scores
+from mtvision.recipe.building import trained_network
+from mtvision.recipe.config import load_config
+from mtvision.recipe.data import build_dataset, evaluation_loader
+from mtvision.recipe.settings import Settings, protocol_of
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "slimmable"
 SLIMMABLE = CONFIGS / "slimmable_regnetx_002_synthetic_1xb8_400.py"
@@ -62,7 +62,6 @@ def slimmed_scores(checkpoint: Path) -> dict[float, dict[str, float]]:
     config = load_config(checkpoint.parent / "config.py")
     settings = Settings.of(config)
     network, _ = trained_network(config, settings.protocol, checkpoint)
-    module = training_module(config, settings, network)
     section = {**config["train_data"], "dataset": {**config["train_data"]["dataset"], "transforms": "tensor"}}
     dataset = build_dataset("train_data", section, settings.protocol, settings.seed)
     images = [batch.image for batch in islice(evaluation_loader(dataset, section), 4)]
@@ -71,7 +70,7 @@ def slimmed_scores(checkpoint: Path) -> dict[float, dict[str, float]]:
         widths = WidthConfig(ratio, dict.fromkeys(settings.protocol.task_names, ratio))
         calibrate(network, images, [widths])
         context = Context(widths=widths.to_plain())
-        scores[ratio] = headline_scores(config, settings, module, "test_data", context)
+        scores[ratio] = headline_scores(config, settings, network, "test_data", context)
     return scores
 
 

@@ -19,7 +19,7 @@ from mtvision.core.sample import collate
 from mtvision.data import speed as data_speed
 from mtvision.data.synthetic import SyntheticScenes
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.precision import PrecisionOptimWrapper
+from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.metrics.boundary import speed
 from mtvision.models.factory import build_network
 from mtvision.ops import available_backends, use_backend

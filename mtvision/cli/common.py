@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
-
-from mtvision.engine.config import load_config
+from mtvision.recipe.config import RunConfig, load_config
 
 
 def make_parser(command: str, description: str, *, checkpoint: bool = False) -> argparse.ArgumentParser:
@@ -54,7 +52,7 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
     return parser
 
 
-def read_config(arguments: argparse.Namespace) -> Config:
+def read_config(arguments: argparse.Namespace) -> RunConfig:
     """The config with the command line's changes."""
     options = list(arguments.cfg_options)
     if arguments.seed is not None:

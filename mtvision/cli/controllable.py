@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.engine.config import load_config
-from mtvision.engine.control_report import summary_lines, terminal_tables, write_report
-from mtvision.engine.controllable import measure, open_controlled, save_controlled, write_json
-from mtvision.engine.search import build_searcher
+from mtvision.procedures.control_report import summary_lines, terminal_tables, write_report
+from mtvision.procedures.controllable import measure, open_controlled, save_controlled, write_json
+from mtvision.procedures.search import build_searcher
+from mtvision.recipe.config import load_config
 from mtvision.search.widths import WidthSearcher
 
 DESCRIPTION = """\

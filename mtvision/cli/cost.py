@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mtvision.cli.common import make_parser, read_config
-from mtvision.engine.building import without_pretrained
-from mtvision.engine.settings import protocol_of
 from mtvision.models.factory import build_network
+from mtvision.recipe.building import without_pretrained
+from mtvision.recipe.settings import protocol_of
 from mtvision.report.cost import measure_cost
 
 DESCRIPTION = """\

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from mtvision.core.naming import look_up
-from mtvision.engine.sweep import FINISHED, Run, discard, expand, look_up_states, parse_axes, record_key
-from mtvision.engine.sweep_local import TRAIN, Outcome, run_locally
-from mtvision.engine.sweep_remote import commands, run_on_cluster, slurm_executor
-from mtvision.engine.sweep_report import Board, summary
 from mtvision.report.baseline import SINGLE_TASK, with_gain
 from mtvision.report.record import Record, find_records, write_atomically
+from mtvision.sweep.grid import FINISHED, Run, discard, expand, look_up_states, parse_axes, record_key
+from mtvision.sweep.local import TRAIN, Outcome, run_locally
+from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
+from mtvision.sweep.summary import Board, summary
 
 DESCRIPTION = """\
 Train every config with every combination of changed values and every seed, and end with mean ± standard

@@ -10,6 +10,17 @@ from collections.abc import Sequence
 from mtvision import __version__
 from mtvision.core.naming import UnknownNameError, look_up
 
+FOLDERS = {
+    "score": "results",
+    "evaluate-boundaries": "results",
+    "table": "results",
+    "leaderboard": "results",
+    "browse-dataset": "data",
+    "prepare-dataset": "data",
+    "check-dataset": "data",
+}
+"""Commands whose modules lie in a folder below this one."""
+
 COMMANDS = {
     "train": "train a config, evaluate it, write the record, the table and pictures",
     "test": "score a checkpoint",
@@ -56,12 +67,13 @@ def call(command: str, argv: Sequence[str] | None = None) -> int:
 
     With `MTVISION_TRACEBACK=1` in the environment the full traceback is shown instead.
     """
-    module = importlib.import_module(f"mtvision.cli.{command.replace('-', '_')}")
+    place = [FOLDERS[command]] if command in FOLDERS else []
+    module = importlib.import_module(".".join(["mtvision.cli", *place, command.replace("-", "_")]))
     if os.environ.get("MTVISION_TRACEBACK"):
         return int(module.main(argv))
-    from mtvision.engine.checkpoint import CheckpointError
     from mtvision.engine.loop import TrainingInterruptedError
     from mtvision.losses.task_losses import NonFiniteLossError
+    from mtvision.runtime.checkpoint import CheckpointError
 
     try:
         return int(module.main(argv))

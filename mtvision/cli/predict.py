@@ -16,9 +16,9 @@ from rich.progress import track
 from mtvision.cli.common import make_parser, read_config
 from mtvision.core.context import Context
 from mtvision.data.decode import read_image
-from mtvision.engine.building import trained_network
-from mtvision.engine.inference import Predictor
-from mtvision.engine.settings import protocol_of
+from mtvision.evaluation.predictor import Predictor
+from mtvision.recipe.building import trained_network
+from mtvision.recipe.settings import protocol_of
 from mtvision.search.width_table import WidthTable, parse_preference
 from mtvision.visualize import panel
 

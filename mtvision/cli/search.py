@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from mtvision.architecture.tree import Tree
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.core.tree import Tree
-from mtvision.engine.launch import is_main_process, start_processes, stop_processes
-from mtvision.engine.search import SearchRequest, search, write_architecture
-from mtvision.engine.settings import protocol_of
-from mtvision.engine.trade_off import trade_off, trade_off_table
+from mtvision.procedures.search import SearchRequest, search, write_architecture
+from mtvision.procedures.trade_off import trade_off, trade_off_table
+from mtvision.recipe.config import RunConfig
+from mtvision.recipe.settings import protocol_of
+from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
 from mtvision.visualize.branching import affinity_picture, tree_picture
 
 DESCRIPTION = """\
@@ -106,7 +106,7 @@ def show(found: Mapping[str, Any], out: Path) -> None:
         cv2.imwrite(str(out.with_suffix(".affinity.png")), affinity_picture(names, matrix)[..., ::-1])
 
 
-def show_trade_off(config: Config, request: SearchRequest, cost_weights: Sequence[float]) -> None:
+def show_trade_off(config: RunConfig, request: SearchRequest, cost_weights: Sequence[float]) -> None:
     """Search once per weight; print every tree, then the table of all."""
     tasks = protocol_of(config).tasks
     result = trade_off(config, request, cost_weights, tasks, show)

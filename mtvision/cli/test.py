@@ -7,15 +7,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.engine.launch import is_main_process, start_processes, stop_processes
-from mtvision.engine.prediction_files import FORMATS, PredictionWriter
 from mtvision.engine.records import backbone_name
-from mtvision.engine.settings import protocol_of
 from mtvision.engine.training import evaluate_checkpoint
+from mtvision.evaluation.prediction_files import FORMATS, PredictionWriter
+from mtvision.recipe.config import RunConfig
+from mtvision.recipe.settings import protocol_of
 from mtvision.report.provenance import file_sha256
+from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
 
 DESCRIPTION = """\
 Score a checkpoint on the config's test data (or another split) with the protocol's full metrics.
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _writer(arguments: argparse.Namespace, config: Config) -> PredictionWriter:
+def _writer(arguments: argparse.Namespace, config: RunConfig) -> PredictionWriter:
     protocol = protocol_of(config)
     checkpoint = Path(arguments.checkpoint)
     if not checkpoint.is_file():
@@ -78,7 +77,7 @@ def _writer(arguments: argparse.Namespace, config: Config) -> PredictionWriter:
     identity = {
         "protocol": protocol.id,
         "split": split,
-        "method": config["name"] or Path(config.filename or "config").stem,
+        "method": config.name,
         "backbone": backbone_name(config),
         "checkpoint": {"file": checkpoint.name, "sha256": file_sha256(checkpoint)},
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.engine.launch import start_processes, stop_processes
 from mtvision.engine.training import train
+from mtvision.runtime.launch import start_processes, stop_processes
 
 DESCRIPTION = """\
 Train a config, evaluate the last checkpoint and write to the work dir:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -21,18 +21,47 @@ from numpy.typing import NDArray
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE, Task
 
-if TYPE_CHECKING:
-    from mtvision.data.published import PublishedDataset
-
 ARRAYS, INDEX = "arrays.bin", "index.json"
 Encoded = tuple[NDArray[Any], NDArray[np.float32] | None]
+
+
+class CacheSource(Protocol):
+    """What a cache is made from: one split whose images and labels are files below a root."""
+
+    root: Path
+    split: str
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Images, in order."""
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """{name: task} of the labels."""
+
+    def __len__(self) -> int: ...
+
+    def parameters(self) -> Mapping[str, Any]:
+        """What else decides the content of a sample, as plain data."""
+
+    def image_path(self, name: str) -> Path:
+        """The image file of one id."""
+
+    def label_paths(self, name: str, task: str) -> tuple[Path, ...]:
+        """Every file that a label of one id is made from."""
+
+    def decode(self, index: int) -> RawSample:
+        """Decode one image and its labels from their files."""
+
+    def validate(self, index: int, raw: RawSample) -> None:
+        """Refuse a sample that is not what the tasks expect."""
 
 
 class StaleCacheError(ValueError):
     """A cache does not belong to the data set that should be read from it."""
 
 
-def fingerprints(dataset: PublishedDataset) -> dict[str, str]:
+def fingerprints(dataset: CacheSource) -> dict[str, str]:
     """One hash for the images and one for each task: names and sizes of the files, order, and parameters."""
     header = json.dumps([dataset.ids, dict(dataset.parameters())], sort_keys=True)
     result = {}
@@ -48,7 +77,7 @@ def fingerprints(dataset: PublishedDataset) -> dict[str, str]:
 
 
 def write_cache(
-    dataset: PublishedDataset,
+    dataset: CacheSource,
     folder: Path,
     *,
     workers: int = 1,
@@ -121,7 +150,7 @@ class ArrayCache:
         StaleCacheError: it was made from other files, or lacks a task.
     """
 
-    def __init__(self, folder: Path, dataset: PublishedDataset) -> None:
+    def __init__(self, folder: Path, dataset: CacheSource) -> None:
         self._file = folder / dataset.split / ARRAYS
         index = folder / dataset.split / INDEX
         remedy = "Make it with tools/prepare_dataset.py ... --cache."
@@ -173,7 +202,7 @@ def _append(file: Any, encoded: Encoded) -> dict[str, Any]:
     return entry
 
 
-def _decoded(dataset: PublishedDataset, workers: int) -> Iterator[RawSample]:
+def _decoded(dataset: CacheSource, workers: int) -> Iterator[RawSample]:
     if workers <= 1:
         yield from (_checked(dataset, index) for index in range(len(dataset)))
         return
@@ -186,7 +215,7 @@ def _decoded(dataset: PublishedDataset, workers: int) -> Iterator[RawSample]:
                 futures.append(pool.submit(_checked, dataset, index + ahead))
 
 
-def _checked(dataset: PublishedDataset, index: int) -> RawSample:
+def _checked(dataset: CacheSource, index: int) -> RawSample:
     raw = dataset.decode(index)
     dataset.validate(index, raw)
     return raw

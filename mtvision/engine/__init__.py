@@ -1,1 +1,1 @@
-"""Training, evaluation and checkpoints: the only package that knows mmengine."""
+"""One run: training module, loop, runner, hooks, optimizer, record. mmengine's Runner stays in here."""

@@ -21,9 +21,9 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from mtvision.engine.launch import is_main_process
-from mtvision.engine.loggers import Loggers
-from mtvision.engine.selection import VALIDATION_FILE
+from mtvision.recipe.selection import VALIDATION_FILE
+from mtvision.runtime.launch import is_main_process
+from mtvision.tracking.loggers import Loggers
 
 LOSS_FILE = "losses.jsonl"
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtvision.balance.balancer import Balancer
-from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
-from mtvision.engine.precision import PrecisionOptimWrapper, autocast
-from mtvision.engine.settings import Precision
+from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.evaluation.scoring import predict_batch
 from mtvision.losses.task_losses import TaskLosses, check_finite
 from mtvision.models.network import Network
+from mtvision.runtime.precision import Precision, autocast
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step
 
@@ -77,14 +77,9 @@ class TrainingModule(nn.Module):
         """One optimizer step; returns what to log."""
         return train_step(self, self, batch, optim_wrapper)
 
-    @torch.no_grad()
     def val_step(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Predictions per sample, without batch axis, on the CPU."""
-        batch = batch.to(self.device)
-        with autocast(self.evaluation_precision, self.device):
-            logits = self.network(batch.image, size=batch.label_size)
-        predictions = {task.name: to_prediction(task, logits[task.name]).cpu() for task in self.tasks}
-        return [{name: maps[i] for name, maps in predictions.items()} for i in range(len(batch))]
+        return predict_batch(self.network, self.tasks, batch, self.evaluation_precision)
 
     test_step = val_step
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from rich.console import Console
 
 from mtvision.core.naming import look_up
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.manifest import data_manifest
-from mtvision.engine.config import config_text
-from mtvision.engine.evaluation import Scores
-from mtvision.engine.launch import is_main_process, rank_and_world_size
-from mtvision.engine.settings import LOADER_DEFAULTS, Settings
+from mtvision.evaluation.evaluator import Scores
 from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
+from mtvision.recipe.config import RunConfig
+from mtvision.recipe.settings import LOADER_DEFAULTS, Settings
 from mtvision.report.cost import measure_cost
 from mtvision.report.provenance import (
     code_version,
@@ -30,13 +29,14 @@ from mtvision.report.provenance import (
 )
 from mtvision.report.record import Record, describe_tasks, write_atomically
 from mtvision.report.table import render_table
+from mtvision.runtime.launch import is_main_process, rank_and_world_size
 
 _RULE = "last"
 _OTHER_RULE = "The last checkpoint was scored; the protocol's authors report: {}."
 
 
 def make_record(
-    config: Config,
+    config: RunConfig,
     settings: Settings,
     network: Network,
     *,
@@ -60,20 +60,19 @@ def make_record(
     """
     protocol = settings.protocol
     _, world_size = rank_and_world_size()
-    name = config["name"] or Path(config.filename or "config").stem
     batch_size = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
     return Record(
         protocol=protocol.id,
         protocol_title=protocol.title,
-        method=name,
+        method=config.name,
         backbone=backbone_name(config),
         provenance=config["provenance"],
         tasks=describe_tasks(protocol.tasks, settings.evaluation.metric_options),
         scores=scores,
         constant=constant,
         gain=_gain(protocol, settings.evaluation.baseline, scores),
-        config=config_entry(Path(config.filename or name).stem, config_text(config)),
-        command=without_paths(f"python tools/train.py {config.filename or name}"),
+        config=config_entry(Path(config.file).stem, config.text),
+        command=without_paths(f"python tools/train.py {config.file}"),
         code=code_version(),
         data={part: data_manifest(dataset) for part, dataset in data.items()},
         seed=settings.seed,
@@ -100,7 +99,7 @@ def write_record(record: Record, work_dir: Path, console: Console) -> None:
     console.print(render_table([record], format="terminal"), soft_wrap=True, markup=False, highlight=False)
 
 
-def backbone_name(config: Config) -> str:
+def backbone_name(config: Mapping[str, Any]) -> str:
     """Name of the config's backbone for tables."""
     backbone = config["model"]["backbone"]
     kind = backbone["type"]

@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mtvision.engine.checkpoint import (
+from mtvision.runtime.checkpoint import (
     CheckpointError,
     load_checkpoint,
     random_states,

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import ValLoop
 from rich.console import Console
@@ -20,27 +19,29 @@ from rich.console import Console
 from mtvision.core.naming import look_up
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.average import AverageHook
-from mtvision.engine.building import network_of, trained_network, training_module
-from mtvision.engine.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
-from mtvision.engine.config import config_text
-from mtvision.engine.data import build_dataset, evaluation_loader, train_loader
-from mtvision.engine.evaluation import SampleEvaluator
+from mtvision.engine.building import training_module
+from mtvision.engine.evaluator import LoopEvaluator
 from mtvision.engine.hooks import ProgressHook
-from mtvision.engine.launch import is_main_process, rank_and_world_size
-from mtvision.engine.loggers import Loggers, record_summary
 from mtvision.engine.loop import TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
 from mtvision.engine.optimizer import build_optimizer
-from mtvision.engine.precision import PrecisionOptimWrapper
+from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.engine.records import make_record, write_record
 from mtvision.engine.runner import ExactRunner
-from mtvision.engine.scoring import constant_scores, evaluate, headline_keys, write_panels
-from mtvision.engine.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
-from mtvision.engine.settings import Settings, to_plain_data
+from mtvision.evaluation.evaluator import SampleEvaluator
+from mtvision.evaluation.scoring import constant_scores, evaluate, headline_keys, write_panels
+from mtvision.recipe.building import network_of, trained_network
+from mtvision.recipe.config import RunConfig
+from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
+from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
+from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
+from mtvision.runtime.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
+from mtvision.runtime.launch import is_main_process, rank_and_world_size
+from mtvision.tracking.loggers import Loggers, record_summary
 
 
-def train(config: Config, work_dir: Path, *, resume: str | None = None, overwrite: bool = False) -> Record:
+def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overwrite: bool = False) -> Record:
     """Train a config and score its last checkpoint.
 
     Args:
@@ -83,7 +84,7 @@ class FittedRun:
 
 
 def fit(
-    config: Config,
+    config: RunConfig,
     work_dir: Path,
     *,
     resume: str | None = None,
@@ -106,7 +107,7 @@ def fit(
     console = Console(quiet=not is_main_process())
     checkpoint = _prepare_work_dir(work_dir, resume, overwrite)
     if is_main_process():
-        (work_dir / "config.py").write_text(config_text(config))
+        (work_dir / "config.py").write_text(config.text)
     seed_everything(settings.seed)
     train_set = build_dataset("train_data", config["train_data"], settings.protocol, settings.seed)
     if keep is not None:
@@ -145,7 +146,7 @@ def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int) -> 
 
 
 def evaluate_checkpoint(
-    config: Config,
+    config: RunConfig,
     work_dir: Path,
     checkpoint: str | Path,
     *,
@@ -173,11 +174,11 @@ def evaluate_checkpoint(
     console = Console(quiet=quiet or not is_main_process())
     section = section if config[section] else "val_data"
     network, meta = trained_network(config, protocol, checkpoint)
-    module = training_module(config, settings, network).to(_device())
+    network = network.to(_device())
     dataset = build_dataset(section, config[section], protocol, settings.seed)
     loader = evaluation_loader(dataset, config[section])
     evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers, save)
-    scores = evaluate(module, loader, evaluator, console)
+    scores = evaluate(network, loader, evaluator, precision=options.precision, console=console)
     evaluator.close()
     data = {section.removesuffix("_data"): dataset}
     constant = None
@@ -189,7 +190,7 @@ def evaluate_checkpoint(
     record = make_record(
         config,
         settings,
-        module.network,
+        network,
         scores=scores,
         constant=constant,
         checkpoint=Path(checkpoint),
@@ -198,7 +199,7 @@ def evaluate_checkpoint(
     )
     if is_main_process():
         work_dir.mkdir(parents=True, exist_ok=True)
-        write_panels(module, protocol, dataset, work_dir / "pictures", options.pictures)
+        write_panels(network, protocol, dataset, work_dir / "pictures", options.pictures, options.precision)
         write_record(record, work_dir, console)
     return record
 
@@ -238,19 +239,19 @@ def _prepare_work_dir(work_dir: Path, resume: str | None, overwrite: bool) -> Pa
     return None
 
 
-def _loggers(config: Config, settings: Settings, work_dir: Path) -> Loggers:
+def _loggers(config: RunConfig, settings: Settings, work_dir: Path) -> Loggers:
     run_id = hashlib.sha256(str(work_dir.resolve()).encode()).hexdigest()[:12]
     wanted = settings.logging if is_main_process() else type(settings.logging)()
     return Loggers(
         wanted,
         work_dir,
         name=config["name"] or work_dir.name,
-        config=to_plain_data(config._cfg_dict),
+        config=dict(config),
         run_id=run_id,
     )
 
 
-def _schedule(config: Config, iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
+def _schedule(config: RunConfig, iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
     """The config's schedulers, in iterations; poly with power 0.9 down to 0 if it names none."""
     # mmengine reaches 0 one step before `end`; with this one, step i has lr * (1 - i / iterations)^0.9
     poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
@@ -263,7 +264,7 @@ def _schedule(config: Config, iterations: int, wrapper: PrecisionOptimWrapper) -
 
 
 def _runner(
-    config: Config,
+    config: RunConfig,
     settings: Settings,
     module: TrainingModule,
     train_set: Any,
@@ -288,11 +289,13 @@ def _runner(
         evaluation = {
             "val_dataloader": evaluation_loader(val_set, config["val_data"]),
             "val_cfg": {"type": ValLoop},
-            "val_evaluator": SampleEvaluator(protocol.tasks, options, settings.evaluation.workers),
+            "val_evaluator": LoopEvaluator(
+                SampleEvaluator(protocol.tasks, options, settings.evaluation.workers)
+            ),
         }
     return ExactRunner(
         checkpoint_meta={
-            "config": config_text(config),
+            "config": config.text,
             "protocol": protocol.id,
             "tasks": list(protocol.task_names),
             "architecture": module.network.architecture,

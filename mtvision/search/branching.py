@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtvision.architecture.tree import Tree
 from mtvision.core.registry import SEARCHERS
-from mtvision.core.tree import Tree
 from mtvision.models.branching.node import Node
 from mtvision.models.branching.supernet import Mixing, Supernet
 from mtvision.search.problem import Searcher, SearchProblem

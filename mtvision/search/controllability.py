@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.task import Task
-from mtvision.core.widths import WidthConfig
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
 from mtvision.core.flops import flop_counter
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable import slimming_of
 from mtvision.models.network import Network
 from mtvision.search.latency import measure_latency

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtvision.core.data_map import DataMap
-from mtvision.core.partitions import set_partitions
-from mtvision.core.tree import Partition
+from mtvision.architecture.partitions import set_partitions
+from mtvision.architecture.tree import Partition
 from mtvision.search.problem import SearchProblem
+from mtvision.steps.data_map import DataMap
 
 _STATE = "_extra_state"
 """Where `DataMapStep` leaves its map in a checkpoint."""

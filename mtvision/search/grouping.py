@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtvision.architecture.partitions import set_partitions
+from mtvision.architecture.tree import Partition
 from mtvision.core.naming import look_up
-from mtvision.core.partitions import set_partitions
 from mtvision.core.registry import SEARCHERS
-from mtvision.core.tree import Partition
 from mtvision.models.branching.paths import cut_points
 from mtvision.search.data_maps import data_map_affinity, data_map_vectors, rank_clusterings
 from mtvision.search.problem import Searcher, SearchProblem

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtvision.core.widths import WidthConfig
+from mtvision.architecture.widths import WidthConfig
 from mtvision.models.adapters.slimmable import slimming_of
 from mtvision.models.network import Network
 

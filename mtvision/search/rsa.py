@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mtvision.core.partitions import refinements
+from mtvision.architecture.partitions import refinements
+from mtvision.architecture.tree import Partition, Tree
 from mtvision.core.registry import SEARCHERS
-from mtvision.core.tree import Partition, Tree
 from mtvision.models.branching.node import Node, exit_parameters, node_macs
 from mtvision.models.branching.paths import cut_points
 from mtvision.models.network import Network

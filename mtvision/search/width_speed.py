@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.task import Task
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable import calibrate, export, slimming_of
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network

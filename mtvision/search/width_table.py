@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.widths import WidthConfig
 from mtvision.search.cost_table import CostTable
 
 Objective = Literal["weighted", "mean"]

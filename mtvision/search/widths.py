@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
 from mtvision.core.random import generator
 from mtvision.core.registry import SEARCHERS
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable import calibrate, slimming_of
 from mtvision.search.cost_table import make_cost_table
 from mtvision.search.problem import Searcher, SearchProblem

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
-from mtvision.core.confidence import true_confidence
-from mtvision.core.data_map import DataMap
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
+from mtvision.steps.confidence import true_confidence
+from mtvision.steps.data_map import DataMap
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step
 
@@ -26,7 +26,7 @@ class DataMapStep(nn.Module, Step):
     """Another step, and the data maps of STG-MTL (Sherif et al., 2023) as a by-product.
 
     Gradients are those of the step inside, bit for bit. Confidences are those of its forward passes, that is
-    of training images with their augmentation (`mtvision.core.confidence`); every pass over an image counts
+    of training images with their augmentation (`mtvision.steps.confidence`); every pass over an image counts
     once, so a step with one pass per batch counts epochs. All processes hold the whole map, which is part of
     the checkpoint; `GroupingSearcher(affinity="data_maps")` reads it there.
 

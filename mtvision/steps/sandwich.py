@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.balance.balancer import Balancer
 from mtvision.core.context import current_context, use_context
 from mtvision.core.naming import look_up
@@ -16,7 +17,6 @@ from mtvision.core.observer import OBSERVER
 from mtvision.core.random import generator
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
-from mtvision.core.widths import WidthConfig
 from mtvision.steps.distillation import FEATURE_DISTANCES, Seen, feature_distance, output_distances
 from mtvision.steps.jacobian import JacobianGradients
 from mtvision.steps.problem import LossReport, StepProblem

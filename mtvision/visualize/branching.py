@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from mtvision.architecture.tree import Tree
 from mtvision.core.task import Task
-from mtvision.core.tree import Tree
 from mtvision.visualize.colours import Picture
 from mtvision.visualize.drawing import FAINT, INK, LINE, canvas, pad, shorten, text_width, write
 
@@ -83,7 +83,7 @@ def plot_cost_curve(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], pa
     """Held-out score against MACs of the tree, one panel per task; every dot says its λ.
 
     Args:
-        rows: with `cost_weight`, `macs` and `scores`, as `mtvision.engine.trade_off` makes them.
+        rows: with `cost_weight`, `macs` and `scores`, as `mtvision.procedures.trade_off` makes them.
         tasks: those without a score are left out; without any score nothing is drawn.
         path: PNG file.
     """

@@ -19,7 +19,7 @@ def plot_trade_off(result: Mapping[str, Any], tasks: Sequence[Task], path: Path)
     Dots are outcomes, the larger the more the task was preferred.
 
     Args:
-        result: of `mtvision.engine.controllable.measure`.
+        result: of `mtvision.procedures.controllable.measure`.
         tasks: one panel each.
         path: PNG file.
     """

@@ -12,10 +12,10 @@ import pytest
 from mtvision.cli.main import call
 from mtvision.core.context import Context
 from mtvision.data.decode import read_image
-from mtvision.engine.building import trained_network
-from mtvision.engine.config import load_config
-from mtvision.engine.inference import Predictor
-from mtvision.engine.settings import protocol_of
+from mtvision.evaluation.predictor import Predictor
+from mtvision.recipe.building import trained_network
+from mtvision.recipe.config import load_config
+from mtvision.recipe.settings import protocol_of
 from mtvision.search import WidthTable
 
 CONFIG = discs.CONFIG.replace(

@@ -21,9 +21,9 @@ from report_records import TASKS
 from sweep_stage import Stage, grid
 
 from mtvision.cli.main import call
-from mtvision.engine.checkpoint import load_checkpoint
-from mtvision.engine.sweep_local import child_environment
 from mtvision.report.record import Record, find_records
+from mtvision.runtime.checkpoint import load_checkpoint
+from mtvision.sweep.local import child_environment
 
 BALANCERS = "balancer=Uncertainty,FixedWeights"
 

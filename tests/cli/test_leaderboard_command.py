@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from board_records import nyud_records, write_site
 
-from mtvision.cli.leaderboard import SUBCOMMANDS
 from mtvision.cli.main import call
+from mtvision.cli.results.leaderboard import SUBCOMMANDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtvision.cli.prepare_dataset import main as prepare_main
+from mtvision.cli.data.prepare_dataset import main as prepare_main
 from mtvision.core.sample import SampleKey
 from mtvision.core.task import IGNORE
 from mtvision.data.array_cache import StaleCacheError, encode, write_cache

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mtvision.cli.check_dataset import main as check_main
-from mtvision.cli.prepare_dataset import main as prepare_main
+from mtvision.cli.data.check_dataset import main as check_main
+from mtvision.cli.data.prepare_dataset import main as prepare_main
 from mtvision.core.sample import Meta, RawSample
 from mtvision.data.check import collect, judge, judge_overlap
 from mtvision.data.check.layouts import known_copies

@@ -13,7 +13,7 @@ import pytest
 import torch
 from several_processes import command, tool
 
-from mtvision.engine.checkpoint import load_checkpoint
+from mtvision.runtime.checkpoint import load_checkpoint
 
 
 def losses(folder: Path) -> list[dict[str, float]]:

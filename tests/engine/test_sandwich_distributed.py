@@ -13,7 +13,7 @@ import pytest
 import torch
 from several_processes import command, tool
 
-from mtvision.engine.checkpoint import load_checkpoint
+from mtvision.runtime.checkpoint import load_checkpoint
 
 TEXT = discs.CONFIG.replace(
     'backbone=dict(type="DropoutNet")', 'backbone=dict(type="DropoutNet", width=16, norm="group")'

@@ -12,12 +12,12 @@ import torch
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.sample import Batch
-from mtvision.engine.checkpoint import CheckpointError, load_checkpoint
-from mtvision.engine.config import load_config
 from mtvision.engine.loop import TrainingInterruptedError
 from mtvision.engine.module import TrainingModule, split
 from mtvision.engine.training import evaluate_checkpoint, train
 from mtvision.losses.task_losses import NonFiniteLossError
+from mtvision.recipe.config import load_config
+from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint
 
 
 def run(folder: Path, name: str, *options: str, **arguments):

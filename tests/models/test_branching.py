@@ -8,12 +8,12 @@ import json
 import pytest
 import torch
 
+from mtvision.architecture.partitions import refinements, set_partitions
+from mtvision.architecture.tree import Tree
 from mtvision.core.context import Context, use_context
 from mtvision.core.flops import count_flops
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.partitions import refinements, set_partitions
 from mtvision.core.registry import BACKBONES
-from mtvision.core.tree import Tree
 from mtvision.models.branching.encoder import BranchedEncoder
 from mtvision.models.branching.expected_cost import expected_nodes, expected_streams
 from mtvision.models.branching.paths import cut_points

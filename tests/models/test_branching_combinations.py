@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from mtvision.architecture.tree import Tree
 from mtvision.core.held_out import is_held_out
 from mtvision.core.registry import BACKBONES as BACKBONE_REGISTRY
 from mtvision.core.registry import BALANCERS, DECODERS
 from mtvision.core.sample import Batch, Meta, Sample, collate
-from mtvision.core.tree import Tree
 from mtvision.engine.module import TrainingModule
 from mtvision.models.branching.paths import PathBackbone, cut_points
 from mtvision.models.factory import build_network

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtvision.engine.building import without_pretrained
-from mtvision.engine.config import load_config
-from mtvision.engine.settings import protocol_of
 from mtvision.models.factory import build_network
+from mtvision.recipe.building import without_pretrained
+from mtvision.recipe.config import load_config
+from mtvision.recipe.settings import protocol_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

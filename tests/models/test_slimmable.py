@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.widths import WidthConfig
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import active_channels, calibrate, export, slimming_of
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d

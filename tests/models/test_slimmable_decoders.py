@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
 from mtvision.core.output import DecoderOutput
-from mtvision.core.widths import WidthConfig
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import calibrate, export, slimming_of
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d

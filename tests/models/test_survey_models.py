@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mtvision.engine.building import without_pretrained
-from mtvision.engine.config import load_config
 from mtvision.engine.optimizer import build_optimizer
-from mtvision.engine.settings import Settings, to_plain_data
 from mtvision.models.backbones import HRNetBackbone
 from mtvision.models.convert import convert, revert
 from mtvision.models.factory import build_network
 from mtvision.models.heads import DeepLabHead, HighResolutionHead
 from mtvision.protocols import get_protocol
 from mtvision.protocols.tasks import depth, semseg
+from mtvision.recipe.building import without_pretrained
+from mtvision.recipe.config import load_config
+from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.cost import measure_cost
 
 HRNET = {"type": "HRNetBackbone", "name": "hrnet_w18_small_v2"}
@@ -223,4 +223,4 @@ def test_fusion_units_learn_a_hundred_times_as_fast(name):
     rates = {id(item): group["lr"] for group in optimizer.param_groups for item in group["params"]}
     for path, item in network.named_parameters():
         factor = 100 if "fusions" in path else 1
-        assert rates[id(item)] == pytest.approx(config.optimizer.lr * factor)
+        assert rates[id(item)] == pytest.approx(config["optimizer"]["lr"] * factor)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from mtvision.architecture.tree import Tree
 from mtvision.core.registry import SEARCHERS
-from mtvision.core.tree import Tree
 from mtvision.search.branching import together
 from mtvision.search.grouping import rank_groupings
 from mtvision.search.representation import dissimilarity_matrix, spearman

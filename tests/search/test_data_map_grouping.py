@@ -13,11 +13,11 @@ from scipy.cluster.vq import kmeans2
 from torch import nn
 from torch.nn import functional as F
 
-from mtvision.core.confidence import true_confidence
-from mtvision.core.data_map import DataMap
 from mtvision.protocols.tasks import depth
 from mtvision.search import GroupingSearcher
 from mtvision.search.data_maps import data_map_affinity, data_map_vectors, rank_clusterings
+from mtvision.steps.confidence import true_confidence
+from mtvision.steps.data_map import DataMap
 
 NAMES = ("a", "b", "c", "d")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import current_context
 from mtvision.core.sample import Batch
-from mtvision.core.widths import WidthConfig
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import slimming_of
 from mtvision.protocols.tasks import depth, semseg

@@ -7,10 +7,10 @@ import torch
 from step_toy import NAMES, TASKS, ToyForward, gradients, make_samples, make_toy
 
 from mtvision.balance import FixedWeights, UPGrad
-from mtvision.core.confidence import true_confidence
-from mtvision.core.data_map import DataMap
 from mtvision.core.sample import collate
 from mtvision.steps import DataMapStep, LossReport, PlainStep, StepProblem
+from mtvision.steps.confidence import true_confidence
+from mtvision.steps.data_map import DataMap
 
 
 def problem(toy, balancer=None, **options):

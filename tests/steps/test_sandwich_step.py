@@ -9,17 +9,17 @@ import discs
 import pytest
 import torch
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.balance import FixedWeights, TorchJD
 from mtvision.core.context import Context
 from mtvision.core.sample import collate
-from mtvision.core.widths import WidthConfig
-from mtvision.engine.checkpoint import load_checkpoint
-from mtvision.engine.config import load_config
 from mtvision.engine.loop import TrainingInterruptedError
 from mtvision.engine.module import TrainingModule
 from mtvision.engine.training import train
 from mtvision.losses import TaskLosses
 from mtvision.models import build_network
+from mtvision.recipe.config import load_config
+from mtvision.runtime.checkpoint import load_checkpoint
 from mtvision.steps import LossReport, SandwichStep, StepProblem
 from mtvision.steps.distillation import attention_distance, nested_distance, projected_distance
 

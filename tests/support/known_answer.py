@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mtvision.core.tree import Tree
+from mtvision.architecture.tree import Tree
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.supernet import BranchingSearch
 from mtvision.search.representation import rsa_affinities

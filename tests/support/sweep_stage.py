@@ -9,10 +9,10 @@ from pathlib import Path
 import discs
 from report_records import make_record
 
-from mtvision.engine.config import config_text, load_config
-from mtvision.engine.sweep import expand, look_up_states, parse_axes
-from mtvision.engine.sweep_local import run_locally
+from mtvision.recipe.config import load_config
 from mtvision.report.provenance import config_entry
+from mtvision.sweep.grid import expand, look_up_states, parse_axes
+from mtvision.sweep.local import run_locally
 
 PRETEND = (sys.executable, str(Path(discs.__file__).with_name("pretend_train.py")))
 
@@ -29,7 +29,7 @@ class Stage:
         self.folder, self.runs = folder / "prepared", runs
         self.folder.mkdir()
         for index, run in enumerate(runs):
-            text = config_text(load_config(run.config, [*run.options, f"seed={run.seed}"]))
+            text = load_config(run.config, [*run.options, f"seed={run.seed}"]).text
             (self.folder / f"{run.name}.py").write_text(text)
             method = load_config(run.config, run.options)["name"] or run.config.stem
             self.record(run, text, method, index).save(self.folder / f"{run.name}.json")

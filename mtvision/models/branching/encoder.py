@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from mtvision.architecture.tree import Tree
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
-from mtvision.core.tree import Tree
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.paths import PathBackbone, refuse_shared_decoder

@@ -9,7 +9,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from mtvision.core.partitions import refinements, set_partitions
+from mtvision.architecture.partitions import refinements, set_partitions
 
 
 def expected_nodes(parents: Sequence[Tensor]) -> Tensor:

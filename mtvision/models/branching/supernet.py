@@ -21,11 +21,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtvision.architecture.tree import Tree
 from mtvision.core.context import current_context
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
-from mtvision.core.tree import Tree
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.encoder import BranchedEncoder

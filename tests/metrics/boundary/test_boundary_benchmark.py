@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from mtvision.cli.evaluate_boundaries import main
+from mtvision.cli.results.evaluate_boundaries import main
 from mtvision.core.naming import UnknownNameError
 from mtvision.metrics.boundary import (
     BOUNDARY_PROTOCOLS,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.registry import ADAPTERS
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.slimmable.attention import COMPOSITES, become
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable.width import Slicing, Slimming, Widths, take
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context, use_context
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.slimmable.attention import SlimHeads, SlimSuite
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d, slimming_of
 from mtvision.models.adapters.slimmable.plan import dry_run

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context, use_context
 from mtvision.core.output import DecoderOutput
-from mtvision.core.widths import WidthConfig
 from mtvision.models.adapters.prompted_vit import PromptViTBlock
 from mtvision.models.adapters.slimmable.suite import REGROUP
 from mtvision.models.adapters.slimmable.width import DIVISOR, Part

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mtvision.core.widths import WidthConfig
+from mtvision.architecture.widths import WidthConfig
 from mtvision.models.adapters.slimmable.layout import JOINS, SPLITS, Followed, joined_axis
 from mtvision.models.adapters.slimmable.plan import dry_run
 from mtvision.models.adapters.slimmable.width import Slimming, Widths

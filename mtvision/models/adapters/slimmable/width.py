@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import current_context
-from mtvision.core.widths import WidthConfig
 
 DIVISOR = 8
 _MILLION = 1_000_000

@@ -1,0 +1,1 @@
+"""Found structures as plain data: trees, partitions of tasks, widths."""

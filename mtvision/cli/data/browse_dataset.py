@@ -1,0 +1,45 @@
+"""`mtvision browse-dataset CONFIG`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.core.sample import SampleKey
+from mtvision.recipe.data import build_dataset
+from mtvision.recipe.settings import protocol_of
+from mtvision.visualize import sheet
+
+DESCRIPTION = """\
+Draw a sheet of samples with all their labels, after the config's transforms: what the network is trained on.
+Look at it before spending GPU days.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = make_parser("browse-dataset", DESCRIPTION)
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train")
+    parser.add_argument("--count", type=int, default=8, help="samples on the sheet (default: 8)")
+    parser.add_argument(
+        "--epoch", type=int, default=0, help="which epoch's augmentation to show (default: 0)"
+    )
+    parser.add_argument("--out", type=Path, help="PNG to write (default: <work-dir>/<split>.png)")
+    arguments = parser.parse_args(argv)
+    config = read_config(arguments)
+    protocol = protocol_of(config)
+    section = f"{arguments.split}_data"
+    dataset = build_dataset(section, config[section], protocol, config.seed)
+    count = min(arguments.count, len(dataset))
+    step = max(len(dataset) // count, 1)
+    samples = [dataset[SampleKey(arguments.epoch, index * step)] for index in range(count)]
+    path = arguments.out or work_dir_of(arguments) / f"{arguments.split}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = sheet(samples, protocol.tasks)
+    if not cv2.imwrite(str(path), picture[..., ::-1]):
+        raise OSError(f"could not write {path}.")
+    print(f"{count} of {len(dataset)} samples: {path}")
+    return 0

@@ -1,0 +1,175 @@
+"""`mtvision check-dataset CONFIG`, or `--dataset NAME --root PATH`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.progress import Progress
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.registry import DATASETS
+from mtvision.data.check import (
+    Finding,
+    SplitStatistics,
+    collect,
+    judge,
+    judge_note,
+    judge_overlap,
+    known_copies,
+    render,
+    to_json,
+)
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.published import PublishedDataset
+from mtvision.protocols import Protocol, get_protocol
+from mtvision.recipe.config import load_config, parse_option
+from mtvision.recipe.settings import protocol_of, to_plain_data
+from mtvision.visualize import sheet
+
+DESCRIPTION = """\
+Read a data set from beginning to end and report what would corrupt a score: wrong counts, missing, damaged or
+foreign files, labels of the wrong size or range, images in two splits, copies that are known to be bad.
+
+  tools/check_dataset.py configs/….py
+  tools/check_dataset.py --dataset NYUDv2 --root /data/NYUDv2 --split train val
+
+The exit code is 1 if there is any error.
+"""
+
+TOLERANT: dict[str, Any] = {"check": False, "missing_labels": "absent"}
+"""Options under which a published data set opens in spite of what the check will report."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns 0, or 1 if something would corrupt a score."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if (arguments.config is None) == (arguments.dataset is None):
+        parser.error("give either a config, or --dataset and --root.")
+    console = Console(highlight=False)
+    wanted = _from_config(arguments) if arguments.config else _from_names(arguments, parser)
+    splits: dict[str, tuple[DenseDataset, SplitStatistics]] = {}
+    findings: list[Finding] = []
+    for config, protocol in wanted:
+        dataset, problems = _open(config, protocol)
+        findings += problems
+        if dataset is None:
+            continue
+        count = min(arguments.limit or len(dataset), len(dataset))
+        statistics = _collect(dataset, count, arguments.workers, arguments.quiet)
+        findings += judge(dataset, statistics, complete=count == len(dataset))
+        splits[dataset.split] = (dataset, statistics)
+        if arguments.sheet:
+            _write_sheet(dataset, statistics, arguments.sheet, console)
+    findings += judge_overlap(
+        {name: statistics for name, (_, statistics) in splits.items()},
+        {name: dataset.ids for name, (dataset, _) in splits.items()},
+    )
+    render(console, splits, findings)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(to_json(splits, findings), indent=2) + "\n")
+    return 1 if any(finding.level == "error" for finding in findings) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtvision check-dataset",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", help="a config file; its train, val and test data are checked")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change the config")
+    parser.add_argument(
+        "--dataset", help="name of a data set, e.g. NYUDv2, PascalContext, Cityscapes, MtanNpy"
+    )
+    parser.add_argument("--root", type=Path, help="its folder")
+    parser.add_argument("--split", nargs="+", default=["train", "val"], help="splits (default: train val)")
+    parser.add_argument("--protocol", help="protocol id (default: the data set's own)")
+    parser.add_argument(
+        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="further arguments of the data set"
+    )
+    parser.add_argument("--limit", type=int, help="read only the first images of each split")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, help="PNG to draw samples with their labels on, one file a split"
+    )
+    parser.add_argument("--json", type=Path, help="write everything as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+Wanted = list[tuple[dict[str, Any], Protocol | None]]
+
+
+def _from_config(arguments: argparse.Namespace) -> Wanted:
+    config = load_config(arguments.config, arguments.cfg_options)
+    protocol = protocol_of(config)
+    wanted: Wanted = []
+    for section in ("train_data", "val_data", "test_data"):
+        data: Mapping[str, Any] | None = config.get(section)
+        if data and data.get("dataset"):
+            entry = to_plain_data(data["dataset"])
+            if all(entry != other for other, _ in wanted):
+                wanted.append((entry, protocol))
+    if not wanted:
+        raise ValueError(f"{arguments.config}: has no data set in train_data, val_data or test_data.")
+    return wanted
+
+
+def _from_names(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Wanted:
+    if arguments.root is None:
+        parser.error("--dataset needs --root, the folder of the data set.")
+    options = dict(parse_option(option) for option in arguments.options)
+    protocol = get_protocol(arguments.protocol) if arguments.protocol else None
+    base = {"type": arguments.dataset, "root": str(arguments.root), **options}
+    return [({**base, "split": split}, protocol) for split in arguments.split]
+
+
+def _open(config: Mapping[str, Any], protocol: Protocol | None) -> tuple[DenseDataset | None, list[Finding]]:
+    name = str(config.get("type"))
+    kind = DATASETS.get(name)
+    if kind is None:
+        raise UnknownNameError("dataset", name, DATASETS.module_dict)
+    entry = {**config, "transforms": "tensor"}
+    root = Path(str(config.get("root", ".")))
+    found = [*judge_note(root)]
+    found += [Finding("warning", "known copies", text) for text in known_copies(name, root)]
+    if issubclass(kind, PublishedDataset):
+        entry = {**entry, **TOLERANT}
+    try:
+        dataset: DenseDataset = DATASETS.build(entry, protocol=protocol, seed=0)
+    except (FileNotFoundError, ValueError) as error:
+        return None, [*found, Finding("error", str(config.get("split", name)), str(error))]
+    return dataset, found
+
+
+def _collect(dataset: DenseDataset, count: int, workers: int, quiet: bool) -> SplitStatistics:
+    with Progress(disable=quiet, transient=True) as progress:
+        line = progress.add_task(f"reading {dataset.split}", total=count)
+        return collect(
+            dataset, range(count), workers=workers, advance=lambda number: progress.advance(line, number)
+        )
+
+
+def _write_sheet(dataset: DenseDataset, statistics: SplitStatistics, path: Path, console: Console) -> None:
+    """Eight samples spread over the split, those with the rarest looks not excluded."""
+    readable = [index for index, name in enumerate(dataset.ids) if name not in statistics.failures]
+    if not readable:
+        return
+    step = max(len(readable) // 8, 1)
+    samples = [dataset[index] for index in readable[::step][:8]]
+    target = path.with_name(f"{path.stem}_{dataset.split}{path.suffix or '.png'}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture = sheet(samples, dataset.protocol.tasks)
+    if not cv2.imwrite(str(target), picture[..., ::-1]):
+        raise OSError(f"could not write {target}.")
+    console.print(f"samples drawn on {target}")

@@ -1,0 +1,1 @@
+"""Commands about predictions, records and tables."""

@@ -1,0 +1,192 @@
+"""`mtvision score DIR --config CONFIG`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mtvision.data.manifest import data_manifest
+from mtvision.engine.records import backbone_name
+from mtvision.evaluation.evaluator import SampleEvaluator, Scores
+from mtvision.evaluation.prediction_files import PredictionFiles
+from mtvision.evaluation.scoring import evaluate_files
+from mtvision.metrics.statistics import Interval, bootstrap
+from mtvision.protocols import Protocol
+from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.data import build_dataset, evaluation_loader
+from mtvision.recipe.settings import Settings
+from mtvision.report.display import display_of
+from mtvision.report.record import Record, describe_tasks, write_atomically
+from mtvision.report.table import render_table
+
+DESCRIPTION = """\
+Score predictions on disk, of this suite (`mtvision test --save-predictions`) or of any other code base,
+against the labels of a config's test data. No network is built; the config needs `protocol` and `test_data`.
+
+DIR/<task>/<image id>.png or .npy, one file per image of the split, at the size of the labels:
+  class maps      PNG of class ids, 8 or 16 bits
+  probabilities   (edge, saliency) gray PNG of 8 or 16 bits, or NPY in 0..1
+  other maps      NPY (C, H, W) in the units of the labels: metres, unit vectors
+Tasks without a folder are not scored.
+"""
+
+Intervals = dict[str, dict[str, Interval]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    config = load_config(arguments.config, arguments.cfg_options)
+    settings = Settings.of(config)
+    files = PredictionFiles.find(arguments.predictions, settings.protocol.tasks)
+    section = _section(arguments.split, config, files)
+    _check_protocol(files, settings.protocol)
+    protocol = settings.protocol.select([task.name for task in files.tasks])
+    dataset = build_dataset(section, config[section], settings.protocol, settings.seed)
+    options = {
+        name: values
+        for name, values in settings.evaluation.metric_options.items()
+        if name in protocol.task_names
+    }
+    workers = settings.evaluation.workers if arguments.workers is None else arguments.workers
+    evaluator = SampleEvaluator(protocol.tasks, options, workers)
+    console = Console(stderr=True)
+    _say_what_is_left_out(files, settings.protocol, console)
+    try:
+        scores = evaluate_files(files, evaluation_loader(dataset, config[section]), evaluator, console)
+    finally:
+        evaluator.close()
+    intervals = _intervals(evaluator, arguments.bootstrap) if arguments.bootstrap else {}
+    record = _record(config, settings, protocol, files, scores)
+    if arguments.json is not None:
+        content = _as_json(record, intervals, arguments.bootstrap, files, len(dataset))
+        content["data"] = data_manifest(dataset)
+        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+    out = Console(file=sys.stdout)
+    out.print(render_table([record], format="terminal"), soft_wrap=True, markup=False, highlight=False)
+    if intervals:
+        out.print(interval_table(record, intervals, arguments.bootstrap, len(dataset)))
+    return 0
+
+
+def interval_table(record: Record, intervals: Intervals, resamples: int, images: int) -> Table:
+    """All scores with their intervals as a terminal table."""
+    title = f"95 % intervals over {images} images, {resamples} resamples"
+    table = Table("task", "score", title=title)
+    for name in ("value", "from", "to"):
+        table.add_column(name, justify="right")
+    for task, values in intervals.items():
+        entry = record.task(task)
+        for score, interval in values.items():
+            display = display_of(entry, score)
+            numbers = [display.text(item) for item in (interval.score, interval.low, interval.high)]
+            table.add_row(task, f"{display.title} {display.unit}".strip(), *numbers)
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtvision score", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("predictions", type=Path, metavar="DIR", help="folder with one folder per task")
+    parser.add_argument("--config", required=True, help="a config file that names the protocol and the data")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change values of the config"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("test", "val"),
+        help="which data section (default: the one the predictions were made on, else test)",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all scores to this file")
+    parser.add_argument(
+        "--bootstrap", type=_positive, metavar="N", help="95 %% intervals from N resamples of the images"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes for boundary scores (default: the config's)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number of resamples, got {text!r}")
+    return int(text)
+
+
+def _section(split: str | None, config: RunConfig, files: PredictionFiles) -> str:
+    chosen = split or str((files.manifest or {}).get("split", "test"))
+    return f"{chosen}_data" if config[f"{chosen}_data"] else "val_data"
+
+
+def _check_protocol(files: PredictionFiles, protocol: Protocol) -> None:
+    made_for = (files.manifest or {}).get("protocol", protocol.id)
+    if made_for != protocol.id:
+        raise ValueError(
+            f"{files.folder}: the predictions were made under protocol '{made_for}', the config is of "
+            f"'{protocol.id}'; give the config of that protocol."
+        )
+
+
+def _say_what_is_left_out(files: PredictionFiles, protocol: Protocol, console: Console) -> None:
+    absent = [name for name in protocol.task_names if name not in files.paths]
+    if absent:
+        console.print(
+            f"not scored, because {files.folder} has no such folder: {', '.join(absent)}", soft_wrap=True
+        )
+    if files.ignored:
+        console.print(f"not a task of {protocol.id}: {', '.join(files.ignored)}", soft_wrap=True)
+
+
+def _intervals(evaluator: SampleEvaluator, resamples: int) -> Intervals:
+    result: Intervals = {}
+    for task in evaluator.tasks:
+        parts = [entry[task.name] for entry in evaluator.per_image.values() if task.name in entry]
+        if parts:
+            result[task.name] = bootstrap(evaluator.metrics[task.name], parts, resamples=resamples)
+    return result
+
+
+def _record(
+    config: RunConfig, settings: Settings, protocol: Protocol, files: PredictionFiles, scores: Scores
+) -> Record:
+    manifest = files.manifest
+    own = manifest is not None and config["model"] is not None
+    return Record(
+        protocol=protocol.id,
+        protocol_title=protocol.title,
+        method=str((manifest or {}).get("method", files.folder.resolve().name)),
+        backbone=str((manifest or {}).get("backbone", backbone_name(config) if own else "–")),
+        provenance=config["provenance"] if own else "released",
+        source=f"predictions in {files.folder.resolve().name}",
+        tasks=describe_tasks(protocol.tasks, settings.evaluation.metric_options),
+        scores=scores,
+    )
+
+
+def _as_json(
+    record: Record, intervals: Intervals, resamples: int | None, files: PredictionFiles, images: int
+) -> dict[str, Any]:
+    plain = record.to_json()
+    manifest: Mapping[str, Any] = files.manifest or {}
+    content = {name: plain[name] for name in ("protocol", "method", "backbone", "tasks", "scores")}
+    content |= {"images": images, "predictions": {k: v for k, v in manifest.items() if k != "sizes"} or None}
+    if resamples:
+        content["bootstrap"] = {"resamples": resamples, "confidence": 0.95}
+        content["intervals"] = {
+            task: {name: [_number(item.low), _number(item.high)] for name, item in values.items()}
+            for task, values in intervals.items()
+        }
+    return content
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None

@@ -1,0 +1,1 @@
+"""A network, or a folder of predictions, becomes scores and pictures."""

@@ -1,0 +1,171 @@
+"""Scores of a network on a split, the same for any batch size, order and number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mtvision.core.naming import look_up
+from mtvision.core.sample import Batch, Meta
+from mtvision.core.task import Task
+from mtvision.metrics import build_metric
+from mtvision.metrics.sums import Sums, total
+
+Scores = dict[str, dict[str, float]]
+"""{task: {score name: value}}, all digits."""
+
+
+def without_padding(label_or_prediction: Tensor, meta: Meta, image_size: Sequence[int]) -> Tensor:
+    """Cut padding off a map (..., H, W); maps of another resolution than the image have none."""
+    height, width = label_or_prediction.shape[-2:]
+    if (height, width) != tuple(image_size):
+        return label_or_prediction
+    top, left, bottom, right = meta.padding
+    return label_or_prediction[..., top : height - bottom, left : width - right]
+
+
+def labels_of(batch: Batch, index: int) -> dict[str, Tensor]:
+    """{task: label} of one sample on the CPU, without padding; tasks that it has no label for are absent."""
+    image_size = batch.image.shape[-2:]
+    return {
+        name: without_padding(label[index].cpu(), batch.meta[index], image_size)
+        for name, label in batch.labels.items()
+        if bool(batch.present[name][index])
+    }
+
+
+class SampleEvaluator:
+    """Collects one entry of sums per image, and adds them up in the order of the image ids.
+
+    Args:
+        tasks: what to score.
+        options: {task: metric options that replace the protocol's}.
+        workers: processes for metrics that take long per image (edges); 0 = in this process.
+        save: called with the id and all predictions of every image, without padding.
+
+    Attributes:
+        metrics: {task: metric}.
+        per_image: {image id: {task: sums}} of the last `evaluate`, all processes together, sorted by id.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        workers: int = 0,
+        save: Callable[[str, Mapping[str, Tensor]], None] | None = None,
+    ) -> None:
+        for name in options or {}:
+            look_up("task in evaluation options", name, {task.name: task for task in tasks})
+        self.tasks = tuple(tasks)
+        self.per_image: dict[str, dict[str, Sums]] = {}
+        self.metrics: dict[str, Any] = {
+            task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks
+        }
+        self._entries: dict[str, dict[str, Sums | Future[Sums]]] = {}
+        self._workers = workers
+        self._save = save
+        self._pool: ProcessPoolExecutor | None = None
+
+    def process(self, predictions: Sequence[Mapping[str, Tensor]], batch: Batch) -> None:
+        """Measure a batch: predictions per sample against the batch's labels."""
+        image_size = batch.image.shape[-2:]
+        for index, prediction in enumerate(predictions):
+            meta = batch.meta[index]
+            maps = {
+                task.name: without_padding(prediction[task.name], meta, image_size) for task in self.tasks
+            }
+            labels = labels_of(batch, index)
+            self.add(meta.id, {name: (item, labels[name]) for name, item in maps.items() if name in labels})
+            if self._save is not None:
+                self._save(meta.id, maps)
+
+    def add(self, image: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Measure one image.
+
+        Args:
+            image: its id.
+            pairs: {task: (prediction, label)} of the tasks it has labels for, without padding and batch axis.
+
+        Raises:
+            ValueError: the id was measured before.
+        """
+        if image in self._entries:
+            raise ValueError(f"evaluation: image id '{image}' occurs twice; ids must be unique in a split.")
+        self._entries[image] = {
+            task.name: self._measure(task, list(pairs[task.name]))
+            for task in self.tasks
+            if task.name in pairs
+        }
+
+    def _measure(self, task: Task, pair: list[Tensor]) -> Sums | Future[Sums]:
+        metric = self.metrics[task.name]
+        if self._workers == 0 or not getattr(metric, "expensive", False):
+            return metric.measure(*pair)  # type: ignore[no-any-return]
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        arrays = [item.contiguous().numpy() for item in pair]
+        return self._pool.submit(_measure_arrays, metric, arrays)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Scores over all processes as flat `task/score` keys; every process returns the same.
+
+        Raises:
+            RuntimeError: the processes together did not see exactly `size` images.
+        """
+        own = {
+            image: {name: item.result() if isinstance(item, Future) else item for name, item in entry.items()}
+            for image, entry in self._entries.items()
+        }
+        self._entries = {}
+        gathered: dict[str, dict[str, Sums]] = {}
+        seen = 0
+        for part in _gather(own):
+            gathered.update(part)
+            seen += len(part)
+        if seen != size or len(gathered) != size:
+            raise RuntimeError(
+                f"evaluation: {seen} images ({len(gathered)} ids) were measured, the split has {size}."
+            )
+        self.per_image = {image: gathered[image] for image in sorted(gathered)}
+        return flatten(self.scores())
+
+    def scores(self) -> Scores:
+        """Scores of the last `evaluate`, per task."""
+        result: Scores = {}
+        for task in self.tasks:
+            parts = [entry[task.name] for entry in self.per_image.values() if task.name in entry]
+            if parts:
+                result[task.name] = self.metrics[task.name].score(total(parts))
+        return result
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _measure_arrays(metric: Any, arrays: list[Any]) -> Sums:
+    torch.set_num_threads(1)
+    sums: Sums = metric.measure(*(torch.from_numpy(item) for item in arrays))
+    return sums
+
+
+def _gather(own: dict[str, dict[str, Sums]]) -> list[dict[str, dict[str, Sums]]]:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [own]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return parts
+
+
+def flatten(scores: Scores) -> dict[str, float]:
+    """`{"depth": {"rmse": 0.5}}` to `{"depth/rmse": 0.5}`."""
+    return {f"{task}/{name}": value for task, values in scores.items() for name, value in values.items()}

@@ -1,0 +1,167 @@
+"""Scoring a network, and the constant predictor every score should be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mtvision.core.prediction import to_prediction
+from mtvision.core.sample import Batch
+from mtvision.core.task import Task
+from mtvision.data.dataset import DenseDataset
+from mtvision.evaluation.evaluator import SampleEvaluator, Scores, labels_of
+from mtvision.evaluation.prediction_files import PredictionFiles, PredictionFilesError
+from mtvision.metrics.statistics import ConstantPredictor
+from mtvision.models.network import Network
+from mtvision.protocols import Protocol
+from mtvision.recipe.settings import EvaluationSettings
+from mtvision.runtime.launch import is_main_process
+from mtvision.runtime.precision import Precision, autocast
+from mtvision.visualize import panel
+
+
+@torch.no_grad()
+def predict_batch(
+    network: Network, tasks: Sequence[Task], batch: Batch, precision: Precision = "fp32"
+) -> list[dict[str, Tensor]]:
+    """Predictions per sample, without batch axis, on the CPU.
+
+    Args:
+        network: in the mode it should run in; the batch is moved to its device.
+        tasks: what to predict.
+        batch: images (B, 3, H, W); predictions have the size of its labels.
+        precision: of the forward pass.
+    """
+    device = next(network.parameters()).device
+    batch = batch.to(device)
+    with autocast(precision, device):
+        logits = network(batch.image, size=batch.label_size)
+    predictions = {task.name: to_prediction(task, logits[task.name]).cpu() for task in tasks}
+    return [{name: maps[i] for name, maps in predictions.items()} for i in range(len(batch))]
+
+
+def evaluate(
+    network: Network,
+    loader: DataLoader[Batch],
+    evaluator: SampleEvaluator,
+    *,
+    precision: Precision = "fp32",
+    console: Console | None = None,
+) -> Scores:
+    """Score a network on all images of a loader; every process returns the scores of the whole split."""
+    network.eval()
+    for batch in _shown(loader, console):
+        evaluator.process(predict_batch(network, evaluator.tasks, batch, precision), batch)
+    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    return evaluator.scores()
+
+
+def _shown(loader: DataLoader[Batch], console: Console | None) -> Iterable[Batch]:
+    if console is not None and console.is_terminal and is_main_process():
+        return track(loader, "evaluate", total=len(loader), console=console, transient=True)
+    return loader
+
+
+def evaluate_files(
+    files: PredictionFiles,
+    loader: DataLoader[Batch],
+    evaluator: SampleEvaluator,
+    console: Console | None = None,
+) -> Scores:
+    """Score predictions on disk against the labels of a loader; no network is involved.
+
+    Raises:
+        PredictionFilesError: names every missing, extra, unreadable or wrong-size file, before any score.
+    """
+    dataset: DenseDataset = loader.dataset  # type: ignore[assignment]
+    files.require(dataset.ids)
+    problems: list[str] = []
+    for batch in _shown(loader, console):
+        for index, image in enumerate(batch.ids):
+            labels = labels_of(batch, index)
+            pairs = {}
+            for task in files.tasks:
+                if task.name in labels:
+                    label = labels[task.name]
+                    size = (int(label.shape[-2]), int(label.shape[-1]))
+                    try:
+                        pairs[task.name] = (files.read(task, image, size), label)
+                    except ValueError as error:
+                        problems.append(str(error))
+            if not problems:  # otherwise there will be no scores
+                try:
+                    evaluator.add(image, pairs)
+                except ValueError as error:
+                    problems.append(f"image '{image}': {error}")
+    if problems:
+        raise PredictionFilesError("\n  ".join(["the predictions cannot be scored:", *problems]))
+    evaluator.evaluate(len(dataset))
+    return evaluator.scores()
+
+
+def constant_scores(
+    protocol: Protocol, train_set: DenseDataset, loader: DataLoader[Batch], settings: EvaluationSettings
+) -> Scores:
+    """Scores of the best constant map per task, fitted on `settings.constant_predictor` training images.
+
+    A network that does not clearly beat this row has learned nothing.
+    """
+    predictors = {task.name: ConstantPredictor(task) for task in protocol.tasks}
+    count = min(settings.constant_predictor, len(train_set))
+    for position in range(count):
+        sample = train_set[position * len(train_set) // count]
+        for name, label in sample.labels.items():
+            predictors[name].update(label)
+    evaluator = SampleEvaluator(protocol.tasks, settings.metric_options, settings.workers)
+    for batch in loader:
+        height, width = batch.label_size
+        prediction = {name: item.prediction((height, width)) for name, item in predictors.items()}
+        evaluator.process([prediction] * len(batch), batch)
+    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    evaluator.close()
+    return evaluator.scores()
+
+
+def write_panels(
+    network: Network,
+    protocol: Protocol,
+    dataset: DenseDataset,
+    folder: Path,
+    count: int,
+    precision: Precision = "fp32",
+) -> list[Path]:
+    """Draw the predictions for `count` evenly spaced images beside their labels, as PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    network.eval()
+    for position in range(min(count, len(dataset))):
+        sample = dataset[position * len(dataset) // min(count, len(dataset))]
+        batch = Batch(
+            image=sample.image[None],
+            labels={name: label[None] for name, label in sample.labels.items()},
+            present={name: torch.ones(1, dtype=torch.bool) for name in sample.labels},
+            meta=[sample.meta],
+        )
+        prediction = predict_batch(network, protocol.tasks, batch, precision)[0]
+        path = folder / f"{_file_name(sample.meta.id)}.png"
+        picture = panel(sample.image, prediction, protocol.tasks, labels=sample.labels)
+        if not cv2.imwrite(str(path), picture[..., ::-1]):
+            raise OSError(f"could not write {path}.")
+        written.append(path)
+    return written
+
+
+def _file_name(identity: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in identity)
+
+
+def headline_keys(protocol: Protocol) -> Sequence[str]:
+    """`task/score` keys of the headline scores, in the protocol's order."""
+    return [f"{task.name}/{task.headline}" for task in protocol.tasks]

@@ -1,0 +1,1 @@
+"""Work in several phases around runs: searches, trade-off curves, controllable networks."""

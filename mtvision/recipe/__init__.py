@@ -1,0 +1,1 @@
+"""A config becomes checked settings and objects: network, data sets, loaders."""

@@ -1,0 +1,176 @@
+"""Reading a run's config and changing it from the command line; the only reader of mmengine's configs."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.recipe.settings import (
+    DATA_SECTIONS,
+    LOADER_DEFAULTS,
+    TOP_LEVEL,
+    check_keys,
+    section_defaults,
+    to_plain_data,
+)
+
+
+class RunConfig(Mapping[str, Any]):
+    """A completed config: every key that a config may have, as plain data. It cannot be changed.
+
+    `load_config` makes it; `with_options` makes a changed copy.
+    """
+
+    def __init__(self, content: Config) -> None:
+        self._content = content
+        self._plain: dict[str, Any] = to_plain_data(content._cfg_dict)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._plain[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    @property
+    def file(self) -> str:
+        """Path of the file it was read from."""
+        return str(self._content.filename)
+
+    @property
+    def name(self) -> str:
+        """The config's `name`, or that of its file."""
+        return self["name"] or Path(self.file).stem
+
+    @property
+    def text(self) -> str:
+        """The completed config as Python text, the same for the same run on every machine."""
+        return str(self._content.pretty_text)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of `text`: what a search was made with."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def with_options(self, options: Mapping[str, Any]) -> RunConfig:
+        """A copy with some values replaced.
+
+        Args:
+            options: {dotted key: value}, e.g. `{"training.iterations": 100}`.
+
+        Raises:
+            UnknownNameError: the config has no such key; the message names its siblings.
+        """
+        content = copy.deepcopy(self._content)
+        _override(content, options)
+        return RunConfig(content)
+
+
+def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
+    """Read a Python config, fill in the defaults of every section and apply `key=value` options.
+
+    Args:
+        path: a `.py` file; text configs and lazy ones (`read_base`, imported classes) both work. Variables in
+            upper case are the file's own constants and no part of the config.
+        options: `--cfg-options`, e.g. `training.iterations=100`; see `RunConfig.with_options`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnknownNameError: a top-level key, a key of a section or an option's key is unknown.
+        ValueError: the file cannot be read as a config, an option is not `key=value`.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = (
+            ", ".join(sorted(str(item) for item in file.parent.glob("*.py"))[:8])
+            if file.parent.is_dir()
+            else ""
+        )
+        raise FileNotFoundError(
+            f"config {file} does not exist." + (f" In that folder: {near}." if near else "")
+        )
+    try:
+        config = Config.fromfile(str(file))
+    except (SyntaxError, RuntimeError, ImportError) as error:
+        reason = (
+            str(error) or "a config holds data only: no function definitions and no calls of imported names"
+        )
+        raise ValueError(f"config {file}: {reason}") from error
+    for name in getattr(config, "_imported_names", ()):  # `read_base` and classes, which are no settings
+        config._cfg_dict.pop(name, None)
+    for name in [name for name in config if name.isupper()]:
+        config.pop(name)
+    check_keys(f"top-level key of {file.name}", config, TOP_LEVEL)
+    for name, defaults in section_defaults().items():
+        given = dict(config.get(name) or {})
+        check_keys(f"key of '{name}' in {file.name}", given, defaults)
+        config[name] = {**defaults, **given}
+    for name in DATA_SECTIONS:
+        if config.get(name):
+            config[name] = {**LOADER_DEFAULTS, **config[name]}
+    for name, default in TOP_LEVEL.items():
+        config.setdefault(name, default)
+    _override(config, dict(parse_option(option) for option in options))
+    return RunConfig(config)
+
+
+def parse_option(option: str) -> tuple[str, Any]:
+    """Split `key=value`; the value is a Python literal if it reads as one, else text.
+
+    >>> parse_option("optimizer.lr=1e-4"), parse_option("tasks=['depth']")
+    (('optimizer.lr', 0.0001), ('tasks', ['depth']))
+    """
+    key, separator, text = option.partition("=")
+    if not separator or not key:
+        raise ValueError(f"--cfg-options: expected key=value, got {option!r}.")
+    literal = {"true": "True", "false": "False", "none": "None"}.get(text, text)
+    try:
+        return key, ast.literal_eval(literal)
+    except (SyntaxError, ValueError):
+        return key, text
+
+
+def _override(config: Config, options: Mapping[str, Any]) -> None:
+    """Apply `--cfg-options`, refusing keys the config does not have.
+
+    mmengine would create the key and train on without a word; a mistyped learning rate then costs a day. Dots
+    descend into dicts and, as integers, into lists. Below a component (a dict with `type`) new arguments are
+    allowed, since the component itself refuses those it does not know.
+
+    Raises:
+        UnknownNameError: a key is absent; the message names its siblings.
+    """
+    for path, value in options.items():
+        node: Any = config._cfg_dict
+        *parents, last = path.split(".")
+        for depth, part in enumerate(parents):
+            node = _child(node, part, ".".join(parents[:depth]))
+        if isinstance(node, list):
+            _child(node, last, ".".join(parents))
+            node[int(last)] = value
+        elif isinstance(node, dict) and "type" in node:
+            node[last] = value
+        else:
+            _child(node, last, ".".join(parents))
+            node[last] = value
+
+
+def _child(node: Any, part: str, where: str) -> Any:
+    if isinstance(node, list | tuple):
+        if part.isdigit() and int(part) < len(node):
+            return node[int(part)]
+        raise UnknownNameError(f"index of {where}", part, map(str, range(len(node))))
+    if not isinstance(node, dict):
+        raise UnknownNameError(f"key of {where} (which is the value {node!r})", part, ())
+    if part not in node:
+        raise UnknownNameError(f"key of {where or 'the config'}", part, node)
+    return node[part]

@@ -1,0 +1,77 @@
+"""Data sets and loaders from a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from mtvision.core.registry import DATASETS
+from mtvision.core.sample import Batch, collate
+from mtvision.data.dataset import DenseDataset
+from mtvision.data.samplers import EvalBatchSampler
+from mtvision.protocols import Protocol
+from mtvision.recipe.settings import LOADER_DEFAULTS, check_keys, to_plain_data
+from mtvision.runtime.launch import rank_and_world_size
+
+
+def build_dataset(
+    section: str, config: Mapping[str, Any] | None, protocol: Protocol, seed: int
+) -> DenseDataset:
+    """The data set of `train_data`, `val_data` or `test_data`.
+
+    Raises:
+        ValueError: the section or its `dataset` is missing.
+        UnknownNameError: unknown key, data set or argument.
+    """
+    if not config:
+        raise ValueError(
+            f"config: '{section}' is missing; expected dict(dataset=dict(type=...), batch_size=...)."
+        )
+    check_keys(f"key of '{section}'", config, ("dataset", *LOADER_DEFAULTS))
+    if "dataset" not in config:
+        raise ValueError(f"config: '{section}' has no 'dataset'.")
+    dataset: DenseDataset = DATASETS.build(to_plain_data(config["dataset"]), protocol=protocol, seed=seed)
+    if len(dataset) == 0:
+        raise ValueError(f"{section}: the data set is empty.")
+    return dataset
+
+
+def _prepare_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one worker is one process: threads inside it would fight for the same cores
+    torch.set_num_threads(1)
+
+
+def _loader(dataset: DenseDataset, batch_sampler: Any, workers: int) -> DataLoader[Batch]:
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batch_sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_prepare_worker,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own, so that starting an epoch draws nothing from the global one
+    )
+
+
+def train_loader(dataset: DenseDataset, config: Mapping[str, Any], seed: int) -> DataLoader[Batch]:
+    """Endless loader in the data set's training order; `batch_size` is per process."""
+    rank, world_size = rank_and_world_size()
+    try:
+        sampler = dataset.batch_sampler(
+            int(config["batch_size"]), seed=seed, rank=rank, world_size=world_size
+        )
+    except ValueError as error:
+        raise ValueError(f"train_data: {error}") from error
+    return _loader(dataset, sampler, int(config["num_workers"]))
+
+
+def evaluation_loader(dataset: DenseDataset, config: Mapping[str, Any]) -> DataLoader[Batch]:
+    """Every image exactly once over all processes."""
+    rank, world_size = rank_and_world_size()
+    sampler = EvalBatchSampler(len(dataset), int(config["batch_size"]), rank=rank, world_size=world_size)
+    return _loader(dataset, sampler, int(config["num_workers"]))

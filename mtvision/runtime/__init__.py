@@ -1,0 +1,1 @@
+"""Processes and files of a run: launch, precision, checkpoints. No configs, no networks of ours."""

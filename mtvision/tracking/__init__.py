@@ -1,0 +1,1 @@
+"""Curves, pictures and records in TensorBoard and Weights & Biases."""

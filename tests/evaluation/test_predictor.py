@@ -1,0 +1,104 @@
+"""Predictions on images of any size: padding and scaling leave no trace in the frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mtvision.architecture.widths import WidthConfig
+from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, Meta
+from mtvision.evaluation.evaluator import SampleEvaluator, without_padding
+from mtvision.evaluation.predictor import Predictor
+from mtvision.models import build_network
+from mtvision.models.adapters.slimmable import calibrate, has_statistics
+from mtvision.protocols import own_protocol
+from mtvision.search import BudgetError, WidthTable
+from mtvision.search.cost_table import make_cost_table
+
+PROTOCOL = own_protocol("one", {"depth": {}})
+
+
+class Brightness(nn.Module):
+    """Predicts the red channel in 0..1 as depth, and remembers what it was shown."""
+
+    def forward(self, image, context=None):
+        self.shape = tuple(image.shape[-2:])
+        return {"depth": image[:, :1] * IMAGE_STD[0] + IMAGE_MEAN[0]}
+
+
+def photo(height, width):
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    return np.repeat(np.repeat(ramp[None, :, None], height, axis=0), 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "shown"),
+    [
+        (PROTOCOL, (40, 80)),
+        (replace(PROTOCOL, train_size=(20, 40)), (20, 40)),
+        (replace(PROTOCOL, eval_size=(64, 96)), (64, 96)),
+    ],
+    ids=["own size", "scaled", "padded"],
+)
+def test_prediction_lines_up_with_the_image(protocol, shown):
+    network, image = Brightness(), photo(40, 80)
+    depth = Predictor(network, protocol)(image)["depth"]
+    assert network.shape == shown
+    assert depth.shape == (1, 40, 80)
+    assert np.abs(depth[0] - image[..., 0] / 255).max() < 0.02
+
+
+def test_only_eight_bit_rgb_is_taken():
+    with pytest.raises(ValueError, match=r"expected an RGB image \(H, W, 3\) of uint8, got \(4, 4\)"):
+        Predictor(Brightness(), PROTOCOL)(np.zeros((4, 4), np.uint8))
+
+
+def test_padding_is_cut_off_where_it_was_added():
+    frame = torch.arange(30.0).view(5, 6)
+    meta = Meta(id="a", size=(2, 3), original_size=(2, 3), padding=(1, 2, 2, 1))
+    assert torch.equal(without_padding(frame, meta, (5, 6)), frame[1:3, 2:5])
+    assert torch.equal(without_padding(frame, meta, (10, 12)), frame)
+
+
+def test_an_evaluation_that_missed_an_image_is_refused():
+    with pytest.raises(RuntimeError, match=r"0 images \(0 ids\) were measured, the split has 3"):
+        SampleEvaluator(PROTOCOL.tasks).evaluate(3)
+
+
+def test_where_tasks_talk_the_best_widths_with_statistics_are_taken():
+    """PAD-Net, calibrated for equal widths and for one mixture."""
+    torch.manual_seed(0)
+    protocol = own_protocol("two", {"depth": {}, "normals": {}})
+    cfg = {
+        "backbone": {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 48)},
+        "decoder": {"type": "PADNetDecoder", "width": 32},
+        "head": {"type": "ConvHead"},
+        "adapters": [{"type": "Slimmable"}],
+    }
+    network = build_network(cfg, protocol.tasks).eval()
+    ratios = (0.25, 0.5, 1.0)
+    cost = make_cost_table(network, (64, 64), (1.0,), ratios)
+    table = WidthTable(cost, {name: {(1.0, own): own - 1 for own in ratios} for name in ("depth", "normals")})
+    equal = [WidthConfig(1.0, {"depth": own, "normals": own}) for own in ratios]
+    mixture = WidthConfig(1.0, {"depth": 0.5, "normals": 0.25})
+    calibrate(network, [torch.randn(2, 3, 64, 64)], [*equal, mixture])
+    predictor = Predictor(network, protocol, width_table=table)
+    budget = cost.cost(WidthConfig(1.0, {"depth": 1.0, "normals": 0.25}))
+    by_rule = table.choose(budget, {"depth": 1.0}).widths
+    assert by_rule.decoders == {"depth": 1.0, "normals": 0.25}
+    assert not has_statistics(network, by_rule)
+    assert has_statistics(network, mixture)
+    taken = predictor.choose(budget, {"depth": 1.0})
+    assert taken.widths.decoders == mixture.decoders  # as good for depth as 0.5 and 0.5, and cheaper
+    assert taken.cost <= budget
+    assert predictor.choose(1.0).widths.decoders == {"depth": 1.0, "normals": 1.0}
+    least = cost.cost(equal[0])
+    assert predictor.choose(least, {"depth": 1.0}).cost == least
+    with pytest.raises(BudgetError, match="smallest configuration needs"):
+        predictor.choose(least - 1, {"depth": 1.0})
+    with pytest.raises(BudgetError):
+        table.best_of([equal[2]], least)

@@ -1,0 +1,48 @@
+"""What papers report besides the last checkpoint's scores."""
+
+from __future__ import annotations
+
+import json
+
+import discs
+import pytest
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.engine.training import train
+from mtvision.protocols import get_protocol
+from mtvision.recipe.config import load_config
+from mtvision.recipe.selection import average_last_10, best_compat
+from mtvision.recipe.settings import Settings
+
+
+def test_quirk_20_the_rule_with_misplaced_bases_is_an_option():
+    """Bases in percent, scores in fractions: an mIoU twice as high counts less than a degree."""
+    protocol = get_protocol("pascal-invpt")
+    rows = [
+        {"scores": {"semseg/miou": 0.8, "normals/mean": 14.0}},
+        {"scores": {"semseg/miou": 0.4, "normals/mean": 13.0}},
+        {"scores": {"semseg/miou": 0.8, "normals/mean": 14.5}},
+    ]
+    assert best_compat(rows, protocol) == [1]
+    with pytest.raises(UnknownNameError, match="Known: cityscapes-mtmamba, nyud-invpt, pascal-invpt"):
+        best_compat(rows, discs.PROTOCOL)
+
+
+def test_quirk_34_the_last_ten_evaluations_can_be_averaged(tmp_path):
+    options = ["training.iterations=11", "training.val_interval=1", "training.checkpoint_interval=0"]
+    options += ["evaluation.pictures=0", "evaluation.select=average_last_10"]
+    record = train(load_config(discs.write_config(tmp_path), options), tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "validations.jsonl").read_text().splitlines()]
+    assert [row["iter"] for row in rows] == list(range(1, 11))
+    chosen = json.loads((tmp_path / "run" / "selection.json").read_text())
+    assert chosen["iterations"] == list(range(2, 12))
+    values = [*(row["scores"]["depth/rmse"] for row in rows[1:]), record.scores["depth"]["rmse"]]
+    mean = sum(values) / 10
+    assert chosen["scores"]["depth/rmse"] == pytest.approx(mean)
+    assert record.checkpoint["iteration"] == 11
+    options = ["evaluation.select=best_compat", "training.val_interval=0"]
+    config = load_config(discs.write_config(tmp_path), options)
+    with pytest.raises(ValueError, match=r"set training\.val_interval"):
+        Settings.of(config)
+    with pytest.raises(ValueError, match="needs ten evaluations, there are 2"):
+        average_last_10(rows[:2], discs.PROTOCOL)

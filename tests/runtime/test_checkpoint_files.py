@@ -1,0 +1,108 @@
+"""Checkpoint files: atomic, safe, and refused with a message when they do not fit."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mtvision.runtime.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+    load_network_weights,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
+
+
+def test_round_trip_without_pickled_code(tmp_path):
+    path = tmp_path / "iter_1.pth"
+    save_checkpoint(
+        path, {"meta": {"iter": 1}, "state_dict": {"w": torch.arange(3)}, "random_states": [random_states()]}
+    )
+    assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
+    content = load_checkpoint(path)
+    assert content["meta"] == {"iter": 1}
+    assert torch.equal(content["state_dict"]["w"], torch.arange(3))
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "iter_1.pth"
+    save_checkpoint(path, {"state_dict": {"w": torch.zeros(1)}})
+
+    def crash(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, {"state_dict": {"w": torch.ones(1)}})
+    assert load_checkpoint(path)["state_dict"]["w"].item() == 0
+    assert [item.name for item in tmp_path.iterdir()] == ["iter_1.pth"]
+
+
+def test_truncated_file(tmp_path):
+    path = tmp_path / "iter_1.pth"
+    save_checkpoint(path, {"state_dict": {"w": torch.zeros(1000)}})
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(CheckpointError, match=r"iter_1.pth \(900 bytes\) is truncated or not a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_file_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"state_dict": {}, "hook": os.system}, path)
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_checkpoint(path)
+
+
+def test_safetensors_and_bare_state_dicts(tmp_path):
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pth")
+    for name in ("a.safetensors", "a.pth"):
+        content = load_checkpoint(tmp_path / name)
+        assert content["meta"] == {}
+        assert torch.equal(content["state_dict"]["w"], torch.ones(2))
+    (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_checkpoint(tmp_path / "b.safetensors")
+
+
+def test_weights_of_another_architecture(tmp_path):
+    network = nn.Sequential(nn.Linear(2, 3))
+    state = {
+        "network.0.weight": torch.zeros(3, 4),
+        "network.1.weight": torch.zeros(1),
+        "balancer.x": torch.zeros(1),
+    }
+    meta = {"architecture": {"backbone": {"type": "Other"}}}
+    with pytest.raises(CheckpointError) as caught:
+        load_network_weights(network, {"state_dict": state, "meta": meta}, "file.pth")
+    text = str(caught.value)
+    assert "1 missing: 0.bias" in text
+    assert "1 unexpected: 1.weight" in text
+    assert "0.weight: (3, 4) in the file, (3, 2) in the network" in text
+    assert '"type": "Other"' in text
+
+
+def test_newest_readable_checkpoint_is_found(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no checkpoint iter_\*.pth in"):
+        find_checkpoint(tmp_path)
+    for step in (9, 10):
+        save_checkpoint(tmp_path / f"iter_{step}.pth", {"state_dict": {"w": torch.zeros(9)}})
+    assert find_checkpoint(tmp_path).name == "iter_10.pth"
+    (tmp_path / "iter_10.pth").write_bytes(b"half")
+    assert find_checkpoint(tmp_path).name == "iter_9.pth"
+
+
+def test_random_states_come_back():
+    states = random_states()
+    first = random.random(), np.random.rand(), torch.rand(1).item()
+    set_random_states(states)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
