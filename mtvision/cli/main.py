@@ -37,6 +37,7 @@ COMMANDS = {
     "search": "a branching tree, widths or a grouping of tasks, written as architecture.json",
     "controllable": "how budgets and preferences steer a trained slimmable network",
     "launch": "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std",
+    "compare-runs": "whether two revisions of the code train alike, to the last bit",
     "benchmark": "speed as ratios against a baseline of the same run",
 }
 

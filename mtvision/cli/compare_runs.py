@@ -1,0 +1,262 @@
+"""`mtvision compare-runs REV_A REV_B [CONFIG…]`: whether two revisions train alike, bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mtvision.cli.run_differences import Comparison, compare_folders
+from mtvision.core.naming import UnknownNameError
+from mtvision.engine.config import load_config
+from mtvision.report.record import write_atomically
+
+DESCRIPTION = """\
+Train the same configs for a few steps with two revisions of the code, and say whether every loss and every
+score is identical to the last bit, or where they first differ. A change that claims to change no number is
+checked with this command.
+
+  python tools/compare_runs.py main .                      every default config, the working tree against main
+  python tools/compare_runs.py main~5 main configs/a.py    one config
+  python tools/compare_runs.py main . configs/old.py=configs/new.py    a config that was renamed
+  python tools/compare_runs.py main . --keep work_dirs/compare         call it again to go on
+
+A revision is anything that git can check out, or `.` for the working tree. Runs use one thread and no GPU,
+so that sums are taken in one order. A config's header names the command that is run (train.py or search.py).
+The exit code is 0 if everything is identical, 1 if not, 2 for wrong arguments.
+"""
+
+DEFAULT_CONFIGS = (
+    "configs/*/*_tiny_synthetic_*.py",
+    "configs/slimmable/slimmable_*.py",
+    "configs/branching/*_synthetic_*.py",
+)
+"""Configs compared when none is named: those that train on rendered images and a CPU."""
+
+TEST_IMAGES = 10
+"""Test images of a data set whose config states its `length`."""
+
+WORKING_TREE = "."
+DONE_FILE, LOG_FILE = "done.json", "log.txt"
+COMMAND = re.compile(r"tools/(train|search)\.py +configs/\S+\.py([^\n]*)")
+"""The command in a config's header, and its arguments after the config."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One config, which may have another path at either revision.
+
+    Args:
+        a: path at the first revision, relative to the repository.
+        b: path at the second revision.
+    """
+
+    a: str
+    b: str
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return self.a if self.a == self.b else f"{self.a}={self.b}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.iterations < 1 or arguments.workers < 1:
+        raise ValueError("--iterations and --workers must be at least 1.")
+    repository = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel"))
+    results = []
+    with tempfile.TemporaryDirectory(prefix="compare_runs_") as folder:
+        scratch = Path(folder)
+        runs = arguments.keep.resolve() if arguments.keep else scratch / "runs"
+        with (
+            checkout(repository, arguments.rev_a, scratch / "a") as a,
+            checkout(repository, arguments.rev_b, scratch / "b") as b,
+        ):
+            sides = {"a": (a, runs / _key(a)), "b": (b, runs / _key(b))}
+            for pair in pairs_of(arguments.configs, a, b):
+                result = _compare(pair, sides, arguments)
+                print(result, flush=True)
+                results.append(result)
+    if arguments.json:
+        data = {"a": arguments.rev_a, "b": arguments.rev_b, "iterations": arguments.iterations}
+        entries = [{**asdict(item), "identical": item.identical} for item in results]
+        write_atomically(arguments.json, json.dumps({**data, "configs": entries}, indent=2) + "\n")
+    same = sum(item.identical for item in results)
+    print(f"{same} of {len(results)} configs identical ({arguments.rev_a} against {arguments.rev_b})")
+    return 0 if same == len(results) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtvision compare-runs",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rev_a", metavar="REV_A", help="a revision, or . for the working tree")
+    parser.add_argument("rev_b", metavar="REV_B")
+    parser.add_argument(
+        "configs", nargs="*", metavar="CONFIG", help="path, or OLD=NEW; default: " + " ".join(DEFAULT_CONFIGS)
+    )
+    parser.add_argument("--iterations", type=int, default=20, metavar="N", help="steps (default 20)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep the runs; a later call repeats only what is missing"
+    )
+    parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="2: both revisions at once")
+    for side, text in (("", "both revisions"), ("-a", "REV_A only"), ("-b", "REV_B only")):
+        parser.add_argument(
+            f"--cfg-options{side}", nargs="+", default=[], metavar="KEY=VALUE", help=f"changes for {text}"
+        )
+    return parser
+
+
+def pairs_of(named: Sequence[str], a: Path, b: Path) -> list[Pair]:
+    """The configs to compare, by default all that either checkout has.
+
+    Raises:
+        ValueError: neither checkout has a config.
+    """
+    if not named:
+        named = sorted(
+            {
+                str(path.relative_to(root))
+                for root in (a, b)
+                for pattern in DEFAULT_CONFIGS
+                for path in root.glob(pattern)
+            }
+        )
+    pairs = []
+    for entry in named:
+        old, _, new = entry.partition("=")
+        pair = Pair(os.path.normpath(old), os.path.normpath(new or old))
+        if not (a / pair.a).is_file() and not (b / pair.b).is_file():
+            raise ValueError(
+                f"config {entry}: neither revision has it; paths are relative to the repository."
+            )
+        pairs.append(pair)
+    return pairs
+
+
+@contextmanager
+def checkout(repository: Path, revision: str, target: Path) -> Iterator[Path]:
+    """A folder with the files of a revision, in `target`, for the time of the block.
+
+    A revision becomes a git worktree. The working tree (`.`) is copied, without what git ignores, so that
+    edits and caches cannot change a comparison that is under way.
+
+    Raises:
+        ValueError: git does not know the revision.
+    """
+    if revision == WORKING_TREE:
+        for name in _files(repository):
+            if (repository / name).is_file():  # deleted files are listed too
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(repository / name, target / name)
+        yield target
+        return
+    commit = _git(repository, "rev-parse", "--verify", f"{revision}^{{commit}}")
+    _git(repository, "worktree", "add", "--detach", str(target), commit)
+    try:
+        yield target
+    finally:
+        _git(repository, "worktree", "remove", "--force", str(target))
+
+
+def _key(folder: Path) -> str:
+    """Name of what a checkout holds: the hash of its files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder)
+        if name.parts[0] != ".git":
+            digest.update(f"{name.as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _files(repository: Path) -> list[str]:
+    names = _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return [name for name in names.split("\0") if name]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"git {shlex.join(arguments)} in {folder}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _compare(pair: Pair, sides: Mapping[str, tuple[Path, Path]], arguments: argparse.Namespace) -> Comparison:
+    """Run one config at both revisions, unless that was done before, and compare."""
+    paths = {"a": pair.a, "b": pair.b}
+    limits = set.intersection(*({*_limits(root / paths[side])} for side, (root, _) in sides.items()))
+    common = [f"seed={arguments.seed}", f"training.iterations={arguments.iterations}", *sorted(limits)]
+    jobs = {}
+    for side, (root, runs) in sides.items():
+        own = [*common, *arguments.cfg_options, *getattr(arguments, f"cfg_options_{side}")]
+        folder = runs / Path(paths[side]).with_suffix("") / hashlib.sha256(repr(own).encode()).hexdigest()[:8]
+        jobs[side] = (root, paths[side], folder, own)
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        outcomes = dict(zip(jobs, pool.map(lambda job: run_config(*job), jobs.values()), strict=True))
+    problems = {side: text for side, text in outcomes.items() if text}
+    return compare_folders(pair.name, jobs["a"][2], jobs["b"][2], problems)
+
+
+def _limits(config: Path) -> list[str]:
+    """Options that make a run short without leaving out a kind of number."""
+    options = ["training.checkpoint_interval=0", "evaluation.pictures=0", "evaluation.constant_predictor=0"]
+    try:
+        loaded = load_config(config)
+    except (OSError, UnknownNameError, ValueError):
+        return options  # the run itself says what is wrong
+    for section in ("val_data", "test_data"):
+        dataset = (loaded[section] or {}).get("dataset", {})
+        if dataset.get("length", 0) > TEST_IMAGES:
+            options.append(f"{section}.dataset.length={TEST_IMAGES}")
+    return options
+
+
+def run_config(root: Path, config: str, folder: Path, options: Sequence[str]) -> str:
+    """Run a config with the code of a checkout; returns why it failed, or an empty text.
+
+    Args:
+        root: of the checkout.
+        config: path relative to it.
+        folder: receives the run. A run that ended there before is not repeated.
+        options: `--cfg-options`.
+    """
+    if (folder / DONE_FILE).is_file():
+        return ""
+    if not (root / config).is_file():
+        return f"there is no {config}"
+    header = re.sub(r"\\\n\s*", "", (root / config).read_text(encoding="utf-8").split('"""')[1])
+    found = COMMAND.search(header)
+    tool, rest = found.groups() if found else ("train", "")
+    command = [sys.executable, f"tools/{tool}.py", config, *shlex.split(rest, comments=True)]
+    command += ["--work-dir", str(folder), "--overwrite", "--cfg-options", *options]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    environment = {**os.environ, **threads, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG_FILE).open("wb") as log:
+        code = subprocess.run(command, cwd=root, env=environment, stdout=log, stderr=log).returncode
+    if code:
+        lines = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        told = [line for line in lines if line.startswith("mtvision ")] or lines[-1:]
+        return f"exit code {code}: {' '.join(told) or 'no output'}"
+    for checkpoint in folder.rglob("*.pth"):
+        checkpoint.unlink()  # of no use here, and large
+    write_atomically(folder / DONE_FILE, json.dumps({"command": command[1:]}, indent=2) + "\n")
+    return ""
