@@ -48,6 +48,7 @@ DEFAULT_CONFIGS = (
 TEST_IMAGES = 10
 """Test images of a data set whose config states its `length`."""
 
+CODE_FOLDERS = ("mtvision", "tools", "configs")
 WORKING_TREE = "."
 DONE_FILE, LOG_FILE = "done.json", "log.txt"
 COMMAND = re.compile(r"tools/(train|search)\.py +configs/\S+\.py([^\n]*)")
@@ -178,12 +179,12 @@ def checkout(repository: Path, revision: str, target: Path) -> Iterator[Path]:
 
 
 def _key(folder: Path) -> str:
-    """Name of what a checkout holds: the hash of its files."""
+    """Name of the code of a checkout: the hash of its files. Changes of other files do not repeat runs."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder)
-        if name.parts[0] != ".git":
-            digest.update(f"{name.as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    files = (path for name in CODE_FOLDERS for path in (folder / name).rglob("*") if path.is_file())
+    for path in sorted(files):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()[:12]
 
 

@@ -44,7 +44,7 @@ class Comparison:
 
     Args:
         config: its path, or both paths.
-        losses: loss values that both runs have, over all steps.
+        losses: values in `losses.jsonl` that both runs have, over all steps.
         scores: score values that both runs have.
         differences: the first one of every file; empty if all values are identical.
         problems: {`a` or `b`: why a run failed}.
@@ -63,7 +63,7 @@ class Comparison:
 
     def __str__(self) -> str:
         if self.identical:
-            return f"identical  {self.config}: {self.losses} losses, {self.scores} scores"
+            return f"identical  {self.config}: {self.losses} values of losses, {self.scores} scores"
         lines = [f"{'FAILED' if self.problems else 'DIFFERENT':<9}  {self.config}"]
         lines += [f"    revision {side}: {text}" for side, text in self.problems.items()]
         lines += [f"    {item}" for item in self.differences]
@@ -118,7 +118,7 @@ def first_difference(
 
 def _losses(path: Path) -> dict[int | None, Values]:
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {line["iter"]: line for line in lines}
+    return {line.pop("iter"): line for line in lines}
 
 
 def _scores(path: Path) -> dict[int | None, Values]:
