@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mtvision.cli.run_differences import Comparison, compare_folders
 from mtvision.core.naming import UnknownNameError
-from mtvision.engine.config import load_config
+from mtvision.recipe.config import load_config
 from mtvision.report.record import write_atomically
 
 DESCRIPTION = """\

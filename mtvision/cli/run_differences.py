@@ -110,8 +110,9 @@ def first_difference(
         for name in sorted(left.keys() | right.keys()):
             x, y = left.get(name), right.get(name)
             if repr(x) != repr(y):  # NaN equals NaN, -0.0 is not 0.0, 1 is not 1.0
-                numbers = all(isinstance(item, int | float) for item in (x, y))
-                relative = abs(x - y) / max(abs(x), abs(y), 5e-324) if numbers else None
+                relative = None
+                if isinstance(x, int | float) and isinstance(y, int | float):
+                    relative = abs(x - y) / max(abs(x), abs(y), 5e-324)  # 0.0 and -0.0 differ by 0
                 return Difference(file, step, name, x, y, relative)
     return None
 
