@@ -25,7 +25,7 @@ from mtvision.report.cost import measure_cost
 
 TASKS = (semseg(("sky", "road", "car")), depth(), normals())
 NAMES = [task.name for task in TASKS]
-KEYS = Path("/work/shared/reference/keys/keys_invpt_vitL_nyud.txt")
+KEYS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "keys" / "keys_invpt_vitL_nyud.txt"
 FLAT = {"channels": (12,) * 4, "strides": (16,) * 4}
 SWIN = {"channels": (4, 8, 12, 16), "strides": (4, 8, 16, 32)}
 

@@ -12,7 +12,7 @@ from mtvision.models.factory import build_network
 from mtvision.protocols import get_protocol
 from mtvision.report.cost import measure_cost
 
-KEYS = Path("/work/shared/reference/keys")
+KEYS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "keys"
 
 
 def official_vit(protocol, name, width, out_width, windows, reweight):
