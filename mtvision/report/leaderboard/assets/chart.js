@@ -77,7 +77,7 @@ function pointsOf(rows, xColumn, yColumn) {
 function spreadOf(rows, xColumn, yColumn) {
   return new Set(pointsOf(rows, xColumn, yColumn).map((point) => point.x)).size;
 }
-/* Rows of which no other one is both cheaper and better. Numbers that do not compare take no part: those of
+/* The Pareto front: rows that no other row beats in both cost and score. Left out are numbers that do not compare: those of
    another evaluator or baseline, unverified ones, and smoke runs beside others. */
 function frontier(points, column) {
   const sign = column.up === 'down' ? -1 : 1;
@@ -121,7 +121,7 @@ function drawScatter(board) {
   };
   const caption = el('figcaption', {}, plural(points.length) + ' drawn'
     + (left ? '; ' + left + ' without both numbers.' : '.')
-    + ' Dashed: no other comparable row is both cheaper and better. Select a point for its details.');
+    + ' Dashed line: Pareto front of the comparable rows. Select a point for its details.');
   figure.replaceChildren(
     el('div', { class: 'scatter-bar' }, [
       control('Vertical', 'y', yUsable.map((c) => [c.key, c.label]), yColumn.key),
