@@ -1,0 +1,152 @@
+"""`python -m mutation`: sample changes, run the tests that reach each, print what survives."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import queue
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mutation.candidates import Candidate, candidates, mutated
+from mutation.judge import Judge
+from mutation.reach import Reach, digest, merge, record
+from mutation.sample import sample
+from mutation.session import Result, Session, changed_lines, read_equivalents, text_digest
+from mutation.summary import markdown
+from mutation.tree import Tree
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = "mtvision"
+PARTS = (
+    "balance", "engine", "evaluation", "losses", "metrics", "procedures", "recipe", "runtime", "search",
+    "steps",
+)  # fmt: skip
+EQUIVALENT = ROOT / "tests" / "mutation_equivalent.toml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _options(arguments)
+    folder = ROOT / "work_dirs" / "mutation"
+    chosen = draw(options.size, options.seed)
+    chosen = [
+        pair for pair in chosen if any(text in f"{pair[0].module}:{pair[1].id}" for text in options.only)
+    ]
+    if options.list:
+        for candidate, result in chosen:
+            print(f"{result.id} {result.module}:{candidate.line} {candidate.operator}\n{result.diff()}")
+        return 0
+    session = Session(folder / "results.jsonl")
+    if not options.report:
+        reach = up_to_date(folder / "reach.json.gz", options.workers, options.refresh)
+        equivalents = read_equivalents(EQUIVALENT)
+        known = {} if options.again else session.results
+        left = [
+            pair
+            for pair in chosen
+            if pair[1].id not in known or not any(one.matches(pair[1]) for one in equivalents)
+        ]
+        run(left, Judge(ROOT, reach, session, again=options.again), options.workers)
+    done = [session.results[one.id] for _, one in chosen if one.id in session.results]
+    text = markdown(done, read_equivalents(EQUIVALENT))
+    (folder / "report.md").write_text(text)
+    print(text)
+    if len(done) < len(chosen):
+        print(f"{len(chosen) - len(done)} of {len(chosen)} changes have no result yet.")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
+    parser.add_argument("--size", type=int, default=240, help="changes in the sample (240)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another sample (0)")
+    parser.add_argument("--workers", type=int, default=2, help="copies of the repository at work (2)")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="parts of module paths, or ids; the others are left alone"
+    )
+    parser.add_argument("--again", action="store_true", help="run changes again whose result is known")
+    parser.add_argument(
+        "--refresh", action="store_true", help="find out again which tests reach which line, all of them"
+    )
+    parser.add_argument("--report", action="store_true", help="only print the table of the results so far")
+    parser.add_argument("--list", action="store_true", help="only print the sample")
+    return parser.parse_args(arguments)
+
+
+def draw(size: int, seed: int) -> list[tuple[Candidate, Result]]:
+    """The sample, each change with a result that has no outcome yet."""
+    paths = [path for part in PARTS for path in sorted((ROOT / PACKAGE / part).rglob("*.py"))]
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
+    found = {name: candidates(name, source) for name, source in sources.items()}
+    texts: dict[str, str] = {}
+
+    def valid(candidate: Candidate) -> bool:
+        text = mutated(candidate, sources[candidate.module])
+        texts[candidate.id] = text or ""
+        return text is not None
+
+    pairs = []
+    for one in sample(found, size, seed, valid):
+        source = sources[one.module]
+        before, after = changed_lines(source, texts[one.id])
+        result = Result(one.id, one.module, one.line, one.operator, before, after, text_digest(source))
+        pairs.append((one, result))
+    return pairs
+
+
+def up_to_date(path: Path, workers: int, refresh: bool) -> Reach:
+    """What reaches what; test files that are new or changed run under coverage first."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    today = {file.relative_to(ROOT).as_posix(): digest(file) for file in files}
+    reach = Reach() if refresh else Reach.load(path)
+    reach.forget(set(reach.digests) - set(today))
+    stale = [name for name, value in today.items() if reach.digests.get(name) != value]
+    if stale:
+        print(f"{len(stale)} of {len(today)} test files run under coverage …", file=sys.stderr)
+        reach.forget(stale)
+        reach = merge(reach, record(ROOT, PACKAGE, stale, workers))
+        reach.save(path)
+    return reach
+
+
+def run(pairs: Sequence[tuple[Candidate, Result]], judge: Judge, workers: int) -> None:
+    """Judge each change in one of the copies of the repository; results go to the session at once."""
+    lock = threading.Lock()
+    idle: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+    done = itertools.count(1)
+
+    def one(pair: tuple[Candidate, Result]) -> None:
+        tree = idle.get()
+        try:
+            found = judge(*pair, tree)
+        finally:
+            idle.put(tree)
+        number = next(done)
+        if found is not None:
+            with lock:
+                judge.session.add(found)
+                print(f"[{number}/{len(pairs)}] {found.outcome:9} {found.module}:{found.line}", end="  ")
+                print(f"{found.by or found.after}  {found.seconds:.1f} s", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        trees = []
+        for number in range(workers):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            trees.append(Tree(ROOT, folder))
+            idle.put(trees[-1])
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(one, pairs))
+        finally:
+            for tree in trees:
+                tree.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
