@@ -168,8 +168,8 @@ def _repeats(source: str) -> dict[int, int]:
 class Places:
     """Scopes and statements of a module, and the zones in which a change cannot matter.
 
-    Those are annotations, imports, `__all__`, blocks under TYPE_CHECKING, texts of errors, of warnings and of log
-    lines, and decorators that change no result.
+    Those are annotations, imports, `__all__`, blocks under TYPE_CHECKING, texts of errors, warnings and
+    log lines, and decorators that change no result.
     """
 
     def __init__(self, source: str) -> None:

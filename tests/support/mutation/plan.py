@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mutation.reach import Test, file_of
+from mutation.reach import Cost, file_of
 
 _BANDS = (
     0.5,
@@ -16,8 +16,8 @@ _FILES = 4
 _SECONDS = 10.0
 
 
-def chunks(names: Sequence[str], tests: Mapping[str, Test], module: str) -> list[list[str]]:
-    """Groups of tests, each for one run of pytest.
+def chunks(names: Sequence[str], tests: Mapping[str, Cost], module: str) -> list[list[str]]:
+    """Groups of tests, each for one run of pytest. Tests of one file and band are never parted.
 
     Within a band the files named after the module or its package come first: they are the likeliest to fail.
     """
@@ -34,10 +34,11 @@ def chunks(names: Sequence[str], tests: Mapping[str, Test], module: str) -> list
     seconds, files = 0.0, set()
     for name in sorted(names, key=order):
         slow, band, *_ = order(name)
+        new_file = file_of(name) not in files
+        if kind != (slow, band) or (new_file and (seconds > _SECONDS or len(files) == _FILES)):
+            found.append([])
+            kind, seconds, files = (slow, band), 0.0, set()
+        found[-1].append(name)
         files.add(file_of(name))
         seconds += tests[name].seconds
-        if kind != (slow, band) or seconds > _SECONDS or len(files) > _FILES:
-            found.append([])
-            kind, seconds, files = (slow, band), tests[name].seconds, {file_of(name)}
-        found[-1].append(name)
     return found

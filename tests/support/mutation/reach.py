@@ -1,7 +1,7 @@
 """Which tests reach which line, and how long each takes: one run of the suite under coverage.
 
-A later run reads the result from a file. When test files changed since, only they are run again. When a module
-changed since, its lines are found by their text.
+A later run reads the result from a file. Cost files that changed since are run again, alone. In a module that
+changed since, lines are found by their text.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ context = ${{MTVISION_TEST-}}
 
 
 @dataclass
-class Test:
-    """One test.
+class Cost:
+    """What one test costs.
 
     Attributes:
         seconds: alone, with the fixtures it shares with others.
@@ -55,7 +55,7 @@ class Reach:
         digests: of each test file at the time.
     """
 
-    tests: dict[str, Test] = field(default_factory=dict)
+    tests: dict[str, Cost] = field(default_factory=dict)
     lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Reach:
         content = json.loads(gzip.decompress(path.read_bytes()))
         names = list(content["tests"])
         return cls(
-            {name: Test(*values) for name, values in content["tests"].items()},
+            {name: Cost(*values) for name, values in content["tests"].items()},
             {
                 module: {int(line): [names[number] for number in found] for line, found in lines.items()}
                 for module, lines in content["lines"].items()
@@ -215,7 +215,7 @@ def record(root: Path, package: str, files: Sequence[str], workers: int) -> Reac
         return reach
 
 
-def _costs(folder: Path) -> tuple[dict[str, Test], dict[str, list[str]]]:
+def _costs(folder: Path) -> tuple[dict[str, Cost], dict[str, list[str]]]:
     """The tests that passed, and for each name that coverage was told those that it stands for.
 
     The name is that of a test, or of a fixture that several share, whose seconds count for each of them.
@@ -233,7 +233,7 @@ def _costs(folder: Path) -> tuple[dict[str, Test], dict[str, list[str]]]:
             print(f"fails on the unchanged code, left out: {one['id']}", file=sys.stderr)
         else:
             shared = sum(fixtures.get(name, 0.0) for name in one["fixtures"])
-            found[one["id"]] = Test(round(one["seconds"] + shared, 3), one["slow"])
+            found[one["id"]] = Cost(round(one["seconds"] + shared, 3), one["slow"])
             for name in {one["id"], *one["fixtures"]}:
                 users[name].append(one["id"])
     return found, users

@@ -17,8 +17,8 @@ def sample(
 ) -> list[Candidate]:
     """`size` changes over all modules, at most one at each place of the code.
 
-    Every module with a place to change gets one; the rest is shared out by the number of places. Within a module
-    the places with the smallest hash of seed and content are taken, so that an edit moves only changes near it.
+    Every module with a place to change gets one; the rest is shared out by the number of places. Within a
+    module the places with the smallest hash of seed and content are taken: an edit moves only changes near.
 
     Args:
         modules: the candidates of each module.

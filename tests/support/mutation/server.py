@@ -1,6 +1,6 @@
-"""A process with the heavy imports done that runs the tests of one changed module after another, each in a fork.
+"""A process with the heavy imports done, which runs the tests of one change after another, each in a fork.
 
-One request is a line of JSON: `{"chunks": [[node id, …], …], "seconds": {node id: seconds}, "limit": seconds}`.
+A request is a line of JSON: `{"chunks": [[node id, …], …], "seconds": {node id: seconds}, "limit": seconds}`.
 The answer is a line of JSON: `outcome` is `passed`, `failed` or `timeout`, `by` is the test that failed.
 """
 

@@ -18,7 +18,7 @@ _HEAD = (
 
 
 def count(results: Sequence[Result], equivalents: Sequence[Equivalent]) -> dict[str, list[int]]:
-    """{package: sampled, killed by fast tests, by slow ones only, survived, unreached, equivalent}, then `all`."""
+    """{package: sampled, killed by fast tests, by slow only, survived, unreached, equivalent}, then `all`."""
     counting, same = split(results, equivalents)
     table = {name: [0] * 6 for name in [*sorted({one.package for one in results}), "all"]}
     columns = {("killed", False): 1, ("killed", True): 2, ("survived", False): 3, ("unreached", False): 4}
