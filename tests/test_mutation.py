@@ -9,7 +9,7 @@ import pytest
 from mutation.candidates import Candidate, Places
 from mutation.judge import Judge
 from mutation.plan import chunks
-from mutation.reach import Reach, Cost, lines_of, merge
+from mutation.reach import Cost, Reach, lines_of, merge
 from mutation.sample import quotas, sample
 from mutation.session import Equivalent, Result, Session, changed_lines, read_equivalents, split
 from mutation.summary import count, markdown
@@ -204,11 +204,9 @@ def judge(tmp_path):
     pytest.importorskip("cosmic_ray")
     from mutation.candidates import candidates
 
-    path = tmp_path / "mtvision" / "losses" / "a.py"
-    path.parent.mkdir(parents=True)
-    path.write_text("a = 1\nb = 2\nc = 3\n")
-    judge = Judge(tmp_path, reach(), Session(tmp_path / "results.jsonl"))
-    return judge, candidates("mtvision/losses/a.py", path.read_text())[0]
+    sources = {"mtvision/losses/a.py": "a = 1\nb = 2\nc = 3\n"}
+    judge = Judge(sources, reach(), Session(tmp_path / "results.jsonl"))
+    return judge, candidates("mtvision/losses/a.py", sources["mtvision/losses/a.py"])[0]
 
 
 def test_a_test_that_fails_anyway_kills_nothing(judge):

@@ -8,7 +8,7 @@ import queue
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mutation.reach import Reach, digest, merge, record
 from mutation.sample import sample
 from mutation.session import Result, Session, changed_lines, read_equivalents, text_digest
 from mutation.summary import markdown
-from mutation.tree import Tree
+from mutation.tree import Tree, copy_repository
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "mtvision"
@@ -26,38 +26,40 @@ PARTS = (
     "balance", "engine", "evaluation", "losses", "metrics", "procedures", "recipe", "runtime", "search",
     "steps",
 )  # fmt: skip
-EQUIVALENT = ROOT / "tests" / "mutation_equivalent.toml"
+FOLDER = ROOT / "work_dirs" / "mutation"
+EQUIVALENT = Path("tests") / "mutation_equivalent.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _options(arguments)
-    folder = ROOT / "work_dirs" / "mutation"
-    chosen = draw(options.size, options.seed)
-    chosen = [
-        pair for pair in chosen if any(text in f"{pair[0].module}:{pair[1].id}" for text in options.only)
-    ]
-    if options.list:
-        for candidate, result in chosen:
-            print(f"{result.id} {result.module}:{candidate.line} {candidate.operator}\n{result.diff()}")
-        return 0
-    session = Session(folder / "results.jsonl")
-    if not options.report:
-        reach = up_to_date(folder / "reach.json.gz", options.workers, options.refresh)
-        equivalents = read_equivalents(EQUIVALENT)
-        known = {} if options.again else session.results
-        left = [
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        # One copy at the start: whoever edits the repository meanwhile changes nothing here.
+        root = copy_repository(ROOT, Path(name))
+        sources = read_sources(root)
+        chosen = [
             pair
-            for pair in chosen
-            if pair[1].id not in known or not any(one.matches(pair[1]) for one in equivalents)
+            for pair in draw(sources, options.size, options.seed)
+            if any(text in f"{pair[0].module}:{pair[1].id}" for text in options.only)
         ]
-        run(left, Judge(ROOT, reach, session, again=options.again), options.workers)
-    done = [session.results[one.id] for _, one in chosen if one.id in session.results]
-    text = markdown(done, read_equivalents(EQUIVALENT))
-    (folder / "report.md").write_text(text)
-    print(text)
-    if len(done) < len(chosen):
-        print(f"{len(chosen) - len(done)} of {len(chosen)} changes have no result yet.")
+        if options.list:
+            for candidate, result in chosen:
+                print(f"{result.id} {result.module}:{candidate.line} {candidate.operator}\n{result.diff()}")
+            return 0
+        session = Session(FOLDER / "results.jsonl")
+        equivalents = read_equivalents(root / EQUIVALENT)
+        if not options.report:
+            reach = up_to_date(root, options.workers, options.refresh)
+            known = {} if options.again else session.results
+            same = {result.id for _, result in chosen if any(one.matches(result) for one in equivalents)}
+            left = [pair for pair in chosen if pair[1].id not in known or pair[1].id not in same]
+            run(root, left, Judge(sources, reach, session, again=options.again), options.workers)
+        done = [session.results[one.id] for _, one in chosen if one.id in session.results]
+        text = markdown(done, equivalents)
+        (FOLDER / "report.md").write_text(text)
+        print(text)
+        if len(done) < len(chosen):
+            print(f"{len(chosen) - len(done)} of {len(chosen)} changes have no result yet.")
     return 0
 
 
@@ -78,10 +80,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def draw(size: int, seed: int) -> list[tuple[Candidate, Result]]:
+def read_sources(root: Path) -> dict[str, str]:
+    """Text of each module of the packages that are sampled."""
+    paths = [path for part in PARTS for path in sorted((root / PACKAGE / part).rglob("*.py"))]
+    return {path.relative_to(root).as_posix(): path.read_text() for path in paths}
+
+
+def draw(sources: Mapping[str, str], size: int, seed: int) -> list[tuple[Candidate, Result]]:
     """The sample, each change with a result that has no outcome yet."""
-    paths = [path for part in PARTS for path in sorted((ROOT / PACKAGE / part).rglob("*.py"))]
-    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
     found = {name: candidates(name, source) for name, source in sources.items()}
     texts: dict[str, str] = {}
 
@@ -99,22 +105,23 @@ def draw(size: int, seed: int) -> list[tuple[Candidate, Result]]:
     return pairs
 
 
-def up_to_date(path: Path, workers: int, refresh: bool) -> Reach:
+def up_to_date(root: Path, workers: int, refresh: bool) -> Reach:
     """What reaches what; test files that are new or changed run under coverage first."""
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    today = {file.relative_to(ROOT).as_posix(): digest(file) for file in files}
+    path = FOLDER / "reach.json.gz"
+    files = sorted((root / "tests").rglob("test_*.py"))
+    today = {file.relative_to(root).as_posix(): digest(file) for file in files}
     reach = Reach() if refresh else Reach.load(path)
     reach.forget(set(reach.digests) - set(today))
     stale = [name for name, value in today.items() if reach.digests.get(name) != value]
     if stale:
         print(f"{len(stale)} of {len(today)} test files run under coverage …", file=sys.stderr)
         reach.forget(stale)
-        reach = merge(reach, record(ROOT, PACKAGE, stale, workers))
+        reach = merge(reach, record(root, PACKAGE, stale, workers))
         reach.save(path)
     return reach
 
 
-def run(pairs: Sequence[tuple[Candidate, Result]], judge: Judge, workers: int) -> None:
+def run(root: Path, pairs: Sequence[tuple[Candidate, Result]], judge: Judge, workers: int) -> None:
     """Judge each change in one of the copies of the repository; results go to the session at once."""
     lock = threading.Lock()
     idle: queue.SimpleQueue[Tree] = queue.SimpleQueue()
@@ -138,7 +145,7 @@ def run(pairs: Sequence[tuple[Candidate, Result]], judge: Judge, workers: int) -
         for number in range(workers):
             folder = Path(name) / str(number)
             folder.mkdir()
-            trees.append(Tree(ROOT, folder))
+            trees.append(Tree(root, folder))
             idle.put(trees[-1])
         try:
             with ThreadPoolExecutor(workers) as pool:

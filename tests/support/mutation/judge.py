@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from mutation.candidates import Candidate, mutated
@@ -31,14 +30,16 @@ class Judge:
     A test that fails must pass on the unchanged code, else it proves nothing and is left out from then on.
 
     Args:
-        root: the repository.
+        sources: text of each module without a change.
         reach: which tests reach which line.
         session: earlier results.
         again: whether to run everything, whatever is known.
     """
 
-    def __init__(self, root: Path, reach: Reach, session: Session, *, again: bool = False) -> None:
-        self.root = root
+    def __init__(
+        self, sources: Mapping[str, str], reach: Reach, session: Session, *, again: bool = False
+    ) -> None:
+        self.sources = sources
         self.reach = reach
         self.session = session
         self.again = again
@@ -48,7 +49,7 @@ class Judge:
 
     def __call__(self, candidate: Candidate, result: Result, tree: Runner) -> Result | None:
         """The result, or None if the one in the session still holds."""
-        source = (self.root / candidate.module).read_text()
+        source = self.sources[candidate.module]
         names = self.reach.tests_of(candidate.module, source, candidate.line)
         files = {file_of(name): self.reach.digests[file_of(name)] for name in names}
         known = None if self.again else self.session.known(result, files)

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUPPORT = Path(__file__).parents[1]
 _COVERAGE = """
 [run]
 source = {package}
@@ -196,7 +195,7 @@ def record(root: Path, package: str, files: Sequence[str], workers: int) -> Reac
         settings.write_text(_COVERAGE.format(package=root / package, folder=folder))
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(root), str(SUPPORT)]),
+            "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests" / "support")]),
             "COVERAGE_PROCESS_START": str(settings),
             "MTVISION_RECORD": str(folder),
         }

@@ -13,31 +13,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mutation.reach import SUPPORT
+
+def copy_repository(root: Path, folder: Path) -> Path:
+    """Copy the files that git knows or would add to `folder/repository`, a repository of its own.
+
+    A folder `shared` beside the repository is linked, because tests look for real data there.
+    """
+    path = folder / "repository"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=root, capture_output=True, check=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (root / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, path / name)
+    if (root.parent / "shared").exists():
+        (folder / "shared").symlink_to((root.parent / "shared").resolve())
+    for line in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "Copy for mutation testing"]):
+        author = ["-c", "user.name=mutation", "-c", "user.email=mutation@localhost"]
+        subprocess.run(["git", *author, *line], cwd=path, check=True)
+    return path
 
 
 class Tree:
-    """A copy of the files that git knows or would add, below a temporary folder.
+    """A copy of the repository and a server of tests in it.
 
     Args:
         root: the repository.
-        folder: an empty folder; the copy is `folder/repository`. A folder `shared` beside the repository is
-            linked, because tests look for real data there.
+        folder: an empty folder for the copy.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
-        self.path = folder / "repository"
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(listed, cwd=root, capture_output=True, check=True, text=True).stdout
-        for name in filter(None, names.split("\0")):
-            if (root / name).is_file():
-                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(root / name, self.path / name)
-        if (root.parent / "shared").exists():
-            (folder / "shared").symlink_to(root.parent / "shared")
-        for line in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "Copy for mutation testing"]):
-            author = ["-c", "user.name=mutation", "-c", "user.email=mutation@localhost"]
-            subprocess.run(["git", *author, *line], cwd=self.path, check=True)
+        self.path = copy_repository(root, folder)
         # Byte code that is checked against the source, not its time: otherwise a change of the same length
         # within one second goes unnoticed.
         mode = py_compile.PycInvalidationMode.CHECKED_HASH
@@ -92,7 +98,8 @@ class Tree:
         self._server.wait(timeout=60)
 
     def _start(self) -> subprocess.Popen[str]:
-        code = f"import sys; sys.path.append({str(SUPPORT)!r}); from mutation.server import serve; serve()"
+        support = str(self.path / "tests" / "support")
+        code = f"import sys; sys.path.append({support!r}); from mutation.server import serve; serve()"
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.path),
