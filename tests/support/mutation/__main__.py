@@ -8,6 +8,7 @@ import queue
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,9 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known = {} if options.again else session.results
             same = {result.id for _, result in chosen if any(one.matches(result) for one in equivalents)}
             left = [pair for pair in chosen if pair[1].id not in known or pair[1].id not in same]
-            run(root, left, Judge(sources, reach, session, again=options.again), options.workers)
+            judge = Judge(sources, reach, session, again=options.again)
+            run(root, left, judge, options.workers, options.minutes)
         done = [session.results[one.id] for _, one in chosen if one.id in session.results]
         text = markdown(done, equivalents)
+        FOLDER.mkdir(parents=True, exist_ok=True)
         (FOLDER / "report.md").write_text(text)
         print(text)
         if len(done) < len(chosen):
@@ -68,6 +71,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=240, help="changes in the sample (240)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another sample (0)")
     parser.add_argument("--workers", type=int, default=2, help="copies of the repository at work (2)")
+    parser.add_argument("--minutes", type=float, default=600, help="start no change after so many (600)")
     parser.add_argument(
         "--only", nargs="+", default=[""], help="parts of module paths, or ids; the others are left alone"
     )
@@ -121,8 +125,18 @@ def up_to_date(root: Path, workers: int, refresh: bool) -> Reach:
     return reach
 
 
-def run(root: Path, pairs: Sequence[tuple[Candidate, Result]], judge: Judge, workers: int) -> None:
-    """Judge each change in one of the copies of the repository; results go to the session at once."""
+def run(
+    root: Path,
+    pairs: Sequence[tuple[Candidate, Result]],
+    judge: Judge,
+    workers: int,
+    minutes: float = 600,
+) -> None:
+    """Judge each change in one of the copies of the repository; results go to the session at once.
+
+    No change is started after `minutes`.
+    """
+    end = time.monotonic() + 60 * minutes
     lock = threading.Lock()
     idle: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     done = itertools.count(1)
@@ -130,7 +144,7 @@ def run(root: Path, pairs: Sequence[tuple[Candidate, Result]], judge: Judge, wor
     def one(pair: tuple[Candidate, Result]) -> None:
         tree = idle.get()
         try:
-            found = judge(*pair, tree)
+            found = judge(*pair, tree) if time.monotonic() < end else None
         finally:
             idle.put(tree)
         number = next(done)
