@@ -1,8 +1,8 @@
 """Aggregation of per-task gradients by torchjd (Quinton and Rey, "Jacobian Descent", arXiv 2406.16232).
 
-torchjd's aggregators are used as they are; what is added here is what training needs around them: names and
-options from a config, preferences by task name, batches that lack some tasks, the same random draws on every
-process, all state in `state_dict`, and results that do not depend on the scale of the gradients.
+torchjd's aggregators are used as they are. This module adds what training needs: names and options from a
+config, preferences by task name, and batches without some tasks. Random draws are the same on every process,
+and all state is in `state_dict`. Results do not depend on the scale of the gradients.
 """
 
 from __future__ import annotations
@@ -48,14 +48,17 @@ State = dict[str, dict[str, Any]]
 class TorchJD(Balancer):
     """Any aggregator of torchjd by name: `dict(type="TorchJD", aggregator="AlignedMTL", scale_mode="min")`.
 
-    Rows are the gradients of the unweighted losses. An all-zero matrix gives zeros without asking torchjd;
-    a matrix with NaN or infinity gives its sum, so that loss scaling or a finiteness check sees it.
+    Rows are the gradients of the unweighted losses. An all-zero matrix gives zeros without a call of torchjd.
+    A matrix with NaN or infinity gives its sum, so that loss scaling or a finiteness check detects it.
 
     Deviations from torchjd, each for a reason:
-    UPGrad and DualProj treat gradients with a squared norm below 1e-4 as zero there, here they do not (a
-    small learning signal is not none). ConFIG takes a pseudo-inverse of the T x P matrix, which in float32 is
-    0 for P > 8.4e6; here it works on an isometric T x T matrix, which has the same solution. Random draws
-    come from a generator seeded by (`seed`, number of calls), equal on all processes and after resuming.
+
+    * In torchjd, UPGrad and DualProj treat gradients with a squared norm below 1e-4 as zero. Here they do
+      not, because a small learning signal is not zero.
+    * ConFIG takes a pseudo-inverse of the T x P matrix, which is 0 in float32 for P > 8.4e6. Here it works on
+      an isometric T x T matrix, which has the same solution.
+    * Random draws come from a generator seeded by (`seed`, number of calls), equal on all processes and after
+      resuming.
 
     Args:
         tasks: names of all tasks.
@@ -327,8 +330,8 @@ def _common_randomness(device: torch.device, seed: int, call: int) -> Iterator[N
 def _by_isometry(aggregator: Aggregator, jacobian: Tensor) -> Tensor:
     """Result of an aggregator that commutes with rotations, computed on a T x T matrix with the same Gramian.
 
-    With J Jᵀ = V Λ Vᵀ the rows of S = V Λ^½ are the rows of J in an orthonormal basis of their span; the
-    result found there, a, is Jᵀ V Λ^{−½} a in the parameters' coordinates.
+    Let J Jᵀ = V Λ Vᵀ. The rows of S = V Λ^½ are the rows of J in an orthonormal basis of their span. The
+    result a found there is Jᵀ V Λ^{−½} a in the parameters' coordinates.
     """
     values, vectors = torch.linalg.eigh((jacobian @ jacobian.T).double())
     kept = values > _RANK_DEFICIENT * values.max()

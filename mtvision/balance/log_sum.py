@@ -13,7 +13,9 @@ from mtvision.core.registry import BALANCERS
 
 @BALANCERS.register_module()
 class LogSum(Balancer):
-    """L = Σ_t λ_t ln(L_t + ε), so that the gradient is Σ_t λ_t ∇L_t / (L_t + ε): no task's unit matters.
+    """Weighted sum of the logarithms of the losses: L = Σ_t λ_t ln(L_t + ε).
+
+    The gradient is Σ_t λ_t ∇L_t / (L_t + ε), so the unit of a task has no effect.
 
     The `log` scheme of MTMamba and MTMamba++ (Lin et al., 2024; `MultiTaskLoss_log`, λ_t = 1, ε = 1e-8). The
     protocol's weights are therefore not used. The logarithm is not linear: as in the authors' code, it

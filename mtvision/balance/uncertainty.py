@@ -13,7 +13,9 @@ from mtvision.core.registry import BALANCERS
 
 @BALANCERS.register_module()
 class Uncertainty(Balancer):
-    """L = Σ_t ( c_t e^{−s_t} L_t + ½ s_t ), s_t = ln σ_t² learnt (Kendall et al., CVPR 2018, eq. 7 and 10).
+    """Weights learnt as homoscedastic uncertainty (Kendall et al., CVPR 2018, eq. 7 and 10).
+
+    L = Σ_t ( c_t e^{−s_t} L_t + ½ s_t ), s_t = ln σ_t² learnt.
 
     At the optimum e^{s_t} = 2 c_t L_t: the weight of a loss becomes 1 / (2 L_t), whatever c_t is.
 

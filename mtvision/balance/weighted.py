@@ -1,4 +1,4 @@
-"""Constant weights: the baseline every table starts from."""
+"""Constant weights, the baseline of every other balancer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtvision.core.registry import BALANCERS
 
 @BALANCERS.register_module()
 class FixedWeights(Balancer):
-    """L = Σ_t λ_t L_t over the tasks present.
+    """Weighted sum of the losses with constant weights: L = Σ_t λ_t L_t over the tasks present.
 
     Args:
         tasks: names of all tasks.

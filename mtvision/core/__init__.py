@@ -1,1 +1,4 @@
-"""The concepts every other package speaks in. Imports nothing else of mtvision."""
+"""Basic types that every other package uses: task, sample, pyramid, context, registry.
+
+Imports nothing else of mtvision.
+"""

@@ -1,4 +1,4 @@
-"""What a network should be right now: the one run-time switch adapters and decoders read."""
+"""Run-time settings of a network, such as the current task or its widths, read by adapters and decoders."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ def count_flops(run: Callable[[], Any]) -> dict[str, int]:
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter, as a context manager, with the operators that it lacks."""
+    """torch's FLOP counter as a context manager, extended by operators that it does not count."""
     return FlopCounterMode(display=False, custom_mapping=_missing_formulas())
 
 
 def _missing_formulas() -> dict[Any, Callable[..., int]]:
-    """The operator behind fused attention on the CPU, which torch's counter does not know."""
+    """Formula of the operator behind fused attention on the CPU, which torch's counter does not have."""
     operator = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
     return {} if operator is None or operator in flop_registry else {operator: _attention_flops}
 

@@ -1,8 +1,8 @@
 """Instances in one integer map, and how a network's centres and offsets become such a map.
 
-A label of kind `instances` is an integer map (H, W): 0 = no instance, 255 = no label, and instance n of thing
-class c is 256 (c + 1) + n with n in 0..255. It is a map of ids like any other, so flips, crops, zooms and
-padding need no rule of their own; centres and offsets are derived from it where they are needed, in the loss.
+A label of kind `instances` is an integer map (H, W): 0 = no instance, 255 = no label. Instance n of thing
+class c has the value 256 (c + 1) + n with n in 0..255. It is a map of ids like any other, so flips, crops,
+zooms and padding need no rule of their own. The loss derives centres and offsets from it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def group_instances(
 
     Centres are the local maxima of the centre map within `kernel` pixels that exceed `threshold`, the `limit`
     highest at most. A pixel whose best class is a thing joins the centre nearest to where its offset points.
-    An instance has the class with the most probability over its pixels; its confidence is the mean of that
+    An instance has the class with the most probability over its pixels. Its confidence is the mean of that
     probability times the height of the centre.
 
     Args:

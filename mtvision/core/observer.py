@@ -1,4 +1,4 @@
-"""A way to see what a network computed inside, for procedures that compare several of its passes."""
+"""Observers of features and logits inside a network, for procedures that compare several passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Observer(Protocol):
 
 
 def observe(context: Context, network: Any, pyramid: Pyramid, logits: Mapping[str, Tensor]) -> None:
-    """Show the inside of a pass to the context's observer, if there is one."""
+    """Call the context's observer with features and logits of a pass, if there is one."""
     observer: Observer | None = context.extra.get(OBSERVER)
     if observer is not None:
         observer(network, pyramid, logits)

@@ -1,4 +1,4 @@
-"""The maps a backbone hands to a decoder."""
+"""Feature maps that a backbone computes and a decoder reads."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Pyramid:
     def of(cls, maps: Iterable[Tensor], strides: Iterable[int]) -> Pyramid:
         """Pyramid of side exits.
 
-        Every map becomes a view of itself. Without that, a gradient taken at an early level would also
-        hold the path through the later levels, and per-task Jacobians of the shared parameters would
-        count it twice.
+        Every map becomes a view of itself. Otherwise a gradient taken at an early level would also contain
+        the path through the later levels. Per-task Jacobians of the shared parameters would then count it
+        twice.
         """
         return cls(tuple(item.view_as(item) for item in maps), tuple(strides))
 

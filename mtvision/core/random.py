@@ -1,4 +1,4 @@
-"""Randomness that depends on what is drawn for, not on who draws it or when."""
+"""Random numbers that depend on seed, epoch and image, and not on processes or the order of reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """NumPy generator for one sample of one epoch.
 
-    Independent of the number of workers, of processes, and of the order in which samples are read; the Philox
+    Independent of the number of workers and processes, and of the order in which samples are read. The Philox
     stream is the same on every platform.
 
     Raises:

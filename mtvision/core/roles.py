@@ -84,9 +84,9 @@ def find_roles(
 ) -> dict[str, str]:
     """Name each trainable parameter's role from one dry run.
 
-    A parameter that two or more losses reach is `shared`, one that a single loss reaches is
-    `task:<name>`, one that none reaches is left out (it is dead for these tasks). With a single task
-    everything is `task:<name>`.
+    A parameter that two or more losses reach is `shared`. One that a single loss reaches is `task:<name>`.
+    One that none reaches is left out (it is dead for these tasks). With a single task everything is
+    `task:<name>`.
 
     Args:
         losses: {task: scalar} of one forward pass. Their graph is kept, nothing is written to `.grad`.

@@ -154,7 +154,7 @@ def _no_label_like(label: Tensor) -> Tensor:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; a task that some of them lack is filled with "no label".
+    """Stack samples. A task that some samples do not have is filled with "no label".
 
     Raises:
         ValueError: images, or labels of one task, differ in shape; the message names the two samples.

@@ -1,4 +1,4 @@
-"""A task as data: everything the suite must know about one kind of pixel map."""
+"""A task as data: label, loss, metric and headline score of one kind of pixel map."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Task:
     Args:
         name: the key in label and prediction dicts, e.g. `semseg`.
         out_channels: channels of the logits.
-        label: `classes`, an int64 map (H, W) with 255 = no label; `values`, a float32 map
-            (label_channels, H, W) with NaN = no label; or `instances`, an int64 map (H, W) of class and
-            number in one id, 255 = no label (`mtvision.core.instances`).
+        label: `classes`, an int64 map (H, W) with 255 = no label. `values`, a float32 map (label_channels, H,
+            W) with NaN = no label. `instances`, an int64 map (H, W) of class and number in one id, 255 = no
+            label (`mtvision.core.instances`).
         label_channels: channels of a `values` label.
         geometry: what flips, rotations and zooms do to the values. `plain`: nothing. `depth`: divided by
             the zoom factor. `disparity`: multiplied by it. `direction`: a camera-space vector, x to the

@@ -10,9 +10,10 @@ from mtvision.losses.loss import Loss, at_least_one, keep
 
 @LOSSES.register_module()
 class L1Loss(Loss):
-    """L = (1/n) Σ_V |z − d| on the raw linear output, n = max(|V|, 1), V = values with a label in the batch.
+    """Mean absolute error on the raw linear output.
 
-    The same in all families. They mark missing values by 255 (InvPT, MTMamba), −1 (TaskPrompter), 0 (MLoRE,
+    L = (1/n) Σ_V |z − d|, n = max(|V|, 1), V = values with a label in the batch. It is the same in all
+    families. They mark missing values by 255 (InvPT, MTMamba), −1 (TaskPrompter), 0 (MLoRE,
     TaskDiffusion, MTAN); here it is NaN, which no zoom can turn into a value. Equal on NYUD.
     """
 

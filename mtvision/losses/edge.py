@@ -19,16 +19,17 @@ def balanced_terms(logits: Tensor, positive: Tensor, weight: Tensor | float) -> 
 
 @LOSSES.register_module()
 class EdgeLoss(Loss):
-    """L = (1/n) Σ_V [ w·y·softplus(−z) + (1−w)·(1−y)·softplus(z) ].
+    """Binary cross-entropy with weighted classes.
 
-    Published code writes it as cross-entropy with `pos_weight` w/(1−w), times (1−w); the numbers are equal.
+    L = (1/n) Σ_V [ w·y·softplus(−z) + (1−w)·(1−y)·softplus(z) ]. Published code writes it as cross-entropy
+    with `pos_weight` w/(1−w), times (1−w). The numbers are equal.
 
     Args:
         positive_weight: w in 0..1; 0.95 in most papers (see docs/losses.md), None = number of negative over
             number of valid pixels of the batch (Xie and Tu, HED).
         average: `valid` (InvPT and its descendants): n = max(|V|, 1). `all` (MTI-Net, M3ViT, LoRA line): n is
-            every pixel of the samples that have a label; the same number on data without ignored pixels,
-            which is all that family has.
+            the number of pixels of the samples that have a label. On data without ignored pixels, as in that
+            family, both are equal.
         threshold: labels at or above it count as 1, others as 0 (`survey`: 0.5); None takes them as they are.
     """
 

@@ -19,15 +19,15 @@ _REACH = 3
 
 @LOSSES.register_module()
 class InstanceLoss(Loss):
-    """L = CE + w_h MSE(centres) + w_o L1(offsets), with everything derived from the map of ids.
+    """Instance loss L = CE + w_h MSE(centres) + w_o L1(offsets); its targets come from the map of ids.
 
     CE over background and thing classes, mean over the share `hardest` of the labelled pixels, those with the
     largest values. MSE between the centre channel and the highest of Gaussians around the centroids of the
     visible parts, mean over labelled pixels. L1 between offset and (centroid − pixel), in pixels, both
     components added, mean over the pixels of instances.
 
-    The offset term is the instance loss of Kendall et al. (CVPR 2018, section 4.2); the rest is that of
-    Panoptic-DeepLab (Cheng et al., CVPR 2020), whose Gaussians have 8 px throughout. Here they follow the
+    The offset term is the instance loss of Kendall et al. (CVPR 2018, section 4.2). The other terms are those
+    of Panoptic-DeepLab (Cheng et al., CVPR 2020). Its Gaussians have 8 px throughout. Here they follow the
     instance's size, √area / 8 within `sigma`, because maps range from 96 to 1024 rows.
 
     Args:

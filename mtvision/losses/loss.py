@@ -16,8 +16,8 @@ from torch import Tensor
 class Loss(ABC):
     """Base of all losses: checks shapes, leaves autocast, computes in float32 (float64 stays float64).
 
-    With no valid pixel in the batch a loss is an exact 0 that still carries the graph of the logits, so
-    that a step can treat every batch alike.
+    Without a valid pixel in the batch, a loss is an exact 0 with the graph of the logits. A step can
+    therefore treat every batch alike.
     """
 
     logits_channels: ClassVar[int | None] = None
@@ -80,9 +80,9 @@ def at_least_one(count: Tensor) -> Tensor:
 def pixels_of_labelled_samples(valid: Tensor) -> Tensor:
     """Number of all pixels, valid or not, of the samples (first axis) that have a valid one.
 
-    The divisor of losses published as a mean "over all pixels": their data has a label everywhere, so the
-    question what to do without one never arose. A sample of a partially labelled batch that lacks the
-    task must not dilute the others, hence it is not counted.
+    The divisor of losses published as a mean "over all pixels". Their data has a label everywhere, so the
+    papers do not say what happens without one. A sample without a label of the task is not counted, so that
+    it does not dilute the others.
     """
     labelled = valid.flatten(1).any(dim=1).sum()
     return labelled * valid[0].numel()

@@ -16,12 +16,12 @@ from mtvision.losses.loss import Loss, at_least_one, keep
 
 @LOSSES.register_module()
 class NormalsL1Loss(Loss):
-    """Σ |p̂_c − g_c| with p̂ = z / max(‖z‖₂, 1e-12).
+    """Absolute error of unit vectors: Σ |p̂_c − g_c| with p̂ = z / max(‖z‖₂, 1e-12).
 
     Args:
         channels: `sum` (InvPT and its descendants): a pixel is valid if all three channels are, channels are
             summed and pixels averaged, (1/n) Σ_V Σ_c. `mean` (MTI-Net, M3ViT, LoRA line): every channel is
-            valid by itself and all valid values are averaged, a third of the former for the same weight.
+            valid by itself, and all valid values are averaged. This is a third of `sum` for the same weight.
     """
 
     logits_channels = 3
@@ -44,7 +44,9 @@ class NormalsL1Loss(Loss):
 
 @LOSSES.register_module()
 class NormalsCosineLoss(Loss):
-    """L = 1 − (1/n) Σ_V ⟨p̂, g⟩ with p̂ = z / max(‖z‖₂, 1e-12), the loss of the MTAN line (LibMTL, Nash-MTL).
+    """One minus the cosine, as in MTAN, LibMTL and Nash-MTL: L = 1 − (1/n) Σ_V ⟨p̂, g⟩.
+
+    p̂ = z / max(‖z‖₂, 1e-12).
 
     Its mask is a label whose channels do not add up to 0; the loaders of that family turn the others into
     NaN. An empty V gives 0, where the published code divides by 0.

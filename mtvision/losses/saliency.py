@@ -18,10 +18,11 @@ from mtvision.losses.loss import Loss, at_least_one, keep, pixels_of_labelled_sa
 
 @LOSSES.register_module()
 class BalancedCrossEntropyLoss(Loss):
-    """L = (1/n) Σ_V w_y · (−ln softmax(z)_y) over two channels; w₁ = |V₀|/|V|, w₀ = 1 − w₁, n = max(|V|, 1).
+    """Cross-entropy over two channels, weighted by the share of the other class in the batch.
 
-    The divisor is the number of pixels, not the sum of weights as in PyTorch's weighted mean (InvPT
-    `losses/loss_functions.py BalancedCrossEntropyLoss`). A batch without salient pixels has loss 0.
+    L = (1/n) Σ_V w_y · (−ln softmax(z)_y), w₁ = |V₀|/|V|, w₀ = 1 − w₁, n = max(|V|, 1). The divisor is the
+    number of pixels, not the sum of weights as in PyTorch's weighted mean (InvPT `losses/loss_functions.py
+    BalancedCrossEntropyLoss`). A batch without salient pixels has loss 0.
     """
 
     logits_channels = 2
@@ -40,10 +41,11 @@ class BalancedCrossEntropyLoss(Loss):
 
 @LOSSES.register_module()
 class BalancedBinaryLoss(Loss):
-    """L = (1/N) Σ [ w·y·softplus(−z) + (1−w)·(1−y)·softplus(z) ] of one logit, w = |V₀|/|V| of the batch.
+    """Binary cross-entropy of one logit, weighted by the share of the other class in the batch.
 
-    The saliency loss of the MTI-Net, M3ViT, LoRA line. N is published as all pixels of data in which every
-    pixel has a label; here it is every pixel of the samples that have a label, see
+    L = (1/N) Σ [ w·y·softplus(−z) + (1−w)·(1−y)·softplus(z) ], w = |V₀|/|V| of the batch. The saliency loss
+    of the MTI-Net, M3ViT, LoRA line. In the published data every pixel has a label, and N is the number of
+    all pixels. Here N is the number of pixels of the samples that have a label, see
     `mtvision.losses.loss.pixels_of_labelled_samples`. Pixels without one contribute nothing to the sum.
     """
 

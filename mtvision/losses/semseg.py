@@ -12,9 +12,10 @@ from mtvision.losses.loss import Loss, at_least_one, keep
 
 @LOSSES.register_module()
 class CrossEntropyLoss(Loss):
-    """L = (1/n) Σ_V −ln softmax(z)_y, unweighted, n = max(|V|, 1), V = pixels with a label in the batch.
+    """Unweighted cross-entropy over the labelled pixels.
 
-    The same in all families (InvPT `losses/loss_functions.py`; MTI-Net's and LibMTL's NaN for an empty V
+    L = (1/n) Σ_V −ln softmax(z)_y, n = max(|V|, 1), V = pixels with a label in the batch. It is the same in
+    all families (InvPT `losses/loss_functions.py`; MTI-Net's and LibMTL's NaN for an empty V
     is 0 here). Ids outside 0..C−1 are refused where labels are read from disk.
     """
 

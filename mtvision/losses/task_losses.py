@@ -68,8 +68,8 @@ class NonFiniteLossError(FloatingPointError):
     """A loss is NaN or infinite.
 
     Args:
-        losses: {task: its value}, the ones at fault.
-        ids: {task: ids of the samples at fault, or of the whole batch if that cannot be told}.
+        losses: {task: its value}, only the non-finite ones.
+        ids: {task: ids of the samples that cause it, or of the whole batch if they cannot be identified}.
     """
 
     def __init__(self, losses: Mapping[str, float], ids: Mapping[str, Sequence[str]]) -> None:
@@ -92,8 +92,8 @@ def check_finite(losses: Mapping[str, Tensor], batch: Batch, output: NetworkOutp
     Args:
         losses: {task: scalar}.
         batch: where they come from.
-        output: the network's output, if at hand: with it the message names the samples whose own logits or
-            labels are at fault instead of the whole batch.
+        output: the network's output, optional. With it, the message names only the samples with non-finite
+            logits or labels instead of the whole batch.
 
     Raises:
         NonFiniteLossError: names the tasks, their values and the sample ids.

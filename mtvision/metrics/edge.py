@@ -25,12 +25,12 @@ class Edge:
     """odsF, oisF, AP and R50 by the SEISM procedure, with the label map as ground truth.
 
     The prediction is floored to 8 bits, suppressed to its ridges, cut strictly above each threshold and
-    thinned; the ground truth is the label of at least .5, thinned. Both are matched one to one at least cost.
+    thinned. The ground truth is the label of at least .5, thinned. Both are matched one to one at least cost.
 
-    The published odsF uses another ground truth than the training map (PASCAL-Context: boundaries of all 459
-    classes on 2,498 images; NYUD: the edge image read as a segmentation). For numbers beside a paper's, score
-    saved predictions with `tools/evaluate_boundaries.py`; see docs/boundary.md. Its protocol `label-map`
-    repeats this metric on files.
+    The published odsF uses another ground truth than the training map. On PASCAL-Context it is the boundaries
+    of all 459 classes on 2,498 images, on NYUD the edge image read as a segmentation. For numbers that
+    compare with a paper's, score saved predictions with `tools/evaluate_boundaries.py`; see docs/boundary.md.
+    Its protocol `label-map` repeats this metric on files.
 
     Args:
         max_distance: largest distance of a matched pair, as a share of the image diagonal: .0075, .011 on

@@ -49,8 +49,8 @@ class InstanceAP:
     score bin can be added over images instead; detections whose scores fall into one bin become one point of
     the curve. With scores in different bins the result equals pycocotools.
 
-    Detections that lie in pixels without a label, or in true instances that are too small, count neither as
-    right nor as wrong if they overlap them as far as the IoU limit (COCO's rule for crowds).
+    Ignored regions are pixels without a label and true instances that are too small. A detection that
+    overlaps them as far as the IoU limit counts neither as right nor as wrong (COCO's rule for crowds).
 
     Args:
         num_classes: class ids are 0 .. num_classes - 1.

@@ -26,8 +26,8 @@ class IoU:
 
     Args:
         num_classes: C; label and predicted ids lie in 0..C-1, 255 in a label means none.
-        absent: what a class that occurs neither in labels nor in predictions contributes: `zero`, an IoU of 0
-            that counts in the mean (InvPT, TaskPrompter, MTMamba, MTI-Net); `nan`, nothing (LibMTL, NashMTL).
+        absent: what a class contributes that occurs neither in labels nor in predictions. `zero`: an IoU of 0
+            that counts in the mean (InvPT, TaskPrompter, MTMamba, MTI-Net). `nan`: nothing (LibMTL, NashMTL).
         per_class: also return `iou_<class id>`.
     """
 

@@ -41,7 +41,7 @@ class Normals:
     channels of the label are finite and not all zero.
 
     The median comes from a histogram over 0..180 degrees with linear interpolation inside a bin, so that it
-    can be added over images; it differs from the exact median by at most one bin width, 180 / `bins` degrees.
+    can be added over images. It differs from the exact median by at most one bin width, 180 / `bins` degrees.
 
     Args:
         bins: number of histogram bins.

@@ -28,9 +28,9 @@ class Saliency:
     * `maxF_compat`: the same after a second sigmoid on the probabilities, as in the code behind the numbers
       of InvPT, TaskPrompter, MTMamba, MLoRE. Thresholds to .50 then call everything salient, .55 .. .70 mean
       probabilities of .2007 .4055 .6190 .8473, and higher ones call nothing salient.
-    * `survey_miou`: mean over images of the foreground's IoU at 15 thresholds 0.2 .. 0.9 (an image without
-      salient pixels in label and prediction counts 1), maximum over thresholds; `survey_maxF`: 2PR / (P + R)
-      of the mean P and R (MTI-Net, ASTMT, the survey of Vandenhende et al.).
+    * `survey_miou`: mean over images of the foreground's IoU at 15 thresholds 0.2 .. 0.9, maximum over
+      thresholds. An image without salient pixels in label and prediction counts 1. `survey_maxF`: 2PR / (P +
+      R) of the mean P and R (MTI-Net, ASTMT, the survey of Vandenhende et al.).
     * `s_measure`, `e_mean`, `e_max`, `e_adaptive`, `mae`: see `mtvision.metrics.saliency_structure`.
 
     Args:

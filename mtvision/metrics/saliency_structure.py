@@ -1,8 +1,9 @@
 """S-measure, E-measure and mean absolute error of saliency maps, image by image.
 
 S-measure: Fan et al., ICCV 2017, arXiv:1708.00786. E-measure: Fan et al., IJCAI 2018, arXiv:1805.10421. The
-numbers equal PySODMetrics 1.4 on maps without ignored pixels. Ignored pixels, which that code does not know,
-are left out of every mean and count; a margin made of them is cut off first, so that padding changes nothing.
+numbers equal PySODMetrics 1.4 on maps without ignored pixels. Ignored pixels do not exist in that code. Here
+they are left out of every mean and count. A margin of ignored pixels is cut off first, so that padding
+changes nothing.
 """
 
 from __future__ import annotations

@@ -78,9 +78,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile bootstrap over images: what other test images of the same kind might have given.
 
-    Each resample draws as many images as there are, with replacement, adds up their sums and scores them, so
-    that pooled scores (mIoU, RMSE, odsF) are resampled as they are defined. It says nothing about the seed of
-    training.
+    Each resample draws as many images as there are, with replacement, adds up their sums and scores them.
+    Pooled scores (mIoU, RMSE, odsF) are thus resampled as they are defined. The interval does not cover the
+    seed of training.
 
     Args:
         metric: whose `score` is applied.

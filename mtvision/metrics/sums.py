@@ -65,10 +65,10 @@ def total(parts: Iterable[Sums]) -> Sums:
 def score_by_groups(metric: Metric, per_image: Sequence[Sums], group_size: int) -> dict[str, float]:
     """Mean over groups of consecutive images of each group's own scores, instead of pooling all pixels.
 
-    With the batch size as `group_size` this is what NashMTL, FAMO and MTAN print (means of per-batch means
-    and medians, a last smaller batch weighing as much as the others); with 1 it is the mean of per-image
-    scores (ASTMT depth). Unlike the pooled score it depends on the order of the images, which must be the
-    data set's.
+    With the batch size as `group_size` this is what NashMTL, FAMO and MTAN print: means of per-batch means
+    and medians. A last smaller batch weighs as much as the others. With 1 it is the mean of per-image scores
+    (ASTMT depth). Unlike the pooled score it depends on the order of the images, which must be the data
+    set's.
 
     Args:
         metric: the metric whose `score` is applied to each group.

@@ -17,9 +17,10 @@ def true_confidence(task: Task, logits: Tensor, label: Tensor) -> Tensor:
 
         class maps             mean over labelled pixels of the probability of the true class
         boundaries (sigmoid)   mean of y·p + (1 − y)·(1 − p)
-        other values           exp(−Σ |z − d| / Σ |d − d̄|), sums over labelled pixels and channels, d̄ = the
-                               image's mean per channel: 1 is exact, 1/e what the best constant guess gets.
-                               The same for every unit and origin of the values
+        other values           exp(−Σ |z − d| / Σ |d − d̄|), sums over labelled pixels and channels
+
+    d̄ is the image's mean per channel. The value 1 is exact, and 1/e is that of the best constant guess. It is
+    the same for every unit and origin of the values.
 
     Args:
         task: says how logits are read.

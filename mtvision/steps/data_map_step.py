@@ -23,10 +23,10 @@ Seen = list[tuple[str, str, float]]
 
 @STEPS.register_module()
 class DataMapStep(nn.Module, Step):
-    """Another step, and the data maps of STG-MTL (Sherif et al., 2023) as a by-product.
+    """Runs another step and records the data maps of STG-MTL (Sherif et al., 2023).
 
     Gradients are those of the step inside, bit for bit. Confidences are those of its forward passes, that is
-    of training images with their augmentation (`mtvision.steps.confidence`); every pass over an image counts
+    of training images with their augmentation (`mtvision.steps.confidence`). Every pass over an image counts
     once, so a step with one pass per batch counts epochs. All processes hold the whole map, which is part of
     the checkpoint; `GroupingSearcher(affinity="data_maps")` reads it there.
 

@@ -1,8 +1,8 @@
 """How far a slimmed pass is from the full one: distances between features and between outputs.
 
 The feature distances are candidates for the "configuration-invariant knowledge distillation" of Aich et al.
-(ICCV 2023), whose abstract names the aim, a
-representation that does not depend on the widths, but no formula.
+(ICCV 2023). Its abstract names the aim, a representation that does not depend on the widths. It gives no
+formula.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def nested_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of attention maps Σ_c F_c², each of unit length over space; 0..2.
 
-    Attention transfer (Zagoruyko and Komodakis, ICLR 2017); knows nothing of channels.
+    Attention transfer (Zagoruyko and Komodakis, ICLR 2017). It is independent of the number of channels.
     """
     pair = (F.normalize(item.float().square().sum(dim=1).flatten(1), dim=1) for item in (student, teacher))
     first, second = pair

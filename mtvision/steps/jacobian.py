@@ -1,19 +1,20 @@
-"""Gradients for balancers that look at the gradient of every task.
+"""Gradients for `jacobian` balancers, which use the gradient of every task.
 
 Over the tasks T present in the batch on any process:
 
-1. Roles: a parameter that two or more losses reach is shared, one that a single loss reaches belongs to
-   that task (`mtvision.core.roles`). No cut into trunk and heads is assumed, so decoders in which tasks talk
-   to one another are handled: whatever serves several tasks is shared, wherever it lives.
-2. Row t of the (T, P) matrix is the gradient of loss t with respect to the P shared numbers; parameters of
-   one task get the plain gradient of its loss; parameters with any other role get the sum over losses.
-3. All of that is averaged over processes *before* the balancer sees it. Aggregation is not linear: averaging
-   what each process aggregated would be another method, and one that depends on the number of processes.
-   A process without labels of a task contributes zeros to its row, exactly as it does in plain training.
-4. The balancer's result is added to `.grad` of the shared parameters, then the auxiliary losses' gradients.
+1. Roles: a parameter that two or more losses reach is shared. One that a single loss reaches belongs to
+   that task (`mtvision.core.roles`). No cut into trunk and heads is assumed. A module of a decoder that
+   several tasks use is therefore shared, too.
+2. Row t of the (T, P) matrix is the gradient of loss t with respect to the P shared numbers. Parameters of
+   one task get the plain gradient of its loss. Parameters with any other role get the sum over losses.
+3. All of that is averaged over processes *before* the balancer uses it. Aggregation is not linear. An
+   average of per-process aggregates would be another method, which depends on the number of processes.
+   A process without labels of a task contributes zeros to its row, exactly as in plain training.
+4. The balancer's result is added to `.grad` of the shared parameters, then the auxiliary losses'
+   gradients.
 
-The balancer is shown gradients without loss scale and accumulation factor, which are put back on its result:
-thresholds and running averages inside balancers keep their meaning. Accumulated batches are
+The balancer gets gradients without loss scale and accumulation factor. Both are applied to its result.
+Thresholds and running averages inside balancers therefore keep their meaning. Accumulated batches are
 aggregated one by one. Memory: T·P + one gradient of the network.
 """
 
@@ -52,8 +53,8 @@ class JacobianGradients:
     """The procedure of the module docstring; remembers the roles found for each set of tasks.
 
     Roles are found by a dry run of one backward pass per loss, the first time a set of tasks occurs. On
-    several processes all take part as soon as one meets a new set, and a parameter counts as reached by a
-    loss if it was on any process.
+    several processes, all take part as soon as one has a new set. A loss reaches a parameter if it does so on
+    any process.
     """
 
     def __init__(self) -> None:

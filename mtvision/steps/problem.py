@@ -20,7 +20,7 @@ class LossReport:
 
     Args:
         losses: {task: scalar}, deep supervision included; only tasks that the batch has labels of.
-        auxiliary: {name: scalar} regularisers of the network, already weighted. Balancers never see them.
+        auxiliary: {name: scalar} regularisers of the network, already weighted. Balancers never get them.
         logits: {task: (B, out_channels, H, W)} at the resolution of the labels, without a graph; for steps
             that look at predictions.
     """

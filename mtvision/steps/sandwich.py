@@ -29,7 +29,7 @@ class SandwichStep(nn.Module, Step):
 
     The sandwich rule of universally slimmable networks (Yu and Huang, ICCV 2019). Encoder and decoders are
     drawn independently. The features of every smaller configuration are pulled towards those of the largest
-    one, which suffers least from conflicts between tasks (Aich et al., ICCV 2023, part A).
+    one. It suffers least from conflicts between tasks (Aich et al., ICCV 2023, part A).
 
     Draws depend on `seed` and the number of calls so far, which is in the checkpoint: resumed runs draw the
     same. All processes draw alike.

@@ -24,9 +24,9 @@ from mtvision.steps.step import Step, add_to_grad, refuse_empty, summary
 class SearchStep(nn.Module, Step):
     """Two passes per batch: one over images that are not held out, one over those that are.
 
-    The first gives gradients to everything but the architecture's parameters, the second to these alone, so
-    that an architecture is preferred for what it does on images its weights were not fitted to (as in BMTAS,
-    which alternates epochs instead of parts of a batch). A batch without images of one kind skips that pass.
+    The first gives gradients to all parameters but the architecture's, the second to these alone. The
+    architecture is thus chosen on images that its weights were not fitted to. BMTAS does the same, but
+    alternates epochs instead of parts of a batch. A batch without images of one kind skips that pass.
     `Context.extra["search_pass"]` is (number of the call, 0 or 1), the same on all processes. With
     `held_out=0` both get gradients from one pass over all images (as in Learning to Branch).
 

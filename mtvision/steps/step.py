@@ -17,8 +17,8 @@ class Step(ABC):
     """Base of all steps.
 
     Attributes:
-        held_out: share of the training images, by id, that this step itself keeps from the weights; None for
-            steps that train on all they are given.
+        held_out: share of the training images, by id, that this step does not train the weights on. None for
+            steps that train on all images.
     """
 
     held_out: float | None = None

@@ -26,7 +26,7 @@ def page_paragraphs(text: str) -> list[str]:
 def docstring_paragraphs(text: str) -> list[str]:
     """Paragraphs, list items and described arguments of a docstring in Google's style."""
     text = re.sub(r"^ *>>>.*?(\n\s*\n|\Z)", "\n\n", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"::\n\n(?:    .*(?:\n|\Z)|\n)+", "\n\n", text)
+    text = re.sub(r"\n\n(?: {4}.*(?:\n|\Z)|\n(?= {4}))+", "\n\n", text)  # formulas and other quoted lines
     return _join(re.sub(r"^ {4}(\w[\w ,.*()|]*): ", r"\n\1: ", text, flags=re.MULTILINE).splitlines())
 
 

@@ -1,7 +1,7 @@
 """The boundary benchmark (odsF) without MATLAB.
 
-Usable on its own: `count_image` for one pair of maps, `summarize` for a data set, `find_pairs` and
-`evaluate_folders` for folders, and `BOUNDARY_PROTOCOLS` for what the papers do differently. See
+It can be used alone: `count_image` for one pair of maps, `summarize` for a data set, `find_pairs` and
+`evaluate_folders` for folders. `BOUNDARY_PROTOCOLS` lists the differences between papers. See
 docs/boundary.md.
 """
 

@@ -14,9 +14,9 @@ Labels = NDArray[np.integer]
 def seg2bmap(labels: Labels) -> NDArray[np.bool_]:
     """Mark a pixel whose label differs from its east, south or south-east neighbour.
 
-    In the last row only the east, in the last column only the south neighbour counts; boundaries are thus
-    shifted by half a pixel towards the top left. An edge image read as a segmentation gets a band around its
-    lines.
+    In the last row only the east neighbour counts, in the last column only the south one. Boundaries are
+    therefore shifted by half a pixel towards the top left. An edge image read as a segmentation gets a band
+    around its lines.
 
     Args:
         labels: region or class ids (H, W); 255 is an id like any other.

@@ -1,10 +1,10 @@
 """Exact one-to-one matching of boundary pixels.
 
 The reference (`correspondPixels` of the BSDS benchmark) minimises the sum of distances of matched pixels plus
-a cost of 100 radii for every unmatched one, with an approximate solver on a graph with random edges, so that
-its output varies from run to run and never exceeds the optimum. Here the optimum of the same objective is
-found by SciPy's sparse Jonker-Volgenant solver: one row per pixel of the smaller side, one column per pixel
-of the other plus a private dummy per row.
+a cost of 100 radii for every unmatched one. Its solver is approximate, on a graph with random edges. Its
+output therefore varies from run to run and never exceeds the optimum. Here SciPy's sparse Jonker-Volgenant
+solver finds the optimum of the same objective. There is one row per pixel of the smaller side, one column per
+pixel of the other, and a private dummy per row.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _solve(graph: csr_array, outlier: float) -> NDArray[np.intp]:
 
     The solver's time grows with the number of columns, so that a dummy column per row would double it. Few
     rows stay alone, hence groups of rows share a few dummies first. If no group used all of its own, that
-    constraint did not bind, and by convexity of the linear programme the solution is optimal without it as
+    constraint did not bind. By convexity of the linear programme, the solution is then optimal without it as
     well. Otherwise the problem is solved again with one dummy per row.
     """
     height = graph.shape[0]

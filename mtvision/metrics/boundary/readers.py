@@ -23,8 +23,8 @@ def read_prediction(path: Path) -> NDArray[np.floating]:
     """A boundary map (H, W) in 0..1.
 
     PNG of 8 or 16 bits (divided by its range), NPY of integers (8 bit, divided by 255) or floats, or MAT with
-    `ucm2`, an ultrametric contour map at double size, of which rows and columns 3, 5, 7 ... (counted from 1)
-    are the image's pixels.
+    `ucm2`. That is an ultrametric contour map at double size. Its rows and columns 3, 5, 7 ... (counted from
+    1) are the image's pixels.
 
     Raises:
         ValueError: another format, several channels, values outside 0..1, or a `.mat` without `ucm2`.
@@ -54,8 +54,8 @@ def read_truth(path: Path, protocol: BoundaryProtocol) -> list[NDArray[np.bool_]
     """Boundary maps (H, W) of every annotator, prepared as the protocol says.
 
     With `protocol.label_truth`, images, arrays and MAT files (`LabelMap`, or `Segmentation` of the BSDS
-    layout) are label maps, turned into boundaries by `seg2bmap`; without it they are edge maps (integers
-    of two values, or floats of at least .5) or MAT files in the BSDS layout (`groundTruth{i}.Boundaries`).
+    layout) are label maps. `seg2bmap` turns them into boundaries. Without it they are edge maps (integers of
+    two values, or floats of at least .5) or MAT files in the BSDS layout (`groundTruth{i}.Boundaries`).
     Arrays may have a leading axis of annotators.
 
     Raises:

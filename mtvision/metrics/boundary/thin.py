@@ -14,8 +14,8 @@ _NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1,
 def thin(boundaries: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Remove pixels in two alternating passes until nothing changes (Guo and Hall; Lam, Lee and Suen 1992).
 
-    The result equals `skimage.morphology.thin`. That function visits every pixel of the map in every pass;
-    this one visits boundary pixels that may still change, which is what makes a hundred thresholds per image
+    The result equals `skimage.morphology.thin`. That function visits every pixel of the map in every pass.
+    This one visits boundary pixels that may still change, which makes a hundred thresholds per image
     affordable.
 
     Args:

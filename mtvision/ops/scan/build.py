@@ -1,8 +1,8 @@
 """Builds the C++ kernel on first use and keeps it for later runs.
 
 Compiler (`CXX`, else `c++`) and place (`TORCH_EXTENSIONS_DIR`, else `~/.cache/torch_extensions`) are those of
-`torch.utils.cpp_extension`, but its `load` is not used: it insists on ninja and compiles PyTorch's headers
-for a minute. The kernel needs neither, one call of the compiler of three seconds is enough.
+`torch.utils.cpp_extension`. Its `load` is not used, because it requires ninja and compiles PyTorch's headers
+for a minute. The kernel needs neither. One call of the compiler takes three seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Calls of the C++ kernel: strides, the split over threads, and the sums that threads leave behind.
 
-Shapes: B batch, L steps, G groups (or the four directions), P channels per group, E = P for the 2-D scan,
-N states; channels = G * P.
+Shapes: B batch, L steps, G groups (or the four directions), P channels per group, N states. channels = G * P,
+and E = P for the 2-D scan.
 """
 
 # ruff: noqa: N806, N815  gradients and tensors keep the names of the paper: A, dB, u_T

@@ -157,9 +157,9 @@ def selective_scan_2d(
 ) -> Tensor:
     """Sum of four selective scans of a map: by rows, by columns, both backwards (VMamba, arXiv 2401.10166).
 
-    Channels come last. What depends on the direction (step sizes, B, C) lies at the position it belongs to,
-    not in the order in which a scan meets it, so that it can be computed from the map by plain linear layers.
-    The C++ kernel walks the map in the four orders; nothing is flipped, transposed or stacked.
+    Channels come last. Step sizes, B and C depend on the direction. They are stored at their map position,
+    not in the order of the scan. Plain linear layers can therefore compute them from the map. The C++ kernel
+    walks the map in the four orders; nothing is flipped, transposed or stacked.
 
     Args:
         u: input (B, H, W, E), any floating type.

@@ -3,8 +3,8 @@
 `mtvision::selective_scan` works on sequences, `mtvision::selective_scan_2d` on maps. Both take and return one
 floating type (fp32 or fp64); precision, gating and argument forms are the business of `interface`.
 
-Shapes: B batch, L steps, D channels, G groups, N states; H, W a map, K = 4 directions, E channels of the map
-(then D = K * E). Stored states: (B, chunks, N, D), with no chunks where nothing is to be differentiated.
+Shapes: B batch, L steps, D channels, G groups, N states. For a map: H, W, K = 4 directions, E channels, and D
+= K * E. Stored states: (B, chunks, N, D), with no chunks where nothing is to be differentiated.
 """
 
 # ruff: noqa: N803, N806, ARG001, ARG004  rules of one operator share its whole list of arguments

@@ -1,7 +1,7 @@
 """The selective scan written out, as an oracle to test against and a baseline to measure against.
 
-For each batch entry, channel d of group g and state n (Gu and Dao, "Mamba", 2023, arXiv 2312.00752, eq. 2
-with the input discretised by Euler's rule, as the authors' kernels do):
+Source: Gu and Dao, "Mamba", 2023, arXiv 2312.00752, eq. 2, with the input discretised by Euler's rule as in
+the authors' kernels. For each batch entry, channel d of group g and state n:
 
     h_t = exp(delta_t A_dn) h_{t-1} + delta_t B_gnt u_t        y_t = sum_n C_gnt h_tn + D_d u_t
 
@@ -28,8 +28,8 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """Output (B, D, L) and last state (B, D, N), step by step; autograd differentiates it, twice if asked.
 
-    Both (B, D, L, N) tensors are materialised and the steps taken apart once: that is how the algorithm is
-    usually written down, and indexing inside the loop would make autograd quadratic in L.
+    Both (B, D, L, N) tensors are materialised and split into steps once, as the algorithm is usually written
+    down. Indexing inside the loop would make autograd quadratic in L.
 
     Args:
         u: (B, D, L).

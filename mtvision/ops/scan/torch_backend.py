@@ -82,8 +82,8 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
 def _one_thread() -> Iterator[None]:
     """One thread for PyTorch's calls on the CPU; the number is the calling thread's own and comes back.
 
-    A scan is thousands of short calls. Split over threads, each of them waits for the slowest, and as soon as
-    another process wants a core that made the whole scan three to ten times slower than on one.
+    A scan is thousands of short calls. If a call is split over threads, it waits for the slowest thread. With
+    another process on a core, the whole scan was three to ten times slower than on one thread.
     """
     before = torch.get_num_threads()
     if before == 1:

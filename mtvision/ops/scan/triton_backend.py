@@ -1,9 +1,9 @@
 """The selective scan as two fused Triton kernels, for CUDA devices.
 
 A program owns a few channels of one group and walks the sequence in chunks. Within a chunk the recurrence is
-an associative scan over steps, state by state; B and C are read once per program, and nothing of size
-channels x steps x states touches memory. The backward kernel replays each chunk from its stored first state.
-Sums over the channels of a group are added up in a fixed order, without atomics: results repeat bit by bit.
+an associative scan over steps, state by state. B and C are read once per program. Nothing of size channels x
+steps x states is written to memory. The backward kernel replays each chunk from its stored first state. Sums
+over the channels of a group are added up in a fixed order, without atomics: results repeat bit by bit.
 
 Checked under Triton's interpreter against the reference; not run on a GPU yet.
 
