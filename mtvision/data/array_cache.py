@@ -1,7 +1,7 @@
 """Decoded samples in one memory-mapped file, so that training does not decode pictures again in every epoch.
 
-Exact: what is read equals what was decoded, bit for bit. Real-valued maps with at most 256 different values
-(anything that came from 8 bits, masked or not) take one byte a pixel and a table of the values.
+What is read equals what was decoded, bit for bit. Real-valued maps with at most 256 different values take one
+byte a pixel and a table of the values. These are all maps from 8-bit files, masked or not.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class ArrayCache:
 
     Raises:
         FileNotFoundError: there is no cache.
-        StaleCacheError: it was made from other files, or lacks a task.
+        StaleCacheError: it was made from other files, or a task is not in it.
     """
 
     def __init__(self, folder: Path, dataset: CacheSource) -> None:

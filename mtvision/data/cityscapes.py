@@ -46,8 +46,8 @@ def train_ids(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def decode_instances(stored: NDArray[np.uint16], class_names: Sequence[str]) -> NDArray[np.int32]:
     """The label map of instances (`mtvision.core.instances`) from 16-bit ids.
 
-    An id of 1000 and more is 1000 times the raw label id plus the instance's number; below, it is the raw
-    label id: of stuff (no instance), of void, or of a group of things that could not be told apart. Void and
+    An id of 1000 and more is 1000 times the raw label id plus the instance's number. A smaller id is the raw
+    label id. It marks stuff (no instance), void, or a group of things that could not be separated. Void and
     groups become 255.
 
     Args:
@@ -75,8 +75,8 @@ def decode_disparity(
     """Disparity in full-resolution pixels, (H, W, 1), from 16-bit values p.
 
     (p - 1) / 256 for p > 0. Then p = 0 (no match) and p = 1 (disparity 0) are invalid. Last, the sky gets 0,
-    whatever was stored; the published code means raw label 23 but writes 10, which is rail track, and so does
-    this function unless `sky_fix`.
+    whatever was stored. The published code means raw label 23 but tests 10, which is rail track. This
+    function does the same unless `sky_fix`.
 
     Args:
         stored: 16-bit values, (H, W).

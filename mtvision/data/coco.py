@@ -75,7 +75,7 @@ class CocoDataset(DenseDataset):
     """Images with a COCO `instances` or `panoptic` JSON file.
 
     Categories become the protocol's classes by name. Segments are painted from the largest to the smallest,
-    so that small objects stay visible on large ones; crowd regions lie below all and count as "no label".
+    so that small objects stay visible on large ones. Crowd regions are painted first and count as "no label".
 
     Args:
         images: folder of the images.

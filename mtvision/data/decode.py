@@ -1,7 +1,7 @@
-"""From files to arrays with units; every failure names the file and what to do.
+"""Read files into arrays with units. Every error names the file and what to do.
 
-Truncated files are refused: some versions of OpenCV decode half a picture without a word, and half a label is
-a wrong score.
+A truncated file is an error. Some versions of OpenCV decode half a picture without an error, and half a label
+gives a wrong score.
 """
 
 from __future__ import annotations

@@ -15,9 +15,8 @@ from mtvision.core.task import IGNORE
 def edges_from_classes(label: NDArray[Any]) -> NDArray[np.float32]:
     """Thin boundaries between the regions of a class map, as PASCAL-Context's edge labels are made.
 
-    Where the 4-neighbour Laplacian of the ids is not zero, thinned to one pixel. (Quirk of the definition:
-    between ids a, b, c in a row with a + c = 2 b the middle pixel is no edge; thinning mostly closes the
-    gap.)
+    Where the 4-neighbour Laplacian of the ids is not zero, thinned to one pixel. The definition has a quirk:
+    between ids a, b, c in a row with a + c = 2 b the middle pixel is no edge. Thinning mostly closes the gap.
 
     Args:
         label: ids (H, W); 255 counts as a region like any other.

@@ -27,8 +27,8 @@ LABEL_SUFFIXES = (".png", ".npy")
 class FolderDataset(DenseDataset):
     """Images and labels in folders, matched by file name; see `datasets/own_data.md`.
 
-    An image's id is its path within the image folder without the ending; its label is the file of the same
-    path and name in the task's folder. All files are looked for when the data set is made, none is opened.
+    An image's id is its path within the image folder without the ending. Its label is the file of the same
+    path and name in the task's folder. All files are listed when the data set is made, and none is opened.
 
     Args:
         root: folder, or several of the same layout whose images are joined.
@@ -37,7 +37,7 @@ class FolderDataset(DenseDataset):
             `labels` and `ids`.
         ids: which images, in order: a text file in each root (an id a line), or a list; None = all, sorted.
         image_suffix: what follows the id in an image's name, e.g. `_rgb.png`; None = any picture.
-        partial: images may lack labels; a missing file is then an absent task.
+        partial: labels are optional per image; a missing file is then an absent task.
         protocol: tasks of the data, see `mtvision.protocols.own_protocol`.
         split: name of the split.
         transforms: see `DenseDataset`.

@@ -13,8 +13,8 @@ from mtvision.data.dataset import DenseDataset
 def data_manifest(dataset: DenseDataset, *, content: bool = False) -> dict[str, Any]:
     """What a record stores about its data.
 
-    The hash covers the image ids in order, the tasks, `dataset.parameters()`, and name and size of every
-    file in `dataset.files()` (names relative to the data set, so moving it changes nothing).
+    The hash covers the image ids in order, the tasks, `dataset.parameters()`, and name and size of every file
+    in `dataset.files()`. Names are relative to the data set, so moving it changes nothing.
 
     Args:
         dataset: any data set of the suite.

@@ -51,8 +51,9 @@ def decode_png(content: bytes) -> NDArray[Any] | None:
     data.
 
     Returns:
-        None if the file is damaged or of another kind (palette, alpha, transparent colour, interlaced, fewer
-        than 8 bits, 16-bit colours), or the package is missing: another decoder has to look at it then.
+        None if the file is damaged, or if the package is not installed. None also for other kinds: palette,
+        alpha, transparent colour, interlaced, fewer than 8 bits, 16-bit colours. Another decoder must then
+        read the file.
     """
     decoders = fast_decoders()
     if not decoders or not content.startswith(PNG_SIGNATURE) or len(content) < _HEADER_END:

@@ -1,4 +1,4 @@
-"""Which images come when: a function of seed and position alone, never of workers or of what ran before.
+"""Order of the images in training and evaluation, a function of seed and position alone.
 
 All samplers are batch samplers for `torch.utils.data.DataLoader(batch_sampler=...)` and yield lists of
 `SampleKey`.
@@ -60,9 +60,9 @@ class PositionBatchSampler(TrainingBatchSampler):
     """Endless training batches that can start anywhere without decoding what came before.
 
     Every epoch is one permutation of all images, drawn from (seed, epoch), cut into global batches of
-    `batch_size * world_size`; the images left over at the end of an epoch are dropped, others in each epoch.
-    Rank r takes the r-th slice of each global batch, so 1 rank x 8 and 2 ranks x 4 see the same images with
-    the same augmentation in every step.
+    `batch_size * world_size`. The images left over at the end of an epoch are dropped; each epoch drops
+    others. Rank r takes the r-th slice of each global batch. 1 rank x 8 and 2 ranks x 4 therefore get the
+    same images with the same augmentation in every step.
 
     Args:
         length: number of images.
@@ -142,16 +142,16 @@ class JointBatchSampler(TrainingBatchSampler):
     """Endless batches from several parts (data sets laid end to end) in fixed ratios.
 
     Parts alternate as evenly as the ratios allow, and every `sum(whole_ratios(ratios))` draws hold the ratios
-    exactly. Each part runs through permutations of its own images, one per epoch of that part, none left out;
-    a part that is shorter than its share begins its next epoch, with new augmentation, earlier than others.
-    Rank r takes the r-th slice of each global batch of `batch_size * world_size` images.
+    exactly. Each part goes through permutations of its own images, one per epoch of that part, and none is
+    left out. A part that is shorter than its share begins its next epoch earlier than others, with new
+    augmentation. Rank r takes the r-th slice of each global batch of `batch_size * world_size` images.
 
     Args:
         lengths: number of images of each part.
         ratios: share of each part in the draws.
         batch_size: images per rank and step.
-        mixing: `mixed` draws every image anew, so that batches hold several parts; `homogeneous` draws every
-            step, so that a global batch, on all ranks, comes from one part.
+        mixing: `mixed` draws a part for every image, so that batches hold several parts. `homogeneous` draws
+            every step, so that a global batch, on all ranks, comes from one part.
         seed: decides the permutations.
         rank: this process.
         world_size: number of processes.

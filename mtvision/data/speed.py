@@ -1,7 +1,7 @@
 """How fast the NYUD training pipeline is: variants to time in turns, against the obvious implementation.
 
-The obvious implementation is a loop over a dict of float32 arrays with Pillow, NumPy and OpenCV, step by step
-as the protocol states it; given the same random numbers it makes the same tensors.
+The plain implementation is a loop over a dict of float32 arrays with Pillow, NumPy and OpenCV, step by step
+as the protocol states it. With the same random numbers it makes the same tensors.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ _TRAINED = "trained_network"
 class AverageHook(Hook):
     """Keeps average ← (1 - momentum) · average + momentum · weights, buffers included.
 
-    Evaluation during training and checkpoints use the average: a checkpoint's `state_dict` is what should be
-    deployed, the weights that training goes on with stand beside it.
+    Evaluation during training and checkpoints use the average. A checkpoint's `state_dict` is what should be
+    deployed. The weights with which training continues are stored beside it.
 
     Args:
         momentum: share of the newest weights, e.g. 0.0002.

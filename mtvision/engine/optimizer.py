@@ -30,16 +30,17 @@ def build_optimizer(
     Args:
         network: its `backbone.blocks` define the depth for layer-wise decay.
         balancer: its parameters get no weight decay and their own learning rate.
-        config: `type` (AdamW, Adam, SGD or a torch class), `lr`, `weight_decay` and further arguments of the
-            class, plus
-            `no_decay` (default True): no weight decay for biases, norms and position embeddings;
-            `layer_decay` (default None): factor < 1 by which the rate shrinks per block towards the stem;
-            `backbone_lr` (default 1): factor of the whole backbone;
-            `lr_factors` (default none): {glob of parameter names: factor}, e.g.
-            `{"backbone.fusions.*": 100}`; the first that matches counts, on top of the factors above;
-            `balancer_lr` (default `lr`): rate of the balancer's own parameters;
-            `architecture_lr` (default `lr`): rate of architecture parameters (`mtvision.core.roles`), which
-            are never decayed.
+        config: `type` (AdamW, Adam, SGD or a torch class), `lr`, `weight_decay`, further arguments of the
+            class, and
+
+            * `no_decay` (default True): no weight decay for biases, norms and position embeddings.
+            * `layer_decay` (default None): factor < 1 by which the rate shrinks per block towards the stem.
+            * `backbone_lr` (default 1): factor of the whole backbone.
+            * `lr_factors` (default none): {glob of parameter names: factor}, e.g.
+              `{"backbone.fusions.*": 100}`. The first that matches counts, in addition to the factors above.
+            * `balancer_lr` (default `lr`): rate of the balancer's own parameters.
+            * `architecture_lr` (default `lr`): rate of architecture parameters (`mtvision.core.roles`). They
+              are never decayed.
 
     Raises:
         ValueError: `lr` is missing, no parameter is trainable, or a glob matches none.

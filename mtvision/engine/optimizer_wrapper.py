@@ -1,7 +1,7 @@
 """One optimizer step in fp32, bf16 or fp16, on any device.
 
-mmengine's `AmpOptimWrapper` refuses to start on the CPU, and its accumulation counts micro-batches as
-iterations, which shifts every schedule; here one iteration is one optimizer step.
+mmengine's `AmpOptimWrapper` does not run on the CPU. Its accumulation counts micro-batches as iterations,
+which shifts every schedule. Here one iteration is one optimizer step.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ _log = logging.getLogger("mtvision")
 class ExactRunner(Runner):
     """Runner whose checkpoints continue bit for bit and hold nothing but tensors and plain data.
 
-    mmengine 0.10.7 pickles its log buffers, which `torch.load(weights_only=True)` refuses, and does not save
-    random states, so that a resumed run with dropout differs from an uninterrupted one.
+    mmengine 0.10.7 pickles its log buffers, which `torch.load(weights_only=True)` rejects. It does not save
+    random states, so a resumed run with dropout differs from an uninterrupted one.
 
     Args:
         checkpoint_meta: plain data stored in every checkpoint (config, protocol, architecture, …).

@@ -25,8 +25,8 @@ from mtvision.search.width_table import Choice, WidthTable
 class Predictor:
     """Runs a network on 8-bit RGB images of any size.
 
-    An image is scaled (keeping its aspect ratio) to about the area the network was trained on, padded to the
-    protocol's evaluation size if there is one, and predictions come back at the image's own resolution.
+    An image is scaled (keeping its aspect ratio) to about the area the network was trained on. It is padded
+    to the protocol's evaluation size if there is one. Predictions have the image's own resolution.
 
     Args:
         network: in evaluation mode; moved to `device`.
@@ -106,8 +106,8 @@ class Predictor:
     def choose(self, budget: float | None = None, preference: Mapping[str, float] | None = None) -> Choice:
         """Widths for a budget and a preference.
 
-        Where tasks read one another, not every mixture of widths has statistics of batch norm; if the chosen
-        one has none, the best of those that have is taken.
+        If tasks exchange features, not every mixture of widths has statistics of batch norm. If the chosen
+        one has none, the best of those with statistics is taken.
 
         Raises:
             ValueError: the network has no table of widths, or nothing fits the budget.

@@ -64,8 +64,8 @@ def search(config: RunConfig, request: SearchRequest) -> dict[str, Any]:
     """Run the search of a config's section `search`.
 
     That section holds the searcher, `dict(type=..., **options)`, and `held_out`, the share of the training
-    images (by id) that judge variants; it is never trained on, except by steps that give it to the logits
-    of the search alone. The test split is not read.
+    images (by id) that judge variants. It is never trained on, except by steps that train the logits of the
+    search on it. The test split is not read.
 
     Returns:
         What the searcher found, with `format`, `searcher`, `protocol`, `tasks` and `search` (options, hash of

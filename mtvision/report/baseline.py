@@ -35,9 +35,10 @@ def with_gain(
     """Copies of the records with their multi-task gain (convention `headline`) over one baseline.
 
     `single-task` takes the records that have one task, and averages each task's headline score over their
-    seeds. They count for a record if they were trained the same way: same protocol, provenance, backbone,
-    number of training images, effective batch, iterations, training precision and evaluator of the task.
-    Where several such configurations are left, the one with the record's own optimizer and schedule counts.
+    seeds. They count for a record if they were trained the same way. Equal are then: protocol, provenance,
+    backbone, number of training images, effective batch, iterations, training precision and evaluator of the
+    task. Where several such configurations are left, the one with the record's own optimizer and schedule
+    counts.
 
     Args:
         records: of one protocol or more; those of one task, and published ones, stay as they are.
@@ -186,8 +187,8 @@ def _protocol_baseline(record: Record, name: str) -> Baseline:
 def fold_single_task(records: Sequence[Record]) -> list[Record]:
     """Single-task records of one recipe and seed joined to one row of a table, the others unchanged.
 
-    The joined row has every task's score of its own network, and the parameters and multiply-accumulates of
-    all of them together, which is what using them together costs.
+    The joined row has every task's score of its own network. Its parameters and multiply-accumulates are the
+    sum over all networks, the cost of using them together.
     """
     groups: dict[str, dict[int | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
     rest = []

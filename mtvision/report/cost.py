@@ -54,9 +54,9 @@ def measure_cost(
         repeats: timed runs, after a fifth as many to warm up (at least 2).
 
     Returns:
-        Plain data: image_size, batch_size, tasks; parameters {total, trainable, parts}; macs {total, parts,
-        counted}; latency {median_ms, min_ms, max_ms, repeats, images_per_second, device, threads} or None;
-        peak_memory {bytes, device, counted} of weights and activations together, None with `meta`.
+        Plain data: image_size, batch_size, tasks, parameters {total, trainable, parts}, macs {total, parts,
+        counted}. latency is {median_ms, min_ms, max_ms, repeats, images_per_second, device, threads} or None.
+        peak_memory is {bytes, device, counted} of weights and activations together, None with `meta`.
 
     Raises:
         ValueError: latency of a network without values, or a size that is not positive.

@@ -66,8 +66,8 @@ BY_METRIC: dict[str, Display] = {"normals/rmse": _error("RMSE", 2, "°")}
 def display_of(task: Mapping[str, Any], score: str) -> Display:
     """How a score of a record's task is printed.
 
-    A score that this table does not know (of a user's own metric) is printed as stored; its direction is
-    known only if it is the task's headline.
+    A score that is not in this table (of a user's own metric) is printed as stored. Its direction is known
+    only if it is the task's headline.
     """
     found = BY_METRIC.get(f"{task['metric']}/{score}") or SCORES.get(score)
     direction = task["higher_is_better"] if score == task["headline"] else None

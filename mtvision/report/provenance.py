@@ -88,7 +88,7 @@ def config_entry(name: str, text: str) -> dict[str, str]:
 
     Returns:
         `name`; `text` without absolute paths; `sha256` of that text, so that a config has one hash on every
-        machine; `row_sha256`, the same without the line `seed = N`, which the seeds of one table row share.
+        machine. `row_sha256`, the same without the line `seed = N`, which the seeds of one table row share.
     """
     clean = without_paths(text)
     return {

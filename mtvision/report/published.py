@@ -155,8 +155,8 @@ def _sure(row: PublishedRow, certainties: Sequence[str]) -> PublishedRow:
 def published_records(protocol: str, certainties: Sequence[str] = ("stated",)) -> list[Record]:
     """Published rows as records, for tables beside reproduced ones; give `mixed="mark"` to the table.
 
-    By default only what was read at its source. Anything less sure has its certainty in the method's name,
-    and single unsure scores an evaluator that says so, so that they are marked and never ranked.
+    By default only what was read at its source. A less certain row has its certainty in the method's name. A
+    single uncertain score has it in its evaluator. Such scores are marked and never ranked.
 
     Args:
         protocol: id of a protocol of this package.
@@ -211,8 +211,9 @@ def _cost(row: PublishedRow) -> dict[str, Any] | None:
 def check_published(rows: Sequence[PublishedRow] | None = None) -> list[str]:
     """Violations of the rules that published rows must keep, in words; empty if there are none.
 
-    Known tasks, scores and certainties; plausible values; a named tool wherever several are in use; another
-    tool than the protocol's where a value lies outside the usual range; no row twice.
+    Checked are known tasks, scores and certainties, plausible values, and that no row exists twice. A tool
+    must be named wherever several are in use. A value outside the usual range must have another tool than the
+    protocol's.
     """
     rows = published_rows() if rows is None else rows
     problems = [problem for row in rows for problem in _row_problems(row)]

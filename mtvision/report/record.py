@@ -52,8 +52,8 @@ class Record:
         protocol_title: for headings.
         method: what is compared, e.g. `MTMamba`, `ParallelDecoder + UPGrad`.
         backbone: e.g. `swin_large_patch4_window12_384`.
-        provenance: `paper` (typed from a publication), `released` (the authors' weights, our evaluation),
-            `ours` (trained with this package) or `smoke` (a tiny run, never in a leaderboard).
+        provenance: `paper` (typed from a publication) or `released` (the authors' weights, our evaluation).
+            For own runs: `ours` (trained with this package) or `smoke` (a tiny run, never in a leaderboard).
         source: citation, for `paper` and `released`.
         tasks: from `describe_tasks`.
         scores: {task: {score: value}}, all digits; NaN where nothing could be scored.

@@ -29,8 +29,8 @@ def record_schema() -> dict[str, Any]:
 def violations(data: Any) -> list[str]:
     """Everything that is wrong with a record's plain data, one sentence each; empty if nothing is.
 
-    First the schema; if that holds, what a schema cannot say: tasks that no entry describes, missing headline
-    scores, a gain that does not follow from the scores, a config unlike its hash, absolute paths.
+    The schema is checked first. If it holds, the content is checked: every task has an entry and every
+    headline score exists. The gain follows from the scores, the config has its hash, and no path is absolute.
     """
     found = sorted(_flatten(Draft202012Validator(record_schema()).iter_errors(data)))
     return found or sorted(

@@ -74,7 +74,7 @@ def render_table(
 
     Args:
         records: of one protocol. Those that differ in their seed alone become one row, mean ± sample standard
-            deviation; of two runs with one seed, the newer counts and a note says so.
+            deviation. Of two runs with one seed, the newer counts, and a note says so.
         format: `terminal` (no colours), `markdown`, `latex` (booktabs), `csv` (all digits) or `html`.
         columns: any of `method backbone provenance source config seeds gain parameters macs latency memory
             hours batch`, `task/score`, or a task's name for its headline score. By default method, backbone,

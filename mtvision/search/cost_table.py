@@ -149,9 +149,9 @@ def make_cost_table(
         decoders: widths of decoders.
         latency: timed runs per width; 0 = not measured.
 
-    First all stages, and all tasks, are tried at once. Where that does not explain what a mixture costs,
-    because tasks share layers or read one another, or a stage reads more than the one before, parts are tried
-    one by one and two by two, which takes more passes.
+    First all stages, and all tasks, are tried at once. This is not exact for mixtures if tasks share layers
+    or exchange features, or if a stage reads more than the one before. Then parts are tried one by one and
+    two by two, which takes more passes.
 
     Raises:
         ValueError: the network is not slimmable.

@@ -19,10 +19,11 @@ _STATE = "_extra_state"
 def data_map_vectors(problem: SearchProblem, names: Sequence[str]) -> Tensor:
     """What tasks are clustered by: float64 (T, 2, images), standardised over images.
 
-    Entry (t, 0) is the mean, (t, 1) the standard deviation of the confidence of task t in each image, both
-    with mean 0 and variance 1 over the images, so that neither a task's difficulty nor its surrogate of a
-    confidence matters, but only which images it finds easy and which unsteady. (The authors cluster the
-    numbers as they are: their tasks all have class probabilities.) Images count that were seen twice or more.
+    Entry (t, 0) is the mean and (t, 1) the standard deviation of the confidence of task t in each image. Both
+    have mean 0 and variance 1 over the images. The difficulty of a task and its measure of confidence
+    therefore have no effect. Only the order of images does: which are easy and which unsteady. (The authors
+    cluster the numbers as they are: their tasks all have class probabilities.) Images count that were seen
+    twice or more.
 
     Raises:
         ValueError: the training run recorded no maps, or fewer than three such images.

@@ -36,10 +36,10 @@ class GroupingSearcher(Searcher):
     With data maps it is minus the objective of K-means, as in the paper.
 
     Args:
-        affinity: `gradient` and `lookahead` (Fifty et al., NeurIPS 2021, at one checkpoint instead of all
-            along training) look at the multi-task network; `rsa` compares single-task networks; `data_maps`
-            (STG-MTL, Sherif et al., 2023) how confidence in every training image went while the multi-task
-            network was trained with `DataMapStep`.
+        affinity: `gradient` and `lookahead` use the multi-task network (Fifty et al., NeurIPS 2021, at one
+            checkpoint instead of all along training). `rsa` compares single-task networks. `data_maps`
+            compares the confidence in every training image during training with `DataMapStep` (STG-MTL,
+            Sherif et al., 2023).
         networks: how many are to be trained, without `--budget`.
         batches: of held-out images, for `gradient` and `lookahead`.
         step_size: of the look-ahead step, relative to the norm of the backbone's parameters.

@@ -84,10 +84,10 @@ class WidthTable:
     ) -> Choice:
         """The rule of Aich et al. (ICCV 2023) as we read it.
 
-        For every encoder width: each decoder gets the smallest width, the rest of the budget is shared among
-        tasks in proportion to `preference ** kappa`, and each takes the largest width that its share pays.
-        What is left over goes to the preferred tasks. Of all encoder widths the one with the best predicted
-        scores wins.
+        For every encoder width, each decoder first gets the smallest width. The rest of the budget is shared
+        among tasks in proportion to `preference ** kappa`, and each takes the largest width that its share
+        pays. What is left over goes to the preferred tasks. Of all encoder widths the one with the best
+        predicted scores wins.
 
         Args:
             budget: share of the full network's MACs (up to 1) or MACs per image.

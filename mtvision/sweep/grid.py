@@ -117,8 +117,8 @@ def expand(
 ) -> list[Run]:
     """All runs of the grid, configs outermost and seeds innermost; nothing on disk is looked at.
 
-    A value of `--set` becomes part of the row's method, so that rows can be told apart; a plain name set for
-    a component (`balancer=UPGrad`) replaces it with that type and no arguments.
+    A value of `--set` becomes part of the row's method, so that rows differ in name. A plain name set for a
+    component (`balancer=UPGrad`) replaces it with that type and no arguments.
 
     Args:
         configs: files.

@@ -25,7 +25,7 @@ class TrainJob:
     """What a Slurm job does: train one run, from its checkpoint if it has one.
 
     submitit calls `checkpoint` when a job is about to be preempted or runs out of time, and submits what it
-    returns; the run writes a checkpoint of its own on the same signal.
+    returns. The run writes a checkpoint of its own on the same signal.
 
     Args:
         run: which one.

@@ -54,8 +54,8 @@ class Pushed:
 def push(records: Sequence[Record], *, project: str, folder: Path, entity: str | None = None) -> Pushed:
     """Write one W&B run per record and the summary table as an artifact.
 
-    A record's run has its scores, gain and cost in the summary, and in the config what reports group and
-    filter by (protocol, method, backbone, seed, …; the whole record under `record`). Its id follows from the
+    A record's run has its scores, gain and cost in the summary. Its config has the keys to group and filter
+    by (protocol, method, backbone, seed, …; the whole record under `record`). Its id follows from the
     content, so that pushing again updates it. Offline without a key or server; see
     `mtvision.tracking.loggers`.
 

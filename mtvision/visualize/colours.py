@@ -121,9 +121,9 @@ def colourise(task: Task, values: Any, *, limits: Range | None = None) -> Pictur
     Args:
         task: its `colours` decides how; its `label` how "no label" looks.
         values: array or tensor: class ids (H, W), or real values (C, H, W) or (H, W).
-        limits: (low, high) of real values mapped to the ends of the depth colours, so that several
-            pictures can be compared; by default of this map alone. A positive range over a factor of more
-            than 10 is drawn logarithmically. Ignored by the other kinds.
+        limits: (low, high) of real values mapped to the ends of the depth colours, so that several pictures
+            can be compared. By default they are those of this map alone. A positive range over a factor of
+            more than 10 is drawn logarithmically. Ignored by the other kinds.
 
     Returns:
         RGB (H, W, 3). `palette`: the class's colour. `depth`: inferno, near dark and far bright. `normals`:

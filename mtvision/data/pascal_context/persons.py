@@ -24,8 +24,8 @@ def images_with_person(root: Path, split: str, ids: Sequence[str]) -> list[str]:
     """The ids, in order, whose annotation has an object of category person with a non-empty mask.
 
     The published code writes the categories of all objects to `ImageSets/Parts/<split>.txt` inside the data
-    set. That file is used if it is there and complete; otherwise the annotations are read once (a minute or
-    so) and the result is kept in `cache_folder()`.
+    set. That file is used if it exists and is complete. Otherwise the annotations are read once (about a
+    minute), and the result is kept in `cache_folder()`.
 
     Raises:
         FileNotFoundError: an annotation is missing.

@@ -37,10 +37,10 @@ def normals_from_depth(
 ) -> NDArray[np.float32]:
     """Unit normals towards the camera, axes x right, y up, z to the viewer; NaN where there is none.
 
-    A plane n.P = c seen through a pinhole camera has an inverse depth 1/z = (n / c).(x, y, 1), linear in the
-    normalised image coordinates x and y, and the noise of a structured-light sensor is even in inverse depth.
-    So the plane through each pixel's surrounding is the least-squares solution of a 3x3 system whose sums are
-    box filters.
+    A plane n.P = c seen through a pinhole camera has an inverse depth 1/z = (n / c).(x, y, 1). It is linear
+    in the normalised image coordinates x and y. The noise of a structured-light sensor is even in inverse
+    depth. The plane through each pixel's surrounding is therefore the least-squares solution of a 3x3 system
+    whose sums are box filters.
 
     Args:
         depth: metres, (H, W); 0, negative or not finite = none.

@@ -110,7 +110,7 @@ def check_count(what: str, found: Sequence[str], expected: int | None, outcome: 
 def write_note(
     target: Path, data: str, source: Path, outcome: Outcome, options: Iterable[tuple[str, Any]]
 ) -> None:
-    """Leave `prepared.json` in the prepared folder: from what, with what, and what it lacks."""
+    """Leave `prepared.json` in the prepared folder: its sources, the programs used, and what is not in it."""
     note = {
         "data": data,
         "from": source.name,

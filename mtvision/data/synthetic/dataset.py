@@ -30,11 +30,10 @@ class SyntheticScenes(DenseDataset):
     """Ray-cast rooms and streets, a function of (scene seed, split, index).
 
     Labels: `semseg` of every pixel. `depth` in metres along the optical axis (`depth_feet`: in feet),
-    `normals` as unit vectors in camera space (x right, y up, z towards the camera); all NaN in the sky.
-    `edge` 1 on boundaries of classes, instances and occlusions, else 0. `saliency` 1 on the one or two
-    things that stand out.
-    `human_parts`, 255 throughout in images without people. `instance` where the protocol has that task:
-    ids of the classes that it names (`mtvision.core.instances`).
+    `normals` as unit vectors in camera space (x right, y up, z towards the camera). Both are NaN in the sky.
+    `edge` 1 on boundaries of classes, instances and occlusions, else 0. `saliency` 1 on the one or two most
+    salient objects. `human_parts`, 255 throughout in images without people. `instance` where the protocol has
+    that task: ids of the classes that it names (`mtvision.core.instances`).
 
     Args:
         split: `train`, `val` or `test`; they never share a scene.

@@ -27,9 +27,10 @@ def boundaries(
 ) -> NDArray[np.float32]:
     """Boundaries of classes, instances and occlusions, one pixel wide.
 
-    Two neighbours (left-right, above-below) are separated when class or instance differ, or when they belong
-    to different bodies of one object with depths more than `JUMP` apart. The nearer of the two carries the
-    mark (the left or upper one when both are as near): a boundary belongs to what is in front.
+    Two neighbours (left-right, above-below) are separated when class or instance differ. They are also
+    separated when they belong to different bodies of one object with depths more than `JUMP` apart. The
+    nearer of the two is marked, because a boundary belongs to what is in front. If both are equally near, it
+    is the left or upper one.
 
     Returns:
         (H, W) float32, 1 on boundaries, else 0.
@@ -52,16 +53,16 @@ def boundaries(
 
 
 def salient(image: Bytes, semseg: Bytes, instance: NDArray[np.int32]) -> Bytes:
-    """The one or two things that stand out.
+    """Saliency map of the one or two most salient objects.
 
     An instance of `SALIENT_CLASSES` that covers between 1 % and 60 % of the image scores
 
         sqrt(area share) * centrality * (0.4 + contrast), times 1.5 for a person
 
-    with centrality = 1 / (1 + (distance of its centroid from the image centre / 0.25 image diagonal)^2) and
-    contrast = Euclidean distance between its mean colour and that of the rest of the image, colours in 0..1.
-    The best is salient, and the second best if it scores at least three quarters of that. An image
-    without a candidate has no salient pixel. Sums are exact integers, so the order of adding cannot matter.
+    Centrality is 1 / (1 + (distance of its centroid from the image centre / 0.25 image diagonal)^2). Contrast
+    is the Euclidean distance between its mean colour and that of the rest of the image, colours in 0..1. The
+    best is salient, and so is the second best if it scores at least three quarters of that. An image without
+    a candidate has no salient pixel. Sums are exact integers, so the order of adding cannot matter.
 
     Returns:
         (H, W) uint8, 1 = salient.

@@ -1,8 +1,9 @@
 """Surfaces: one parametric texture that can be paint, stripes, bricks, planks, tiles or cloth.
 
-A texture lives in metres on the surface. Its plane is cut into cells (columns and rows, rows may be shifted);
-a cell's colour lies between the first and the second colour, by parity (checker, stripes), by a hash of the
-cell (bricks, planks) or by smooth noise (plaster, foliage); lines between cells have the third colour.
+A texture is defined in metres on the surface. Its plane is cut into cells (columns and rows, rows may be
+shifted). A cell's colour lies between the first and the second colour. It is chosen by parity (checker,
+stripes), by a hash of the cell (bricks, planks) or by smooth noise (plaster, foliage). Lines between cells
+have the third colour.
 
 No colour and no texture belongs to one class: all kinds of object draw from the same hues, and from
 overlapping sets of textures.

@@ -25,10 +25,10 @@ class Rendering:
         semseg: uint8 (H, W), ids of `SYNTHETIC_CLASSES`; every pixel has one.
         depth: float32 (H, W), metres along the optical axis (z-depth, not distance); NaN in the sky.
         normals: float32 (H, W, 3), unit vectors in camera space: x to the right, y up, z towards the camera
-            (out of the image); they point to the side the camera is on. NaN in the sky.
+            (out of the image). They point to the side of the camera. NaN in the sky.
         edge: float32 (H, W), 1 on boundaries of classes, instances and occlusions.
         saliency: uint8 (H, W), 1 on the one or two things that stand out.
-        human_parts: uint8 (H, W), ids of `HUMAN_PARTS`; 255 throughout when nobody is seen.
+        human_parts: uint8 (H, W), ids of `HUMAN_PARTS`; 255 throughout when no person is visible.
         instances: int32 (H, W), 0 = sky; surfaces (each wall, each pane) and objects have their own ids,
             which need not be consecutive.
     """
@@ -76,7 +76,7 @@ def render(scene: Scene, size: tuple[int, int]) -> Rendering:
     """Look at `scene` in (H, W) pixels.
 
     The horizontal field of view belongs to the camera, so every size with the same aspect ratio shows the
-    same picture, and a pixel's labels are those of the ray through its centre.
+    same picture. A pixel's labels are those of the ray through its centre.
 
     Raises:
         ValueError: a side is smaller than 8 pixels.

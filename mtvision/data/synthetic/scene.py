@@ -1,8 +1,8 @@
 """A scene as plain arrays, and the builder that collects its primitives.
 
 World axes: z up, metres. A primitive is a canonical body (box, ellipsoid, capsule, frustum) with a centre,
-three orthonormal axes and three half sizes; dividing by the half sizes makes the body canonical, so that one
-formula serves all of its kind.
+three orthonormal axes and three half sizes. Division by the half sizes makes the body canonical, so one
+formula holds for all of its kind.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Camera:
         right: unit vector along image columns.
         up: unit vector against image rows.
         forward: unit vector along the optical axis; right x forward = up.
-        focal: focal length in image widths: a pixel (row i, column j) of an H x W image looks along
-            forward + right * (j + 0.5 - W / 2) / (focal W) + up * (H / 2 - i - 0.5) / (focal W).
+        focal: focal length in image widths. A pixel (row i, column j) of an H x W image looks along: forward
+            + right * (j + 0.5 - W / 2) / (focal W) + up * (H / 2 - i - 0.5) / (focal W).
     """
 
     position: Vector
@@ -178,7 +178,7 @@ class Scene:
 class SceneBuilder:
     """Collects primitives, object by object.
 
-    `place` opens a new object (one instance of one class) with its own upright frame; bodies are then given
+    `place` opens a new object (one instance of one class) with its own upright frame. Bodies are then given
     in that frame: x to its right, y to its back, z up, metres.
     """
 

@@ -1,8 +1,8 @@
 """Any albumentations pipeline on image and labels alike.
 
-The pipeline runs once, on the image and on a map of pixel coordinates that it takes for a mask. What became
-of the coordinates tells, for any spatial transform, where each new pixel came from, which pixels came from
-nowhere, and how the frame was turned and zoomed there: all labels follow from that.
+The pipeline runs once, on the image and on a map of pixel coordinates in place of a mask. For any spatial
+transform, the transformed coordinates say where each new pixel came from, and which pixels have no source.
+They also say how the frame was rotated and zoomed there. All labels follow from that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AlbumentationsAdapter:
 
     Class maps and values take the nearest source pixel; pixels from nowhere are "no label". Under a zoom by s
     depth is divided by s and disparity multiplied (s is local: the root of the change of area). Directions
-    turn with the image: x and y are multiplied by the local rotation or reflection, z stays; a shear or an
+    turn with the image: x and y are multiplied by the local rotation or reflection, z stays. A shear or an
     unequal zoom contributes its rotational part only. An overlap of reflected borders counts as valid.
 
     Every draw comes from the sample's generator.
@@ -45,8 +45,8 @@ class AlbumentationsAdapter:
         y_up: whether the y component of directions points up, as in this suite's own data sets.
 
     Raises:
-        ValueError: a transform whose effect on labels is no movement of pixels; or the pipeline returns no
-            uint8 RGB image (leave normalisation and tensors to the suite).
+        ValueError: a transform whose effect on labels is no movement of pixels, or the pipeline returns no
+            uint8 RGB image. (Leave normalisation and tensors to the suite.)
         UnknownNameError: albumentations has no such transform.
     """
 

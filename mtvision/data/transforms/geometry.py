@@ -1,7 +1,7 @@
 """Scale, crop, flip and resize: image and all labels on one code path.
 
-The random draws of a transform come from the sample's NumPy generator, in the order the published code makes
-them with Python's `random`; distribution and order are the same, the stream is not.
+The random draws of a transform come from the sample's NumPy generator, in the order of the published code.
+That code draws them with Python's `random`. Distribution and order are the same, the stream is not.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _resize_image(image: Array, size: Size) -> Array:
 class RandomCrop:
     """Cut out a window of `size`; a side that is shorter than the window is kept whole.
 
-    Up to ten locations are tested on the class map `by`: a location is taken when at least two classes remain
+    Up to ten locations are tested on the class map `by`. A location is taken if at least two classes remain
     and none covers `max_share` of the labelled pixels. The location drawn after the tenth failure is taken
     untested, as in the published code. Without that map there is no test (the released code of InvPT fails
     there). A frame that already has the size is left alone and draws nothing.

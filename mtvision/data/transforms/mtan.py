@@ -19,7 +19,7 @@ class RandomScaleCrop:
 
     s is one of `scales`. Image and normals are interpolated bilinearly with aligned corners, class maps and
     depth take the nearest pixel; depth is divided by s, disparity multiplied. Normals are not brought to unit
-    length again, and those without a value enter the interpolation as zero vectors; a pixel whose three
+    length again. Normals without a value enter the interpolation as zero vectors. A pixel whose three
     components sum to exactly zero afterwards has no value (the family's rule of validity).
     """
 

@@ -79,8 +79,8 @@ def _is_zero(vectors: Array) -> Array:
 class AddIgnoreRegions:
     """Take the label from pixels that carry none in the published encodings.
 
-    Directions (0, 0, 0) and depth 0 become NaN. A class map of a task in `empty` that holds nothing but 0 and
-    255 becomes 255 throughout: an image, or a crop, without any human part says nothing about parts.
+    Directions (0, 0, 0) and depth 0 become NaN. A class map of a task in `empty` that holds only 0 and 255
+    becomes 255 throughout. An image or a crop without any human part has no information about parts.
     """
 
     empty: tuple[str, ...] = ("human_parts",)

@@ -20,7 +20,7 @@ HUE, SATURATION = 0, 1  # channels of HSV
 class PhotoMetricDistortion:
     """Brightness, contrast, saturation and hue, each with probability one half, in 8 bits throughout.
 
-    The image is cast to uint8 first (fractions are cut off), and every step ends in uint8 again; saturation
+    The image is cast to uint8 first (fractions are cut off), and every step ends in uint8 again. Saturation
     and hue each make their own round trip through OpenCV's 8-bit HSV. A coin decides whether contrast comes
     second or last. (Protocol family A, after SSD and ATRC; without the channel swap.)
 

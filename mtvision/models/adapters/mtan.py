@@ -22,9 +22,9 @@ class MTAN(Adapter):
 
     At every stage a task's mask (two 1x1 convolutions with batch norm, sigmoid) multiplies the shared map
     behind the stage's last block. The mask is made from the map before that block and from the task's
-    attended map of the stage before, which a bottleneck shared by all tasks brings to this stage's width,
-    and a max pooling to its size. A task's pyramid holds its attended maps; the published heads read the
-    coarsest (`ConcatDecoder(levels=[-1])`, `DeepLabHead`).
+    attended map of the previous stage. A bottleneck shared by all tasks brings that map to this stage's
+    width, and a max pooling to its size. A task's pyramid holds its attended maps; the published heads read
+    the coarsest (`ConcatDecoder(levels=[-1])`, `DeepLabHead`).
 
     Args:
         reduction: channels of a stage over those inside its masks.

@@ -24,7 +24,7 @@ from mtvision.models.layers.prompts import PromptLogits
 class PromptSwinBlock(PromptUnit):
     """A timm Swin block whose windows all hold the prompts; a prompt's update is the mean over windows.
 
-    Prompts also attend to channels: every channel of the attention's output is projected to `width` numbers,
+    Prompts also attend to channels. Every channel of the attention's output is projected to `width` numbers,
     a key and a value, so the weights belong to one grid. Position bias and shift mask act on pixels alone.
 
     Args:

@@ -18,10 +18,10 @@ from mtvision.models.layers.prompts import PromptLogits
 
 
 class PromptViTBlock(PromptUnit):
-    """A timm ViT block in which prompts attend to all tokens, and see channels as maps.
+    """A timm ViT block in which prompts attend to all tokens and to channels.
 
-    A prompt becomes a map of the grid's size (`to_map`), which is compared with every channel of the tokens,
-    window by window, and added to the prompt again through `to_prompt`.
+    A prompt becomes a map of the grid's size (`to_map`). This map is compared with every channel of the
+    tokens, window by window. The result is added to the prompt again through `to_prompt`.
 
     Args:
         block: timm's.

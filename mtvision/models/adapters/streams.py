@@ -223,9 +223,9 @@ class StreamsAdapter(Adapter):
         other: initial weight of each other task's features.
         places: where features are exchanged: `levels` (where each level of the pyramid is read), `stem`
             (before the first block), names of blocks (after them).
-        weights: {task: checkpoint of a single-task network} to start from: its backbone becomes the task's
-            stream, and decoder and head are taken over where this network has the same. Files are read once,
-            when the network is built; a checkpoint's `architecture` does not name them.
+        weights: {task: checkpoint of a single-task network} to start from. Its backbone becomes the task's
+            stream. Decoder and head are taken over where this network has the same. Files are read once, when
+            the network is built; a checkpoint's `architecture` does not name them.
 
     Raises:
         NotImplementedError: the backbone is not cut into blocks.

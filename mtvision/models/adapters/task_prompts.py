@@ -23,8 +23,8 @@ class TaskPrompts(Adapter):
     """Adds one prompt per task to the tokens of a ViT or a Swin (TaskPrompter, Ye and Xu, ICLR 2023).
 
     The prompts run through all blocks beside the image. Their raw attention logits towards pixels, channels
-    and one another go to the decoder with the pyramid. Some weights have one entry per position, so the
-    network takes images of one size only: `img_size` of the backbone (for a Swin divided by `image_scale`).
+    and one another go to the decoder with the pyramid. Some weights have one entry per position. The network
+    therefore takes images of one size only: `img_size` of the backbone (for a Swin divided by `image_scale`).
 
     A ViT's class token is removed. For a Swin give `SwinBackbone(level_norms=False)`.
 

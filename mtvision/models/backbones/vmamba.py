@@ -29,8 +29,9 @@ class VMambaVariant:
         width: channels of the first stage; doubled from stage to stage.
         expansion: inner channels of the scan over the block's channels.
         drop_path: of the last block, rising linearly from 0.
-        modern: the later blocks ("v05_noz": one state, no gate, an MLP, convolutional stem and downsampling)
-            instead of the first ones ("v0": 16 states, a gate, no MLP, patch embedding and merging).
+        modern: the later blocks instead of the first ones. Later: "v05_noz" with one state, no gate, an MLP,
+            convolutional stem and downsampling. First: "v0" with 16 states, a gate, no MLP, patch embedding
+            and merging.
     """
 
     depths: tuple[int, ...]

@@ -22,8 +22,8 @@ Maps = dict[int, Tensor]
 class Node(nn.Module):
     """The blocks `start` to `end` of a backbone and the pyramid levels that are read among them.
 
-    Holds a copy of the backbone from which all parameters and buffers that this node does not use are gone;
-    names inside it are those of the backbone. The first node runs the stem too.
+    Holds a copy of the backbone without the parameters and buffers that this node does not use. Names inside
+    it are those of the backbone. The first node runs the stem too.
 
     Args:
         backbone: is copied, weights included.
@@ -83,8 +83,8 @@ class Node(nn.Module):
 def _without(backbone: Backbone, keeps: Callable[[str], bool]) -> dict[int, Any]:
     """Memo for `deepcopy` that leaves out what is not kept.
 
-    Blocks and batch norms go as a whole (an empty batch norm could not be loaded from a checkpoint); of other
-    modules the tensors alone, because `to_map` may read their attributes.
+    Blocks and batch norms are removed as a whole, because an empty batch norm could not be loaded from a
+    checkpoint. Of other modules only the tensors are removed, because `to_map` may read their attributes.
     """
     tensors = dict((*backbone.named_parameters(), *backbone.named_buffers()))
     memo: dict[int, Any] = {id(item): None for key, item in tensors.items() if not keeps(key)}

@@ -24,7 +24,7 @@ def cut_points(backbone: Backbone, cuts: str | Sequence[int]) -> tuple[int, ...]
     Args:
         backbone: its blocks are cut.
         cuts: `stages` (after every pyramid level), `blocks` (after every block), or the positions between
-            levels as numbers of blocks, rising; the end needs not be named.
+            levels as rising numbers of blocks. The end is optional.
 
     Raises:
         ValueError: positions that are not rising or outside the backbone.

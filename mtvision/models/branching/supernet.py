@@ -2,11 +2,11 @@
 
 Two ways to choose, and to mix while the choice is learnt:
 
-`straight_through` (Learning to Branch, Guo et al., ICML 2020): every node, and every task behind the last
-level, chooses one parent among the nodes of the level before. A training pass samples all choices (Gumbel)
-and runs only the nodes on the tasks' paths, each once. The result is exactly that of the sampled tree; the
-logits' gradient is that of the softmax over the parents that were computed anyway. (The paper's
-straight-through estimator would need all of them.)
+`straight_through` (Learning to Branch, Guo et al., ICML 2020): every node, and every task after the last
+level, chooses one parent in the level before. A training pass samples all choices (Gumbel) and runs only the
+nodes on the tasks' paths, each once. The result is exactly that of the sampled tree; the logits' gradient is
+that of the softmax over the parents that were computed anyway. (The paper's straight-through estimator would
+need all of them.)
 
 `streams` (BMTAS, Brüggemann et al., BMVC 2020): every task chooses a copy at every level for its own stream.
 A training pass runs all copies for every task and mixes their states with relaxed (Gumbel softmax) weights.
@@ -56,10 +56,10 @@ class Supernet(PathBackbone):
     """A backbone of which one tree runs at a time; `BranchingSearch` builds it and explains the options.
 
     In evaluation mode, and where `Context.branches` holds `{"choices": ...}`, one tree is run: the most
-    likely or the given one. Training passes are counted in the buffer `passes`; the draws of a pass depend
-    on the seed and that number alone, so a resumed search draws what an uninterrupted one does, on all
-    processes alike. A step with several passes per batch numbers them itself, by (batch, pass within the
-    batch) in `Context.extra["search_pass"]`.
+    likely or the given one. Training passes are counted in the buffer `passes`. The draws of a pass depend on
+    the seed and that number alone. A resumed search therefore draws the same as an uninterrupted one, on all
+    processes. A step with several passes per batch numbers them itself, by (batch, pass within the batch) in
+    `Context.extra["search_pass"]`.
 
     Attributes:
         architecture_logits: one (children, copies) matrix per level, zero at first.

@@ -88,7 +88,7 @@ def _as_they_are(_: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one code base names what we have too.
+    """Names of one code base for parts that exist here too.
 
     Args:
         rules: tried in order.
@@ -98,8 +98,8 @@ class Layout:
         tasks: {their task name: ours} where they differ.
         wrapper: key under which their files hold the state dict.
         prefix: what their files put before every key.
-        resolve: from all their keys to {key: one that says by itself what it is} where the meaning depends on
-            the others (tasks by number, the last block); the rules see those.
+        resolve: from all their keys to {key: unambiguous key}, for keys whose meaning depends on other keys
+            (tasks by number, the last block). The rules get the unambiguous keys.
         unresolve: its inverse.
     """
 

@@ -26,7 +26,7 @@ class ConcatDecoder(Decoder):
     """Chosen levels, resized to the finest of them and concatenated. It has no parameters.
 
     With `HighResolutionHead` on HRNet, or with `DeepLabHead` and `levels=[-1]` on a dilated ResNet, this is
-    the multi-decoder network of the survey (Vandenhende et al., TPAMI 2021), and with one task its
+    the multi-decoder network of the survey (Vandenhende et al., TPAMI 2021). With one task it is the survey's
     single-task network.
 
     Args:

@@ -13,11 +13,11 @@ from mtvision.core.task import Task
 
 
 class Decoder(nn.Module):
-    """Turns a pyramid into one feature map per task. The only place where tasks may talk.
+    """Turns a pyramid into one feature map per task. Only decoders exchange features between tasks.
 
     A subclass calls this constructor, adds its modules, sets `out_channels` and implements `forward`.
-    Modules that serve a single task should have the task's name in their path (an entry of a ModuleDict):
-    the cost report then counts them for that task.
+    Modules of a single task should have the task's name in their path (an entry of a ModuleDict). The cost
+    report then counts them for that task.
 
     Args:
         channels: of each pyramid level, fine to coarse.

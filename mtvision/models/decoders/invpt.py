@@ -32,10 +32,10 @@ STAGES = 3
 class InvPTDecoder(Decoder):
     """Preliminary decoders per task, then three stages of attention over the positions of all tasks.
 
-    Layer for layer the official decoder on a plain ViT: its maps are halved for the first stage, and the
-    second and first level join the second and third stage. On a pyramid whose strides double (Swin) the
-    coarsest level starts as it is and the next finer ones join; that part is inferred, no code or text of it
-    is public.
+    On a plain ViT this is the official decoder, layer for layer. Its maps are halved for the first stage. The
+    second and first level join the second and third stage. On a pyramid whose strides double (Swin), the
+    coarsest level starts as it is and the next finer ones join. That part is inferred, because no code or
+    text of it is public.
 
     Every task needs all others up to the last stage, so asking for fewer saves only their last convolutions.
 

@@ -23,8 +23,8 @@ RANKS = tuple(range(16, 129, 8))
 class MLoREDecoder(Decoder):
     """Per level two blocks of low-rank experts for every task, then a learned mixture of levels.
 
-    Tasks share the experts and a 3x3 convolution, and keep their own routers, so no features pass between
-    them: asking for fewer tasks changes nothing in the others. In evaluation, experts, norms and shared
+    Tasks share the experts and a 3x3 convolution, and have their own routers. No features pass between them,
+    so predicting fewer tasks changes nothing in the others. In evaluation, experts, norms and shared
     convolution are one convolution whose kernel depends on the image; `fold` rewrites the decoder that way.
 
     Levels of different strides are resized to one grid first (a ViT's have one anyway).

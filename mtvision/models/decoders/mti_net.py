@@ -1,4 +1,4 @@
-"""MTI-Net: tasks talk at every scale, and coarse talk reaches finer scales."""
+"""MTI-Net: tasks exchange features at every scale, and coarse scales pass theirs to finer ones."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MaskAxis = Literal["published", "tasks"]
 class MTINetDecoder(Decoder):
     """MTI-Net (Vandenhende et al., ECCV 2020), as in its released code.
 
-    From the coarsest scale to the finest: per task two residual blocks refine the scale's map, joined by what
-    the coarser scale propagated, and a 1x1 convolution predicts the task there (supervised). A feature
-    propagation module mixes the tasks before the next finer scale. Then every task adds the gated features of
-    the others at each scale (`Distillation`), and all scales are resized to the finest and concatenated. The
-    published head is `HighResolutionHead`.
+    The decoder goes from the coarsest scale to the finest. Per task, two residual blocks refine the scale's
+    map and what the coarser scale propagated. A 1x1 convolution predicts the task there (supervised). A
+    feature propagation module mixes the tasks before the next finer scale. Then every task adds the gated
+    features of the others at each scale (`Distillation`), and all scales are resized to the finest and
+    concatenated. The published head is `HighResolutionHead`.
 
     Args:
         channels: of each pyramid level, fine to coarse (supplied).

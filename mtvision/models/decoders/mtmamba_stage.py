@@ -1,7 +1,8 @@
 """What the decoders of MTMamba and MTMamba++ share: one stage, and the maps it reads.
 
-A stage doubles the resolution of every task's stream, joins the backbone's map of that resolution, refines
-each stream by state-space blocks (STM), and lets the tasks exchange (CTM). Inside, channels come last.
+A stage doubles the resolution of every task's stream and joins the backbone's map of that resolution.
+State-space blocks (STM) refine each stream. A cross-task block (CTM) exchanges features between tasks.
+Inside, channels come last.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Stage(nn.Module):
 class Levels(nn.Module):
     """Maps of a pyramid whose strides double from level to level, channels last, coarse to fine.
 
-    Levels of one stride (a plain ViT's) are first resampled by learned (transposed) convolutions to 1/4, 1/2,
-    1 and 2 times that stride (as in ViTDet, Li et al., ECCV 2022).
+    Levels of one stride (a plain ViT's) are first resampled to 1/4, 1/2, 1 and 2 times that stride. Learned
+    (transposed) convolutions do it, as in ViTDet (Li et al., ECCV 2022).
 
     Args:
         channels: of each level, fine to coarse.

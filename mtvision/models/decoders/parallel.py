@@ -20,13 +20,13 @@ from mtvision.models.layers import ConvNorm, NormName, resize
 class ParallelDecoder(Decoder):
     """One feature pyramid network per task; tasks share the backbone and nothing else.
 
-    Per task: every level passes a 1x1 convolution to `channels`, a coarser level is added to the next
-    finer one, a 3x3 convolution smooths each, and all are summed at the finest level (feature pyramid
-    network, Lin et al., CVPR 2017; sum at one level as in Kirillov et al., CVPR 2019). Levels of one
-    stride (ViT) are first resampled by learned (transposed) convolutions to 1/4, 1/2, 1 and 2 times
-    that stride (as in ViTDet, Li et al., ECCV 2022).
+    Per task, every level passes a 1x1 convolution to `channels`. A coarser level is added to the next finer
+    one, a 3x3 convolution smooths each, and all are summed at the finest level. This is a feature pyramid
+    network (Lin et al., CVPR 2017) with the sum at one level of Kirillov et al. (CVPR 2019). Levels of one
+    stride (ViT) are first resampled by learned (transposed) convolutions to 1/4, 1/2, 1 and 2 times that
+    stride (as in ViTDet, Li et al., ECCV 2022).
 
-    With a single task this is the single-task network that a multi-task gain is measured against.
+    With a single task this is the single-task baseline of a multi-task gain.
 
     Args:
         channels: of each pyramid level, fine to coarse (supplied).

@@ -1,10 +1,13 @@
 """TaskExpert (Ye and Xu, ICCV 2023, arXiv 2307.15324), re-implemented from its abstract and a figure caption.
 
-No code was published and no text with equations was at hand. Stated there: memorial mixture-of-experts
-modules at several layers of a backbone; experts shared by all tasks decompose the feature of a layer; dynamic
-gates, one a task, mix the experts' maps; a memory with one slot a task is read as one more expert, is written
-at every layer, and after the last layer feeds the heads. Everything else is decided here, and an option where
-it matters.
+No code was published, and no text with equations was available. The paper states:
+
+* Memorial mixture-of-experts modules stand at several layers of a backbone.
+* Experts shared by all tasks decompose the feature of a layer. Dynamic gates, one per task, mix their maps.
+* A memory with one slot per task is read as one more expert and written at every layer. After the last layer
+  it is the input of the heads.
+
+Everything else is decided here, as an option where it matters.
 """
 
 from __future__ import annotations

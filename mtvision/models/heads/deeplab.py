@@ -58,8 +58,8 @@ class DeepLabHead(nn.Module):
 class ImagePooling(nn.Module):
     """The mean of the map through a 1x1 convolution, batch norm and ReLU, at every position.
 
-    A batch of one leaves batch norm a single value per channel, which has no variance: in that case running
-    statistics are used, in training too.
+    With a batch of one, batch norm has a single value per channel, which has no variance. Running statistics
+    are then used, in training too.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:

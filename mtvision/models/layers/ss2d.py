@@ -24,8 +24,8 @@ NORM_EPS = 1e-5
 class SS2D(nn.Module):
     """Depthwise convolution, four selective scans, normalisation, and optionally a gate and a projection.
 
-    Step sizes, B and C are linear functions of the scanned map itself, or of another map: then the layer
-    reads a context (CSS2D of MTMamba++). They are computed in the map's own order; the scan walks the map.
+    Step sizes, B and C are linear functions of the scanned map itself or of another map, the context (CSS2D
+    of MTMamba++). They are computed in the map's own order; the scan walks the map.
 
     Args:
         channels: C of the input.
