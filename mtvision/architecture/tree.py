@@ -1,4 +1,4 @@
-"""Where tasks share a backbone: plain data that searches return and branched encoders are built from."""
+"""Trees of tasks that share a backbone, as plain data; searches return them, branched encoders use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How wide each part of a slimmable network is, as a value."""
+"""Widths of the parts of a slimmable network, as a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where two runs first differ: losses of every step, scores and found architectures, to the last bit."""
+"""First difference of two runs: losses of every step, scores and found architectures, to the last bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two runs first differ.
+    """First difference of two runs.
 
     Args:
         file: `…/losses.jsonl`, `…/record.json` or `architecture.json`.

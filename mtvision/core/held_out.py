@@ -1,4 +1,4 @@
-"""Which training images are held out for searches, balancing by validation and merging."""
+"""Choice of training images that are held out for searches, balancing by validation and merging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One way to tell a user that a name is unknown."""
+"""The error for unknown names, shared by all tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class UnknownNameError(KeyError):
-    """A name that no table holds: what was asked, what is near, what exists.
+    """A name that is not in a table. The message lists near names and all names.
 
     A `KeyError` prints the `repr` of its message, line breaks escaped; this one prints it as written.
 

@@ -1,4 +1,4 @@
-"""What decoders and networks return."""
+"""Return values of decoders and networks."""
 
 from __future__ import annotations
 

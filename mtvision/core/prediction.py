@@ -1,4 +1,4 @@
-"""From logits to the map that metrics, pictures and files hold."""
+"""Turn logits into the prediction maps that metrics, pictures and files use."""
 
 from __future__ import annotations
 

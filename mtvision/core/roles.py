@@ -1,4 +1,4 @@
-"""Which losses reach which parameter, and what follows from it."""
+"""Roles of parameters (shared, task-specific, architecture), found from the losses that reach them."""
 
 from __future__ import annotations
 

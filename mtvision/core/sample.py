@@ -1,4 +1,4 @@
-"""What travels from disk to the network: raw arrays, samples, batches."""
+"""Data containers from disk to network: raw arrays, samples, batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """Which image, in which pass over the data: decides every random draw of its augmentation."""
+    """Index of an image and pass over the data; it determines every random draw of the augmentation."""
 
     epoch: int
     index: int
@@ -28,7 +28,7 @@ class SampleKey:
 
 @dataclass
 class Meta:
-    """Where a sample comes from and what was done to its frame.
+    """Origin of a sample and changes of its frame.
 
     Args:
         id: name of the image within its data set, unique there.

@@ -26,7 +26,7 @@ Encoded = tuple[NDArray[Any], NDArray[np.float32] | None]
 
 
 class CacheSource(Protocol):
-    """What a cache is made from: one split whose images and labels are files below a root."""
+    """Source of a cache: one split whose images and labels are files below a root."""
 
     root: Path
     split: str
@@ -42,7 +42,7 @@ class CacheSource(Protocol):
     def __len__(self) -> int: ...
 
     def parameters(self) -> Mapping[str, Any]:
-        """What else decides the content of a sample, as plain data."""
+        """Options that change the content of a sample, as plain data."""
 
     def image_path(self, name: str) -> Path:
         """The image file of one id."""

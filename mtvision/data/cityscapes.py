@@ -182,7 +182,7 @@ class Cityscapes(PublishedDataset):
 
     @property
     def bad_copy(self) -> str:
-        """What a copy with frames of another size is."""
+        """Description of a copy with frames of another size."""
         return "Take leftImg8bit_trainvaltest.zip, not a resized copy."
 
     def image_path(self, name: str) -> Path:

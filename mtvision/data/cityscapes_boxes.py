@@ -1,4 +1,4 @@
-"""Which images of Cityscapes have a vehicle, by the boxes of Cityscapes-3D."""
+"""Find images of Cityscapes with a vehicle, by the boxes of Cityscapes-3D."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CROWD = -1
 
 @dataclass(frozen=True)
 class Segments:
-    """What is annotated in one image.
+    """Annotations of one image as maps.
 
     Args:
         classes: class ids (H, W) in the protocol's order, 255 = not annotated or crowd.
@@ -256,7 +256,7 @@ class CocoDataset(DenseDataset):
         return entries
 
     def parameters(self) -> Mapping[str, Any]:
-        """What the labels are made of."""
+        """Options that change the labels."""
         return {"labels": dict(self._labels), "background": self._background}
 
 

@@ -170,7 +170,7 @@ class FolderDataset(DenseDataset):
         return entries
 
     def parameters(self) -> Mapping[str, Any]:
-        """How the label files are read."""
+        """Options of the label files."""
         return {task: str(spec) for task, spec in self._specs.items()}
 
 

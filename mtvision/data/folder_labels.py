@@ -1,4 +1,4 @@
-"""How one folder of label files is to be read."""
+"""Options for reading one folder of label files."""
 
 from __future__ import annotations
 

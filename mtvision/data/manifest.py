@@ -11,7 +11,7 @@ from mtvision.data.dataset import DenseDataset
 
 
 def data_manifest(dataset: DenseDataset, *, content: bool = False) -> dict[str, Any]:
-    """What a record stores about its data.
+    """Hash and counts of a data set, for the record of a run.
 
     The hash covers the image ids in order, the tasks, `dataset.parameters()`, and name and size of every file
     in `dataset.files()`. Names are relative to the data set, so moving it changes nothing.

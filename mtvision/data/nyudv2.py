@@ -209,7 +209,7 @@ class NYUDv2(PublishedDataset):
 
     @property
     def bad_copy(self) -> str:
-        """What a copy with frames of another size is."""
+        """Description of a copy with frames of another size."""
         return self.packaging.bad_copy
 
     def image_path(self, name: str) -> Path:
@@ -237,7 +237,7 @@ class NYUDv2(PublishedDataset):
         )
 
     def boundary_segmentation(self, index: int) -> NDArray[Any]:
-        """What the odsF tool of the papers treats as a segmentation (H, W): the edge picture itself.
+        """The edge picture (H, W), which the papers' odsF tool reads as a segmentation.
 
         Its regions' borders, two to three pixels beside each line, are the ground truth of the published
         odsF, which therefore differs from the training label.

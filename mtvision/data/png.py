@@ -75,7 +75,7 @@ def decode_png(content: bytes) -> NDArray[Any] | None:
 
 
 def find_damage(content: bytes) -> str | None:
-    """What is wrong with the chunks of a PNG file: the first wrong checksum, or no end; None = intact.
+    """First damage of a PNG file: a wrong checksum of a chunk, or no end; None = intact.
 
     Pillow skips the checksums of pixel data and shows what is left of a damaged file.
     """

@@ -1,4 +1,4 @@
-"""What the loaders of the published data sets share: lists, missing files, messages that say what to do."""
+"""Base of the loaders of published data sets: lists of ids, missing files, error messages."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class PublishedDataset(DenseDataset):
 
     @property
     def bad_copy(self) -> str:
-        """What a copy with frames of another size is, and what to take instead."""
+        """Description of a copy with frames of another size, and the copy to use instead."""
         return ""
 
     def require_frame(self, index: int, size: Sequence[int]) -> None:

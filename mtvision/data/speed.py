@@ -1,4 +1,4 @@
-"""How fast the NYUD training pipeline is: variants to time in turns, against the obvious implementation.
+"""Speed of the NYUD training pipeline: variants to time in turns, against a plain implementation.
 
 The plain implementation is a loop over a dict of float32 arrays with Pillow, NumPy and OpenCV, step by step
 as the protocol states it. With the same random numbers it makes the same tensors.

@@ -51,7 +51,7 @@ class AverageHook(Hook):
         self._swap(runner)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Go on with the trained weights."""
+        """Restore the trained weights."""
         self._swap(runner)
 
     def _swap(self, runner: Any) -> None:

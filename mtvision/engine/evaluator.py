@@ -1,4 +1,4 @@
-"""What mmengine's evaluation loop calls, in front of the suite's own evaluator."""
+"""Adapter between mmengine's evaluation loop and the suite's own evaluator."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from mtvision.steps.step import Step
 
 
 class TrainingModule(nn.Module):
-    """What `TrainLoop` trains and evaluates.
+    """Network, losses, balancer and step, which `TrainLoop` trains and evaluates.
 
     Args:
         network: the model.
@@ -60,7 +60,7 @@ class TrainingModule(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """Device of the parameters."""
         return next(self.network.parameters()).device
 
     def forward(self, batch: Batch) -> LossReport:

@@ -1,4 +1,4 @@
-"""Optimizers whose parameter groups know norms, depth and roles."""
+"""Optimizers with parameter groups by norms, depth and roles."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
 
 @dataclass(frozen=True)
 class FittedRun:
-    """What training leaves.
+    """Result of training.
 
     Args:
         checkpoint: the last one.

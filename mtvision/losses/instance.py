@@ -80,7 +80,7 @@ class InstanceLoss(Loss):
 
 
 def instance_targets(label: Tensor, sigma: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """What the centre and offset channels of one image should be.
+    """Target centre map and offsets of one image.
 
     Args:
         label: instance ids, (H, W).

@@ -1,4 +1,4 @@
-"""What all losses share: precision, shape checks, and how pixels without a label are left out.
+"""Base of all losses: precision, shape checks, and exclusion of pixels without a label.
 
 A pixel without a label is replaced in logits and label *before* any arithmetic, by values whose loss is 0.
 Multiplying by a mask afterwards would not do: `NaN * 0` and `inf * 0` are NaN, in the backward pass too.

@@ -1,4 +1,4 @@
-"""From a network's output and a batch to one scalar per task."""
+"""Compute one scalar loss per task from a network's output and a batch."""
 
 from __future__ import annotations
 

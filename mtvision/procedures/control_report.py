@@ -1,4 +1,4 @@
-"""What `tools/controllable.py` writes beside the numbers: a table, plots and a page with a slider."""
+"""Report of `tools/controllable.py`: a table, plots and a page with a slider."""
 
 from __future__ import annotations
 

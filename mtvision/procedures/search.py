@@ -41,7 +41,7 @@ FORMAT = "mtvision-architecture-1"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """What a search starts from, besides its config.
+    """Options of a search besides its config.
 
     Args:
         work_dir: receives trained networks.

@@ -18,7 +18,7 @@ SINGLE_TASK = "single-task"
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a gain is computed over.
+    """Single-task scores that a gain is computed over.
 
     Args:
         name: as tables call it.
@@ -145,7 +145,7 @@ def _matching(record: Record, entry: Mapping[str, Any], single: Sequence[Record]
 
 
 def training_key(record: Record) -> dict[str, Any]:
-    """What single-task and multi-task networks must share for their difference to be a gain."""
+    """Key of the training conditions that single-task and multi-task networks must share."""
     return {
         "protocol": record.protocol,
         "provenance": record.provenance,

@@ -1,4 +1,4 @@
-"""Published beside reproduced: the difference, and whether seeds explain it."""
+"""Comparison of published and reproduced scores: the difference, and whether seeds explain it."""
 
 from __future__ import annotations
 

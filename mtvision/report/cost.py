@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, latency, memory; in total and per part.
+"""Cost of a network: parameters, multiply-accumulates, latency, memory; in total and per part.
 
 A multiply-accumulate (MAC) is one multiplication and one addition, the unit that papers call "FLOPs" or
 "GFLOPs". Counted are convolutions, linear layers, matrix products and attention, fused or not; not

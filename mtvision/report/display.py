@@ -1,4 +1,4 @@
-"""How scores are printed: names, scale, digits, direction, as the papers of the field print them."""
+"""Printed form of scores: names, scale, digits and direction, as in the papers of the field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Display:
-    """How one score is printed.
+    """Printed form of one score.
 
     Args:
         title: heading of its column.

@@ -1,4 +1,4 @@
-"""Tables inside documents: regenerated between two comments, so that a number edited by hand is found.
+"""Tables inside documents, regenerated between two comments; a check finds numbers edited by hand.
 
 ```markdown
 <!-- table: results/run_seed0.json --columns method semseg depth -->
@@ -54,7 +54,7 @@ def count_tables(text: str) -> int:
 
 
 def difference(old: str, new: str, source: str) -> str:
-    """What regenerating would change, as a unified diff; empty if nothing."""
+    """Changes that regenerating would make, as a unified diff; empty if none."""
     lines = difflib.unified_diff(
         old.splitlines(),
         new.splitlines(),

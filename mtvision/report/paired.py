@@ -1,4 +1,4 @@
-"""Whether one row of a table is better than another, from seeds that both have."""
+"""Paired tests: whether one row of a table is better than another, from seeds that both have."""
 
 from __future__ import annotations
 

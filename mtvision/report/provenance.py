@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, config; and nothing about the machine's files or names."""
+"""Provenance of a result: code, versions and config, without file names of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a record, in words: the field, what was found, what is expected."""
+"""Violations of a record in words: the field, found and expected."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class BMTASSearcher(SupernetSearcher):
 
 
 def branching_result(tree: Tree, chain: list[Node], macs: list[int]) -> dict[str, Any]:
-    """What every branching search returns: the tree, what it costs, its drawing as text.
+    """Result of a branching search: the tree, its cost, its drawing as text.
 
     Args:
         tree: found.

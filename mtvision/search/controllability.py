@@ -1,4 +1,4 @@
-"""How well budgets and preferences steer a network: hypervolume, uniformity, range, adherence.
+"""Measures of controllability: hypervolume, uniformity, range, adherence to budgets.
 
 Definitions of Raychaudhuri et al. ("Controllable Dynamic Multi-Task Architectures", CVPR 2022) where they
 have one. All work on relative errors: 1 is as good as the reference network, smaller is better.
@@ -20,7 +20,7 @@ from mtvision.core.task import Task
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a network did for one budget and preference.
+    """Scores and cost of a network for one budget and preference.
 
     Args:
         budget: share of the full network's MACs that was allowed.
@@ -130,6 +130,6 @@ def task_range(task: Task, outcomes: Sequence[Outcome], budget: float) -> float:
 
 
 def adherence(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """How budgets are kept: largest cost over budget (at most 1), and the mean share of it that is used."""
+    """Adherence to budgets: largest cost over budget (at most 1), and the mean share of it that is used."""
     used = [item.cost / item.budget for item in outcomes]
     return {"worst": max(used), "mean": float(np.mean(used))}

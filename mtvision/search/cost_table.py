@@ -1,4 +1,4 @@
-"""What every width of every part of a slimmable network costs, so that any configuration can be added up."""
+"""Cost of every width of every part of a slimmable network; the cost of any configuration is a sum."""
 
 from __future__ import annotations
 

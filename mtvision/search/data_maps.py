@@ -17,7 +17,7 @@ _STATE = "_extra_state"
 
 
 def data_map_vectors(problem: SearchProblem, names: Sequence[str]) -> Tensor:
-    """What tasks are clustered by: float64 (T, 2, images), standardised over images.
+    """Vectors by which tasks are clustered: float64 (T, 2, images), standardised over images.
 
     Entry (t, 0) is the mean and (t, 1) the standard deviation of the confidence of task t in each image. Both
     have mean 0 and variance 1 over the images. The difficulty of a task and its measure of confidence

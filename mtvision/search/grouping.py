@@ -1,4 +1,4 @@
-"""Which tasks to train together when a number of networks may be trained."""
+"""Grouping of tasks into a given number of networks."""
 
 from __future__ import annotations
 

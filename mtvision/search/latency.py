@@ -1,4 +1,4 @@
-"""How long the parts of a slimmable network take at every width, measured."""
+"""Measured latency of the parts of a slimmable network at every width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a network is of the true label of an image: one number in 0..1 per image and task."""
+"""Confidence of a network in the true label of an image: one number in 0..1 per image and task."""
 
 from __future__ import annotations
 

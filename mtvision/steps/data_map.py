@@ -1,4 +1,4 @@
-"""Mean and spread of a number per image and task, over the times an image was seen."""
+"""Mean and spread of a number per image and task, over all uses of an image."""
 
 from __future__ import annotations
 

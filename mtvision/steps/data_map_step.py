@@ -1,4 +1,4 @@
-"""Training that also notes how sure the network was of every image, each time it saw it."""
+"""Training that also records the network's confidence in every image, each time the image is used."""
 
 from __future__ import annotations
 

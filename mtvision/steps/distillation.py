@@ -1,4 +1,4 @@
-"""How far a slimmed pass is from the full one: distances between features and between outputs.
+"""Distances between features and between outputs of a slimmed and the full pass.
 
 The feature distances are candidates for the "configuration-invariant knowledge distillation" of Aich et al.
 (ICCV 2023). Its abstract names the aim, a representation that does not depend on the widths. It gives no

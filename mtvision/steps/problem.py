@@ -1,4 +1,4 @@
-"""What a step is given: everything about the run that turns a batch into gradients, and nothing else."""
+"""Input of a step: everything that is needed to turn a batch into gradients."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def _is_default(node: ast.expr, default: Any) -> bool:
 
 
 def record_key(record: Record) -> tuple[str, int] | None:
-    """What finds the record of a run: its config's fingerprint and its seed; None if it lacks them."""
+    """Key of a run's record: the config's fingerprint and the seed; None if the record does not have them."""
     if record.config is None or record.seed is None:
         return None
     return fingerprint(record.config["text"]), record.seed

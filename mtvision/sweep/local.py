@@ -41,7 +41,7 @@ class Outcome:
 
 
 class Watcher:
-    """Told about everything that happens; this one does nothing."""
+    """Base of observers of a grid; its methods do nothing."""
 
     def started(self, run: Run) -> None:
         """A run begins."""

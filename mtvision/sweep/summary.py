@@ -1,4 +1,4 @@
-"""What a person sees of a grid: progress while it runs, and one summary at the end."""
+"""Terminal output of a grid: progress while it runs, and one summary at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sheets people look at: an image beside all its maps, and samples of a data set below one another."""
+"""Panels: an image beside all its maps, and samples of a data set below one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking for what would corrupt a score before training: see `tools/check_dataset.py`."""
+"""Checks of a data set before training, for errors that change scores; see `tools/check_dataset.py`."""
 
 from mtvision.data.check.layouts import known_copies
 from mtvision.data.check.report import render, to_json

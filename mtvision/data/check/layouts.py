@@ -1,4 +1,4 @@
-"""Why a data set cannot even be opened: other packagings and copies that are known to circulate."""
+"""Known packagings and copies of data sets that cannot be opened as the expected one."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ KNOWN_COPIES = (
 
 
 def known_copies(dataset: str, root: Path) -> list[str]:
-    """What is known about a folder that should hold `dataset`."""
+    """Known copies that match a folder that should hold `dataset`."""
     return [copy.text for copy in KNOWN_COPIES if copy.dataset == dataset and copy.found(root)]

@@ -1,4 +1,4 @@
-"""What the counts of a split mean: what would corrupt a score, what is merely odd."""
+"""Rules that turn the counts of a split into findings: errors that change scores, and oddities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know.
+    """One finding about a data set.
 
     Args:
         level: `error` would corrupt a score; `warning` should be looked at; `note` explains.
@@ -79,7 +79,7 @@ def judge_overlap(splits: Mapping[str, SplitStatistics], ids: Mapping[str, list[
 
 
 def judge_note(root: Path) -> list[Finding]:
-    """What `tools/prepare_dataset.py` wrote down about the folder it made."""
+    """Findings from the note that `tools/prepare_dataset.py` left in the folder."""
     try:
         note = json.loads((root / "prepared.json").read_text())
     except (OSError, ValueError):

@@ -24,7 +24,7 @@ CHUNK = 16
 
 @dataclass
 class TaskStatistics:
-    """What the labels of one task hold.
+    """Counts of the labels of one task.
 
     Args:
         images: with a label.
@@ -80,7 +80,7 @@ class TaskStatistics:
 
 @dataclass
 class SplitStatistics:
-    """What one split holds.
+    """Counts of one split.
 
     Args:
         read: images that could be read.

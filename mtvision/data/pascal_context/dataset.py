@@ -137,7 +137,7 @@ class PascalContext(PublishedDataset):
         return look_up("task of PascalContext", task, paths)
 
     def hint(self, task: str) -> str:
-        """Distilled labels are lacking in one circulating copy and in whatever is made from raw releases."""
+        """Says why distilled labels are missing: one known copy and the raw releases do not have them."""
         if task not in DISTILLED:
             return ""
         return (

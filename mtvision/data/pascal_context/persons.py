@@ -1,4 +1,4 @@
-"""Which images show a person, remembered outside the data set's folder."""
+"""List of images that show a person, kept outside the data set's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the released archives to the folders that the loaders read; see `tools/prepare_dataset.py`."""
+"""Prepare the loaders' folders from the released archives; see `tools/prepare_dataset.py`."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Finding the downloaded files, unpacking archives safely, and writing down what was done."""
+"""Find downloaded files, unpack archives safely, and record what was done."""
 
 from __future__ import annotations
 

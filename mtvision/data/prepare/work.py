@@ -27,7 +27,7 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), 
 
 @dataclass
 class Outcome:
-    """What a preparation did.
+    """Result of a preparation.
 
     Args:
         written: files written now.

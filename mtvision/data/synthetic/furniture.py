@@ -1,4 +1,4 @@
-"""Things that stand in rooms, and now and then in streets."""
+"""Furniture and other objects for rooms and streets."""
 
 from __future__ import annotations
 

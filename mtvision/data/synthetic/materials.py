@@ -21,7 +21,7 @@ ENDLESS = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a surface looks like.
+    """Appearance of a surface.
 
     Args:
         first: RGB in 0..1 as displayed.

@@ -1,4 +1,4 @@
-"""Things that stand in streets: vehicles, trees, poles, buildings."""
+"""Objects for streets: vehicles, trees, poles, buildings."""
 
 from __future__ import annotations
 

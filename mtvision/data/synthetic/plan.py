@@ -1,4 +1,4 @@
-"""Where things may stand: free rectangles of ground in front of the camera."""
+"""Free rectangles of ground in front of the camera, to place objects."""
 
 from __future__ import annotations
 

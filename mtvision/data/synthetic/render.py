@@ -1,4 +1,4 @@
-"""From a scene to an image and all its label maps."""
+"""Render a scene: the image and all label maps."""
 
 from __future__ import annotations
 

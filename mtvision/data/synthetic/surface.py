@@ -1,4 +1,4 @@
-"""What the camera sees at each hit: position, normal, texture coordinates, and panes of facades."""
+"""Surface properties at each hit: position, normal, texture coordinates, and panes of facades."""
 
 from __future__ import annotations
 

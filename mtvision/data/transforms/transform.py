@@ -1,4 +1,4 @@
-"""What a transform is, and how a config becomes a pipeline of them."""
+"""The transform interface, and pipelines of transforms from a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From counts per image and threshold to ODS, OIS, AP and R50."""
+"""Compute ODS, OIS, AP and R50 from counts per image and threshold."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _ROWS_PER_GROUP, _DUMMIES_PER_GROUP = 32, 3
 
 @dataclass(frozen=True)
 class Match:
-    """Which pixels found a partner.
+    """Matched pixels of prediction and ground truth.
 
     Args:
         prediction: subset of the prediction's pixels, (H, W).

@@ -1,4 +1,4 @@
-"""What the papers' boundary benchmarks have in common and where they differ, as data."""
+"""The boundary protocols of the papers, as data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def seism_thresholds(number: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryProtocol:
-    """How one benchmark turns maps into scores.
+    """Options of one boundary benchmark.
 
     Args:
         id: its name.

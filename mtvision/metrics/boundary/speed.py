@@ -1,4 +1,4 @@
-"""How long the benchmark takes: variants to time in turns, and an extrapolation to a whole data set."""
+"""Speed of the benchmark: variants to time in turns, and an extrapolation to a whole data set."""
 
 from __future__ import annotations
 

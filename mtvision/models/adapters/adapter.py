@@ -29,7 +29,7 @@ class Adapter:
         return backbone
 
     def plain(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What a checkpoint keeps of this adapter's config: plain data that needs no other file."""
+        """The adapter's config for a checkpoint: plain data that needs no other file."""
         return dict(config)
 
     def complete(self, network: Network) -> None:

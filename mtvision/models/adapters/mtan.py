@@ -1,4 +1,4 @@
-"""MTAN: one backbone for all tasks, of which each task picks what it needs by soft attention."""
+"""MTAN: one backbone for all tasks, with a soft attention mask per task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone through which one learnable token per task travels: TaskPrompter (Ye and Xu, ICLR 2023)."""
+"""A backbone with one learnable token per task: TaskPrompter (Ye and Xu, ICLR 2023)."""
 
 from __future__ import annotations
 

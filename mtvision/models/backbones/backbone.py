@@ -40,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What one dry run tells: (channels, stride) after the stem, after each block, and of each level."""
+    """Result of a dry run: (channels, stride) after the stem, after each block, and of each level."""
 
     stem: tuple[int, int]
     blocks: tuple[tuple[int, int], ...]

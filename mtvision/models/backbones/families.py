@@ -1,4 +1,4 @@
-"""How timm's architectures are cut into stem, blocks and exits.
+"""Rules that cut timm's architectures into stem, blocks and exits.
 
 One small class per family of architectures; every method gets the timm model, none keeps it.
 """
@@ -167,7 +167,7 @@ def family_of(model: nn.Module) -> Family | None:
 
 
 def default_levels(reductions: Sequence[int]) -> list[int]:
-    """Which of timm's feature levels make the pyramid.
+    """Default choice of timm's feature levels for the pyramid.
 
     Networks with several strides: those from stride 4 on, at most the last four. Networks with one
     stride: four at equal distances, the last block included (2, 5, 8, 11 of 12).

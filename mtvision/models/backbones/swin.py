@@ -16,7 +16,7 @@ from mtvision.models.backbones.timm_backbone import TimmBackbone
 
 @BACKBONES.register_module()
 class SwinBackbone(TimmBackbone):
-    """timm's Swin with the two habits of mmsegmentation's, which MTMamba's checkpoints need.
+    """timm's Swin with two details of mmsegmentation's Swin, which MTMamba's checkpoints need.
 
     The original Swin pads a map to whole windows and then shifts it; timm shifts first. Both agree where no
     padding is needed; at 448x576, 512x512 or 512x1024 with window 12 they do not (differences up to 0.5 on

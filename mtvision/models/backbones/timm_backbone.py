@@ -130,7 +130,7 @@ class TimmBackbone(Backbone):
         return [f"model.{name}" for name in names] if all(names) else []
 
     def extra_repr(self) -> str:
-        """What a print of the network shows."""
+        """For `print`."""
         return f"channels={self.channels}, strides={self.strides}, size_multiple={self.size_multiple}"
 
     @property

@@ -1,4 +1,4 @@
-"""A backbone that branches as a tree says."""
+"""A backbone whose blocks branch according to a tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many nodes of each level a random tree has, exactly and with gradients."""
+"""Expected number of nodes per level of a random tree, exact and with gradients."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ SOURCES = tuple(LAYOUTS)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a checkpoint.
+    """Report of a conversion: renamed, dropped and rebuilt tensors.
 
     Args:
         source: layout it had (or got, on the way back).

@@ -44,7 +44,7 @@ class Distillation(nn.Module):
 
 
 class Message(nn.Module):
-    """What one task tells another: conv(x) ⊙ sigmoid(gate(x)), both 3x3 without bias."""
+    """Features that one task passes to another: conv(x) ⊙ sigmoid(gate(x)), both 3x3 without bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One stage of InvPT: enlarge every task's map, let all tasks attend to one another, hand out features."""
+"""One stage of InvPT: enlarge every task's map, attend across all tasks, return features."""
 
 from __future__ import annotations
 

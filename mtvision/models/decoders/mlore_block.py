@@ -16,7 +16,7 @@ from mtvision.models.layers.gate import MapGate
 
 @dataclass(frozen=True)
 class ExpertOptions:
-    """What all blocks of a decoder share; see `MLoREDecoder`."""
+    """Options shared by all blocks of a decoder; see `MLoREDecoder`."""
 
     width: int
     ranks: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What the decoders of MTMamba and MTMamba++ share: one stage, and the maps it reads.
+"""Shared parts of the decoders of MTMamba and MTMamba++: one stage, and the maps it reads.
 
 A stage doubles the resolution of every task's stream and joins the backbone's map of that resolution.
 State-space blocks (STM) refine each stream. A cross-task block (CTM) exchanges features between tasks.

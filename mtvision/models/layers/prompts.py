@@ -1,4 +1,4 @@
-"""What a prompted backbone tells a decoder besides its maps."""
+"""Attention logits that a prompted backbone gives to a decoder."""
 
 from __future__ import annotations
 

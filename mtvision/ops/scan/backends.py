@@ -1,4 +1,4 @@
-"""Which implementation of the scan runs where."""
+"""Choice of the scan's implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all backends of the scan agree on."""
+"""Constants that all backends of the scan share."""
 
 CHUNK = 64
 """Steps between stored states; shared, so that their shape does not depend on the backend."""

@@ -1,4 +1,4 @@
-"""What keeps records out of a leaderboard: what was found, what was expected, what to try next."""
+"""Checks of records before they enter a leaderboard: found, expected, and what to try next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Level = Literal["violation", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing, about one file.
+    """One violation or note about one file.
 
     Args:
         file: where.
@@ -117,7 +117,7 @@ def _explain(file: str, problem: str) -> Finding:
 
 
 def check_records(records: Mapping[str, Record]) -> list[Finding]:
-    """What one file alone cannot show: unknown protocols, doubles, gains without a baseline.
+    """Checks across files: unknown protocols, duplicates, gains without a baseline.
 
     Args:
         records: {name of the file: record}.
@@ -211,7 +211,7 @@ def _origin(file: str, record: Record) -> Iterator[Finding]:
 
 
 def _baseline(file: str, record: Record, every: Sequence[Record]) -> Iterator[Finding]:
-    """A multi-task result without a gain says nothing about multi-task learning."""
+    """Finding for a multi-task result without a gain."""
     from mtvision.protocols import PROTOCOLS
 
     if len(record.tasks) < 2 or record.provenance not in ("ours", "smoke"):

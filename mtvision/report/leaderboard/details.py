@@ -1,4 +1,4 @@
-"""What a row's drawer shows, as plain data for the page: all digits, all scores, origin, cost, curves."""
+"""Details of a row as plain data for the page: all digits, all scores, origin, cost, curves."""
 
 from __future__ import annotations
 

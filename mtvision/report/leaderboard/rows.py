@@ -1,4 +1,4 @@
-"""What the page shows before it is a page: one section per protocol, its columns, rows and notes."""
+"""Content of the page as data: one section per protocol, with columns, rows and notes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def build_sections(
 
 
 def _protocols() -> dict[str, Protocol]:
-    """Looked up late: importing this package shall not import what protocols are made of."""
+    """Protocols, imported late so that importing this package stays cheap."""
     from mtvision.protocols import PROTOCOLS
 
     return PROTOCOLS

@@ -1,4 +1,4 @@
-"""What lies beside a record in its work directory: the losses of every step, and pictures of predictions."""
+"""Files of a run's work directory for the page: losses of every step, and pictures of predictions."""
 
 from __future__ import annotations
 
