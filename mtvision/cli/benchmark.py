@@ -8,24 +8,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-
-import torch
-from rich.console import Console
-from rich.table import Table
+from functools import partial
+from typing import Any
 
 from mtvision.core.naming import look_up
-from mtvision.core.registry import BALANCERS, STEPS
-from mtvision.core.sample import collate
-from mtvision.data import speed as data_speed
-from mtvision.data.synthetic import SyntheticScenes
-from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
-from mtvision.metrics.boundary import speed
-from mtvision.models.factory import build_network
-from mtvision.ops import available_backends, use_backend
-from mtvision.ops.scan.benchmark import benchmark_scan, benchmark_scan_2d
-from mtvision.protocols import SYNTHETIC
-from mtvision.search import width_speed
 
 DESCRIPTION = """\
 Times variants of one thing in turns, so that all of them see the same machine, and prints the median of each
@@ -38,8 +24,8 @@ Variants = Mapping[str, Callable[[], object]]
 
 def balancers() -> Variants:
     """One training step with each balancer, against fixed weights."""
-    dataset = SyntheticScenes(split="train", length=4)
-    batch = collate([dataset[index] for index in range(4)])
+    import torch
+
     model = {
         "backbone": {"type": "TimmBackbone", "name": "resnet10t"},
         "decoder": {"type": "ParallelDecoder", "width": 16},
@@ -47,27 +33,48 @@ def balancers() -> Variants:
     }
 
     def step(name: str) -> Callable[[], object]:
-        torch.manual_seed(0)
-        network = build_network(model, SYNTHETIC.tasks)
-        balancer = BALANCERS.build(
-            {"type": name}, tasks=SYNTHETIC.task_names, default_weights=SYNTHETIC.loss_weights
-        )
-        module = TrainingModule(
-            network, SYNTHETIC.tasks, balancer, STEPS.build({"type": "PlainStep"})
-        ).train()
-        wrapper = PrecisionOptimWrapper(torch.optim.SGD(module.parameters(), lr=1e-3))
-        return lambda: module.train_step(batch, wrapper)
+        return _training_step(model, name, partial(torch.optim.SGD, lr=1e-3))
 
     return {name: step(name) for name in ("FixedWeights", "LogSum", "Uncertainty", "UPGrad")}
 
 
+def _training_step(
+    model: Mapping[str, Any], balancer: str, optimizer: Callable[..., Any]
+) -> Callable[[], object]:
+    """A training step on four rendered images."""
+    import torch
+
+    from mtvision.core.registry import BALANCERS, STEPS
+    from mtvision.core.sample import collate
+    from mtvision.data.synthetic import SyntheticScenes
+    from mtvision.engine.module import TrainingModule
+    from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+    from mtvision.models.factory import build_network
+    from mtvision.protocols import SYNTHETIC
+
+    dataset = SyntheticScenes(split="train", length=4)
+    batch = collate([dataset[index] for index in range(4)])
+    torch.manual_seed(0)
+    network = build_network(model, SYNTHETIC.tasks)
+    weighting = BALANCERS.build(
+        {"type": balancer}, tasks=SYNTHETIC.task_names, default_weights=SYNTHETIC.loss_weights
+    )
+    module = TrainingModule(network, SYNTHETIC.tasks, weighting, STEPS.build({"type": "PlainStep"})).train()
+    wrapper = PrecisionOptimWrapper(optimizer(module.parameters()))
+    return lambda: module.train_step(batch, wrapper)
+
+
 def data() -> Variants:
     """The same NYUD-v2 training samples, on one core, against the obvious implementation."""
-    return data_speed.variants()
+    from mtvision.data import speed
+
+    return speed.variants()
 
 
 def rendering() -> Variants:
     """One synthetic sample without transforms, and with the training transforms."""
+    from mtvision.data.synthetic import SyntheticScenes
+
     plain = SyntheticScenes(split="train", length=8, transforms="tensor")
     light = SyntheticScenes(split="train", length=8, transforms="light")
     return {
@@ -78,13 +85,17 @@ def rendering() -> Variants:
 
 def boundary() -> Variants:
     """Boundary counts of one 320x480 image at four thresholds, against simpler ways to the same counts."""
+    from mtvision.metrics.boundary import speed
+
     return speed.variants()
 
 
 def mtmamba() -> Variants:
     """A training step of a narrow MTMamba with the backends of the scan, against the written-out one."""
-    dataset = SyntheticScenes(split="train", length=4)
-    batch = collate([dataset[index] for index in range(4)])
+    import torch
+
+    from mtvision.ops import available_backends, use_backend
+
     model = {
         "backbone": {"type": "TimmBackbone", "name": "regnetx_002"},
         "decoder": {
@@ -98,19 +109,11 @@ def mtmamba() -> Variants:
     }
 
     def step(backend: str) -> Callable[[], object]:
-        torch.manual_seed(0)
-        network = build_network(model, SYNTHETIC.tasks)
-        balancer = BALANCERS.build(
-            {"type": "FixedWeights"}, tasks=SYNTHETIC.task_names, default_weights=SYNTHETIC.loss_weights
-        )
-        module = TrainingModule(
-            network, SYNTHETIC.tasks, balancer, STEPS.build({"type": "PlainStep"})
-        ).train()
-        wrapper = PrecisionOptimWrapper(torch.optim.AdamW(module.parameters(), lr=1e-4))
+        train = _training_step(model, "FixedWeights", partial(torch.optim.AdamW, lr=1e-4))
 
         def run() -> object:
             with use_backend(backend):
-                return module.train_step(batch, wrapper)
+                return train()
 
         return run
 
@@ -119,6 +122,8 @@ def mtmamba() -> Variants:
 
 def scan(repeats: int, write: Callable[[str], object]) -> object:
     """Time and memory of the scan's backends against the written-out one."""
+    from mtvision.ops.scan.benchmark import benchmark_scan, benchmark_scan_2d
+
     timings = benchmark_scan(repeats=repeats, write=write)
     maps = benchmark_scan_2d(repeats=repeats, write=write)
     return {
@@ -129,6 +134,9 @@ def scan(repeats: int, write: Callable[[str], object]) -> object:
 
 def slimmable() -> Variants:
     """A pass of a slimmable ResNet-18 at several widths, against the plain network; and switching widths."""
+    from mtvision.protocols import SYNTHETIC
+    from mtvision.search import width_speed
+
     return width_speed.variants(SYNTHETIC.tasks)
 
 
@@ -172,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="timed turns per variant (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
+    import torch
+
     results: dict[str, object] = {}
     threads = torch.get_num_threads()
     for name in arguments.suites or (*SUITES, *REPORTS):
@@ -195,6 +205,9 @@ def _silent(line: str) -> None:
 
 
 def _show(name: str, values: Mapping[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     title = f"{name}: {(SUITES[name].__doc__ or '').rstrip('.')}"
     table = Table("variant", "time / baseline", "speed-up", title=title)
     for variant, value in values.items():

@@ -9,11 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.procedures.control_report import summary_lines, terminal_tables, write_report
-from mtvision.procedures.controllable import measure, open_controlled, save_controlled, write_json
-from mtvision.procedures.search import build_searcher
 from mtvision.recipe.config import load_config
-from mtvision.search.widths import WidthSearcher
 
 DESCRIPTION = """\
 How well budgets and preferences steer a trained slimmable network. Writes to the work dir
@@ -46,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=2, help="test images on the page (default: 2)")
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
+    from mtvision.procedures.control_report import summary_lines, terminal_tables, write_report
+    from mtvision.procedures.controllable import measure, open_controlled, save_controlled, write_json
+    from mtvision.procedures.search import build_searcher
+    from mtvision.search.widths import WidthSearcher
+
     searcher, _ = build_searcher(config)
     if not isinstance(searcher, WidthSearcher):
         raise ValueError(f"controllable: search.type is {type(searcher).__name__}, expected WidthSearcher.")

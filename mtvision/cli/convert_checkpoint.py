@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.models.convert import SOURCES, convert_file
+from mtvision.models.convert.conversion import SOURCES
 
 DESCRIPTION = """\
 Official checkpoints to ours, and ours back to the layout of the authors' code.
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "write", type=Path, metavar="OUT", help="file to write: .safetensors with --from, .pth with --to"
     )
     arguments = parser.parse_args(argv)
+    from mtvision.models.convert.files import convert_file
+
     report = convert_file(
         arguments.source or arguments.target,
         arguments.read,

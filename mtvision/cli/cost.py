@@ -6,15 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from mtvision.cli.common import make_parser, read_config
-from mtvision.models.factory import build_network
-from mtvision.recipe.building import without_pretrained
 from mtvision.recipe.settings import protocol_of
-from mtvision.report.cost import measure_cost
 
 DESCRIPTION = """\
 Parameters and multiply-accumulates (MACs; 1 MAC = 2 FLOPs) of a config's network, in total and per part,
@@ -40,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = tuple(arguments.shape) if arguments.shape else protocol.eval_size or protocol.train_size
     if size is None:
         raise ValueError(f"protocol {protocol.id} has no image size of its own; give --shape H W.")
+    import torch
+
+    from mtvision.models.factory import build_network
+    from mtvision.recipe.building import without_pretrained
+    from mtvision.report.cost import measure_cost
+
     with torch.device("meta" if arguments.meta else "cpu"):
         network = build_network(without_pretrained(config["model"]), protocol.tasks)
     cost = measure_cost(

@@ -8,38 +8,35 @@ import sys
 from collections.abc import Sequence
 
 from mtvision import __version__
+from mtvision.core.errors import ReportedError
 from mtvision.core.naming import UnknownNameError, look_up
 
-FOLDERS = {
-    "score": "results",
-    "evaluate-boundaries": "results",
-    "table": "results",
-    "leaderboard": "results",
-    "browse-dataset": "data",
-    "prepare-dataset": "data",
-    "check-dataset": "data",
-}
-"""Commands whose modules lie in a folder below this one."""
-
 COMMANDS = {
-    "train": "train a config, evaluate it, write the record, the table and pictures",
-    "test": "score a checkpoint",
-    "score": "score predictions on disk, of any code base",
-    "predict": "run a checkpoint on images, folders or videos",
-    "cost": "parameters, multiply-accumulates, latency and memory of a config's network",
-    "browse-dataset": "a sheet of samples as the network sees them",
-    "prepare-dataset": "from downloaded archives to the folder that a loader reads",
-    "check-dataset": "look for what would corrupt a score: counts, damaged, missing or foreign files",
-    "convert-checkpoint": "official checkpoints to ours, and back",
-    "evaluate-boundaries": "odsF of boundary maps on disk, without MATLAB",
-    "table": "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
-    "leaderboard": "check records before they are published, build the static page",
-    "search": "a branching tree, widths or a grouping of tasks, written as architecture.json",
-    "controllable": "how budgets and preferences steer a trained slimmable network",
-    "launch": "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std",
-    "compare-runs": "whether two revisions of the code train alike, to the last bit",
-    "benchmark": "speed as ratios against a baseline of the same run",
+    "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
+    "test": ("test", "score a checkpoint"),
+    "score": ("results.score", "score predictions on disk, of any code base"),
+    "predict": ("predict", "run a checkpoint on images, folders or videos"),
+    "cost": ("cost", "parameters, multiply-accumulates, latency and memory of a config's network"),
+    "browse-dataset": ("data.browse_dataset", "a sheet of samples as the network sees them"),
+    "prepare-dataset": ("data.prepare_dataset", "from downloaded archives to the folder that a loader reads"),
+    "check-dataset": (
+        "data.check_dataset",
+        "look for what would corrupt a score: counts, damaged, missing or foreign files",
+    ),
+    "convert-checkpoint": ("convert_checkpoint", "official checkpoints to ours, and back"),
+    "evaluate-boundaries": ("results.evaluate_boundaries", "odsF of boundary maps on disk, without MATLAB"),
+    "table": (
+        "results.table",
+        "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
+    ),
+    "leaderboard": ("results.leaderboard", "check records before they are published, build the static page"),
+    "search": ("search", "a branching tree, widths or a grouping of tasks, written as architecture.json"),
+    "controllable": ("controllable", "how budgets and preferences steer a trained slimmable network"),
+    "launch": ("launch", "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std"),
+    "compare-runs": ("compare_runs", "whether two revisions of the code train alike, to the last bit"),
+    "benchmark": ("benchmark", "speed as ratios against a baseline of the same run"),
 }
+"""{command: (its module below this package, one line for `mtvision --help`)}"""
 
 
 def command_line(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +45,7 @@ def command_line(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: mtvision COMMAND [ARGUMENTS]\n\nMulti-task dense scene understanding.\n\ncommands:")
         width = max(map(len, COMMANDS))
-        print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        print("\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()))
         print("\n`mtvision COMMAND --help` explains a command.")
         return 0 if arguments else 2
     if arguments[0] == "--version":
@@ -68,25 +65,23 @@ def call(command: str, argv: Sequence[str] | None = None) -> int:
 
     With `MTVISION_TRACEBACK=1` in the environment the full traceback is shown instead.
     """
-    place = [FOLDERS[command]] if command in FOLDERS else []
-    module = importlib.import_module(".".join(["mtvision.cli", *place, command.replace("-", "_")]))
+    location, _ = COMMANDS[command]
+    module = importlib.import_module(f"mtvision.cli.{location}")
     if os.environ.get("MTVISION_TRACEBACK"):
         return int(module.main(argv))
-    from mtvision.engine.loop import TrainingInterruptedError
-    from mtvision.losses.task_losses import NonFiniteLossError
-    from mtvision.runtime.checkpoint import CheckpointError
-
     try:
         return int(module.main(argv))
-    except TrainingInterruptedError as error:
-        print(f"mtvision {command}: {error}", file=sys.stderr)
-        return 130
-    except (
-        UnknownNameError, ValueError, TypeError, OSError, ImportError, CheckpointError, NonFiniteLossError
-    ) as error:  # fmt: skip
-        print(f"mtvision {command}: {error}", file=sys.stderr)
+    except ReportedError as error:
+        return _tell(command, error, error.exit_code)
+    except (UnknownNameError, ValueError, TypeError, OSError, ImportError) as error:
+        return _tell(command, error, 2)
+
+
+def _tell(command: str, error: Exception, exit_code: int) -> int:
+    print(f"mtvision {command}: {error}", file=sys.stderr)
+    if exit_code == 2:
         print("(MTVISION_TRACEBACK=1 shows where.)", file=sys.stderr)
-        return 2
+    return exit_code
 
 
 def run(command: str) -> None:

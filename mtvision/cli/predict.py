@@ -7,20 +7,17 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from rich.progress import track
+from typing import TYPE_CHECKING
 
 from mtvision.cli.common import make_parser, read_config
 from mtvision.core.context import Context
-from mtvision.data.decode import read_image
-from mtvision.evaluation.predictor import Predictor
-from mtvision.recipe.building import trained_network
 from mtvision.recipe.settings import protocol_of
-from mtvision.search.width_table import WidthTable, parse_preference
-from mtvision.visualize import panel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mtvision.evaluation.predictor import Predictor
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -53,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
     protocol = protocol_of(config)
+    from rich.progress import track
+
+    from mtvision.evaluation.predictor import Predictor
+    from mtvision.recipe.building import trained_network
+    from mtvision.search.width_table import WidthTable
+
     network, meta = trained_network(config, protocol, arguments.checkpoint)
     predictor = Predictor(
         network,
@@ -80,6 +83,8 @@ def _control(predictor: Predictor, arguments: argparse.Namespace) -> Context | N
     """The context of `--budget` and `--preference`, chosen once for all images."""
     if arguments.budget is None and arguments.preference is None:
         return None
+    from mtvision.search.width_table import parse_preference
+
     preference = None if arguments.preference is None else parse_preference(arguments.preference)
     choice = predictor.choose(arguments.budget, preference)
     text = f"{choice.widths}, {choice.cost / 1e6:.1f} of {choice.budget / 1e6:.1f} million MACs per image"
@@ -112,6 +117,11 @@ def find_images(path: Path) -> Iterator[Path]:
 def _predict_image(
     predictor: Predictor, path: Path, out: Path, control: Context | None, *, arrays: bool
 ) -> list[Path]:
+    import numpy as np
+
+    from mtvision.data.decode import read_image
+    from mtvision.visualize import panel
+
     image = read_image(path)
     prediction = predictor(image, control)
     written = [out / f"{path.stem}.png"]
@@ -123,6 +133,12 @@ def _predict_image(
 
 
 def _predict_video(predictor: Predictor, path: Path, out: Path, control: Context | None) -> Path:
+    import cv2
+    import numpy as np
+    from rich.progress import track
+
+    from mtvision.visualize import panel
+
     capture = cv2.VideoCapture(str(path))
     frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
@@ -146,5 +162,7 @@ def _predict_video(predictor: Predictor, path: Path, out: Path, control: Context
 
 
 def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+    import cv2
+
     if not cv2.imwrite(str(path), picture[..., ::-1]):
         raise OSError(f"could not write {path}.")

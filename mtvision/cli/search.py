@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 from rich.console import Console
 from rich.table import Table
 
 from mtvision.architecture.tree import Tree
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.procedures.search import SearchRequest, search, write_architecture
-from mtvision.procedures.trade_off import trade_off, trade_off_table
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
-from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
-from mtvision.visualize.branching import affinity_picture, tree_picture
+
+if TYPE_CHECKING:
+    from mtvision.procedures.search import SearchRequest
 
 DESCRIPTION = """\
 Search an architecture (a branching tree, widths, a grouping of tasks) and write architecture.json, which an
@@ -60,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options["preference"] = {name: _number(name, value) for name, value in pairs.items()}
     work_dir = work_dir_of(arguments)
     out = arguments.out or work_dir / "architecture.json"
+    config = read_config(arguments)
+    from mtvision.procedures.search import SearchRequest, search, write_architecture
+    from mtvision.runtime.launch import start_processes, stop_processes
+
     start_processes(arguments.launcher)
     try:
         request = SearchRequest(
@@ -70,7 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=arguments.resume is not None,
             overwrite=arguments.overwrite,
         )
-        config = read_config(arguments)
         if arguments.cost_weights:
             show_trade_off(config, request, arguments.cost_weights)
         else:
@@ -84,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(found: Mapping[str, Any], out: Path) -> None:
     """Print what was found and draw tree and affinities beside the file."""
+    import cv2
+
+    from mtvision.runtime.launch import is_main_process
+    from mtvision.visualize.branching import affinity_picture, tree_picture
+
     if not is_main_process():
         return
     console = Console()
@@ -108,6 +114,9 @@ def show(found: Mapping[str, Any], out: Path) -> None:
 
 def show_trade_off(config: RunConfig, request: SearchRequest, cost_weights: Sequence[float]) -> None:
     """Search once per weight; print every tree, then the table of all."""
+    from mtvision.procedures.trade_off import trade_off, trade_off_table
+    from mtvision.runtime.launch import is_main_process
+
     tasks = protocol_of(config).tasks
     result = trade_off(config, request, cost_weights, tasks, show)
     if not is_main_process():

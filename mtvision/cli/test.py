@@ -6,15 +6,17 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.engine.records import backbone_name
-from mtvision.engine.training import evaluate_checkpoint
-from mtvision.evaluation.prediction_files import FORMATS, PredictionWriter
+from mtvision.evaluation.formats import FORMATS
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
 from mtvision.report.provenance import file_sha256
-from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
+
+if TYPE_CHECKING:
+    from mtvision.evaluation.prediction_files import PredictionWriter
+
 
 DESCRIPTION = """\
 Score a checkpoint on the config's test data (or another split) with the protocol's full metrics.
@@ -43,9 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="throw away other predictions in --save-predictions"
     )
     arguments = parser.parse_args(argv)
+    config = read_config(arguments)
+    from mtvision.engine.evaluate import evaluate_checkpoint
+    from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
+
     start_processes(arguments.launcher)
     try:
-        config = read_config(arguments)
         writer = _writer(arguments, config) if arguments.save_predictions is not None else None
         record = evaluate_checkpoint(
             config,
@@ -69,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _writer(arguments: argparse.Namespace, config: RunConfig) -> PredictionWriter:
+    from mtvision.engine.records import backbone_name
+    from mtvision.evaluation.prediction_files import PredictionWriter
+
     protocol = protocol_of(config)
     checkpoint = Path(arguments.checkpoint)
     if not checkpoint.is_file():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.engine.training import train
-from mtvision.runtime.launch import start_processes, stop_processes
 
 DESCRIPTION = """\
 Train a config, evaluate the last checkpoint and write to the work dir:
@@ -25,10 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("train", DESCRIPTION)
     parser.add_argument("--overwrite", action="store_true", help="throw away an earlier run in the work dir")
     arguments = parser.parse_args(argv)
+    config = read_config(arguments)
+    from mtvision.engine.training import train
+    from mtvision.runtime.launch import start_processes, stop_processes
+
     start_processes(arguments.launcher)
     try:
         train(
-            read_config(arguments),
+            config,
             work_dir_of(arguments),
             resume=arguments.resume,
             overwrite=arguments.overwrite,

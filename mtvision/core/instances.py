@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtvision.core.task import IGNORE
+from mtvision.core.task import EXTRA_CHANNELS, IGNORE
 
 BASE = IGNORE + 1
 """Instance ids begin here: `id // BASE - 1` is the thing class, `id % BASE` the instance's number."""
@@ -21,8 +21,6 @@ MAX_CLASSES = 65535 // BASE - 1
 """Ids fit into 16 bits, so that files and OpenCV can hold them."""
 OFFSET_UNIT = 32.0
 """Pixels of the label that an offset logit of 1 stands for."""
-EXTRA_CHANNELS = 4
-"""Of the logits besides one per thing class: background, centre, and the two offsets (rows, columns)."""
 
 
 def encode_instances(classes: NDArray[np.integer], ids: NDArray[np.integer]) -> NDArray[np.int32]:

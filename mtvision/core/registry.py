@@ -1,22 +1,172 @@
-"""Name -> class tables: the only module outside `engine` that knows mmengine.
+"""Name -> class tables.
 
-A table exists only where a config chooses among two or more classes and outsiders may add one.
-Importing the package that fills a table happens on first use, so a name in a config is enough.
+A table exists where a config chooses among several classes and outsiders may add one. A class below a table's
+locations is known by its source file: name and signature are read without importing it, and its module is
+imported when somebody asks for it. So a misspelt name or argument is reported before torch is imported, and
+choosing one backbone does not import the others.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
-
-from mmengine.registry import Registry as _Registry
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any, TypeVar
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.core.sources import Definition, parameters_of, registered_names
+
+Kind = TypeVar("Kind", bound=Callable[..., Any])
 
 
-class Registry(_Registry):
-    """mmengine registry whose errors name the config entry at fault."""
+class Registry(MutableMapping[str, Callable[..., Any]]):
+    """{name: class or function}, whose errors name the config entry at fault.
+
+    Args:
+        name: what one entry is called in messages, e.g. `decoder`.
+        variable: how the files at the locations call the table, e.g. `DECODERS`.
+        locations: packages whose files register classes with `@<variable>.register_module()`.
+        supplied: arguments that the suite passes to every entry it builds; a config must not.
+    """
+
+    def __init__(
+        self, name: str, variable: str = "", locations: Collection[str] = (), supplied: Collection[str] = ()
+    ) -> None:
+        self.name = name
+        self.supplied = frozenset(supplied)
+        self._variable = variable
+        self._locations = tuple(locations)
+        self._loaded: dict[str, Callable[..., Any]] = {}
+        self._known: dict[str, Definition] | None = None
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """The class of that name; its module is imported now.
+
+        Raises:
+            UnknownNameError: there is none; the message lists near and known names.
+        """
+        if name not in self._loaded:
+            if name not in self._definitions():
+                raise UnknownNameError(self.name, name, self)
+            definition = self._definitions()[name]
+            self._loaded.setdefault(name, getattr(import_module(definition.module), definition.name))
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, kind: Callable[..., Any]) -> None:
+        self._loaded[name] = kind
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaded or name in self._definitions()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._definitions(), **self._loaded})
+
+    def __len__(self) -> int:
+        return len({**self._definitions(), **self._loaded})
+
+    def _definitions(self) -> dict[str, Definition]:
+        if self._known is None:
+            self._known = {}
+            for package in self._locations:
+                self._known |= registered_names(package, self._variable)
+        return self._known
+
+    def register_module(self, name: str | None = None, force: bool = False) -> Callable[[Kind], Kind]:
+        """Decorator that adds a class or function.
+
+        Args:
+            name: what configs call it, by default its own name.
+            force: replace another one of that name.
+
+        Raises:
+            KeyError: the name is taken by another one and `force` is off.
+        """
+
+        def register(kind: Kind) -> Kind:
+            key = name or kind.__name__
+            home = self._definitions().get(key)
+            own = home == Definition(kind.__module__, kind.__name__)
+            if own and key in self._loaded:  # replaced by an outsider before its module was imported
+                return kind
+            if not (own or force) and key in self and self._loaded.get(key) is not kind:
+                place = home.module if home else self._loaded[key].__module__
+                raise KeyError(
+                    f"{self.name}: '{key}' is registered already, by {place}. Choose another name, or pass "
+                    "force=True to replace it."
+                )
+            self._loaded[key] = kind
+            return kind
+
+        return register
+
+    def choose(self, kind: Any) -> Callable[..., Any]:
+        """The class that a config's `type` means: a registered name, a dotted path or the class itself.
+
+        Raises:
+            UnknownNameError: the name is neither registered nor the path of a class.
+        """
+        if not isinstance(kind, str):
+            chosen: Callable[..., Any] = kind
+            return chosen
+        module, _, attribute = kind.rpartition(".")
+        if module and kind not in self:
+            try:
+                return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+            except (ImportError, AttributeError):
+                pass
+        return self[kind]
+
+    def check(self, cfg: Any, supplied: Collection[str] | None = None) -> Mapping[str, inspect.Parameter]:
+        """Say what `build(cfg)` would refuse, without importing a module of the locations.
+
+        Args:
+            cfg: one config entry.
+            supplied: arguments that the suite passes, by default those of the table.
+
+        Returns:
+            The parameters of the entry's class, `supplied` ones included.
+
+        Raises:
+            TypeError: `cfg` is not a mapping with a `type`, or a required argument is missing.
+            UnknownNameError: the name is not registered, or the class has no such argument.
+        """
+        if not isinstance(cfg, Mapping) or "type" not in cfg:
+            raise TypeError(f"{self.name}: expected a dict with the key 'type', got {cfg!r}.")
+        supplied = self.supplied if supplied is None else supplied
+        parameters, name = self.parameters(cfg["type"]), self._class_name(cfg["type"])
+        given = {key: value for key, value in cfg.items() if key != "type"}
+        accepts_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+        for argument in given:
+            if argument not in parameters and not accepts_any:
+                raise UnknownNameError(f"{name} argument", argument, parameters)
+            if argument in supplied:
+                raise TypeError(f"{name}: '{argument}' is supplied by the suite; remove it from the config.")
+        required = [
+            name
+            for name, item in parameters.items()
+            if item.default is item.empty and item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
+        ]
+        missing = [name for name in required if name not in given and name not in supplied]
+        if missing:
+            raise TypeError(f"{name}: missing argument {', '.join(missing)} (given: {sorted(given)}).")
+        return parameters
+
+    def parameters(self, kind: Any) -> Mapping[str, inspect.Parameter]:
+        """The parameters of what `type` means, from its source file if it is not imported yet.
+
+        Raises:
+            UnknownNameError: the name is not registered.
+        """
+        if isinstance(kind, str) and kind not in self._loaded and kind in self._definitions():
+            return parameters_of(self._definitions()[kind])
+        return inspect.signature(self.choose(kind)).parameters
+
+    def _class_name(self, kind: Any) -> str:
+        definition = self._definitions().get(kind) if isinstance(kind, str) else None
+        return definition.name if definition else str(self.choose(kind).__name__)
 
     def build(self, cfg: Mapping[str, Any], **context: Any) -> Any:
         """Build `cfg["type"](**rest, **context)`; `type` is a registered name or the class itself.
@@ -26,51 +176,28 @@ class Registry(_Registry):
             context: arguments the suite supplies (channels, tasks, ...), never the config.
 
         Raises:
-            TypeError: `cfg` is not a mapping with a `type`, or a required argument is missing.
-            UnknownNameError: the name is not registered, or the class has no such argument.
+            TypeError, UnknownNameError: as `check`.
         """
-        if not isinstance(cfg, Mapping) or "type" not in cfg:
-            raise TypeError(f"{self.name}: expected a dict with the key 'type', got {cfg!r}.")
-        factory = cfg["type"]
-        if isinstance(factory, str):
-            found = self.get(factory)
-            if found is None:
-                raise UnknownNameError(self.name, factory, self.module_dict)
-            factory = found
+        self.check(cfg, context)
         given = {key: value for key, value in cfg.items() if key != "type"}
-        parameters = inspect.signature(factory).parameters
-        accepts_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-        for argument in given:
-            if argument not in parameters and not accepts_any:
-                raise UnknownNameError(f"{factory.__name__} argument", argument, parameters)
-            if argument in context:
-                raise TypeError(
-                    f"{factory.__name__}: '{argument}' is supplied by the suite; remove it from the config."
-                )
-        required = [
-            name
-            for name, item in parameters.items()
-            if item.default is item.empty and item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
-        ]
-        missing = [name for name in required if name not in given and name not in context]
-        if missing:
-            raise TypeError(
-                f"{factory.__name__}: missing argument {', '.join(missing)} (given: {sorted(given)})."
-            )
-        return factory(**given, **context)
+        return self.choose(cfg["type"])(**given, **context)
 
 
-def _table(name: str, *locations: str) -> Registry:
-    return Registry(name, scope="mtvision", locations=list(locations))
-
-
-BACKBONES = _table("backbone", "mtvision.models.backbones")
-ADAPTERS = _table("adapter", "mtvision.models.adapters", "mtvision.models.branching")
-DECODERS = _table("decoder", "mtvision.models.decoders")
-HEADS = _table("head", "mtvision.models.heads")
-LOSSES = _table("loss", "mtvision.losses")
-BALANCERS = _table("balancer", "mtvision.balance")
-STEPS = _table("step", "mtvision.steps")
-DATASETS = _table("dataset", "mtvision.data")
-SEARCHERS = _table("searcher", "mtvision.search")
-MERGERS = _table("merger", "mtvision.merge")
+BACKBONES = Registry("backbone", "BACKBONES", ["mtvision.models.backbones"])
+ADAPTERS = Registry("adapter", "ADAPTERS", ["mtvision.models.adapters", "mtvision.models.branching"])
+DECODERS = Registry(
+    "decoder", "DECODERS", ["mtvision.models.decoders"], supplied=("channels", "strides", "tasks")
+)
+HEADS = Registry("head", "HEADS", ["mtvision.models.heads"], supplied=("in_channels", "task"))
+LOSSES = Registry("loss", "LOSSES", ["mtvision.losses"])
+METRICS = Registry("metric", "METRICS", ["mtvision.metrics"])
+BALANCERS = Registry("balancer", "BALANCERS", ["mtvision.balance"], supplied=("tasks", "default_weights"))
+STEPS = Registry("step", "STEPS", ["mtvision.steps"])
+DATASETS = Registry("dataset", "DATASETS", ["mtvision.data"], supplied=("protocol", "seed"))
+PREPARATIONS = Registry("preparation of data", "PREPARATIONS", ["mtvision.data.prepare"])
+TRANSFORMS = Registry("transform", "TRANSFORMS", ["mtvision.data.transforms"])
+PRESETS = Registry(
+    "transforms preset", "PRESETS", ["mtvision.data.transforms.presets"], supplied=("protocol",)
+)
+SEARCHERS = Registry("searcher", "SEARCHERS", ["mtvision.search"])
+MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"])

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 IGNORE = 255
 """Class id that means "no label" in integer maps; real-valued maps use NaN."""
+EXTRA_CHANNELS = 4
+"""Logits of an `instances` task besides one per class: background, centre, two offsets (rows, columns)."""
 
 LabelKind = Literal["classes", "values", "instances"]
 Geometry = Literal["plain", "depth", "disparity", "direction"]

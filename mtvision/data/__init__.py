@@ -1,15 +1,24 @@
 """Data sets, transforms and samplers: from disk to batches."""
 
-from mtvision.data.cityscapes import Cityscapes
-from mtvision.data.coco import CocoDataset
-from mtvision.data.dataset import DenseDataset
-from mtvision.data.folder import FolderDataset
-from mtvision.data.joint import JointDataset
-from mtvision.data.manifest import data_manifest
-from mtvision.data.mtan_npy import MtanNpy
-from mtvision.data.nyudv2 import NYUDv2
-from mtvision.data.pascal_context import PascalContext
-from mtvision.data.synthetic import SyntheticScenes
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.data.cityscapes import Cityscapes
+    from mtvision.data.coco import CocoDataset
+    from mtvision.data.dataset import DenseDataset
+    from mtvision.data.folder import FolderDataset
+    from mtvision.data.joint import JointDataset
+    from mtvision.data.manifest import data_manifest
+    from mtvision.data.mtan_npy import MtanNpy
+    from mtvision.data.nyudv2 import NYUDv2
+    from mtvision.data.pascal_context import PascalContext
+    from mtvision.data.synthetic import SyntheticScenes
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "Cityscapes",

@@ -11,9 +11,13 @@ from typing import Any
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
+from mtvision.core.errors import ReportedError
 
-class TrainingInterruptedError(RuntimeError):
+
+class TrainingInterruptedError(ReportedError, RuntimeError):
     """The user asked to stop (SIGINT or SIGTERM); a checkpoint of the last finished step was written."""
+
+    exit_code = 130
 
 
 class _StopRequest:

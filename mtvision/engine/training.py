@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,17 @@ from mtvision.core.naming import look_up
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.average import AverageHook
 from mtvision.engine.building import training_module
+from mtvision.engine.evaluate import device, evaluate_checkpoint
 from mtvision.engine.evaluator import LoopEvaluator
 from mtvision.engine.hooks import ProgressHook
 from mtvision.engine.loop import TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
 from mtvision.engine.optimizer import build_optimizer
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
-from mtvision.engine.records import make_record, write_record
 from mtvision.engine.runner import ExactRunner
 from mtvision.evaluation.evaluator import SampleEvaluator
-from mtvision.evaluation.scoring import constant_scores, evaluate, headline_keys, write_panels
-from mtvision.recipe.building import network_of, trained_network
+from mtvision.evaluation.scoring import headline_keys
+from mtvision.recipe.building import network_of
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
 from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
@@ -145,78 +145,11 @@ def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int) -> 
     loggers.finish(record_summary(record))
 
 
-def evaluate_checkpoint(
-    config: RunConfig,
-    work_dir: Path,
-    checkpoint: str | Path,
-    *,
-    section: str = "test_data",
-    quiet: bool = False,
-    hours: float | None = None,
-    save: Callable[[str, Mapping[str, torch.Tensor]], None] | None = None,
-) -> Record:
-    """Score a checkpoint with the protocol's full metrics; writes record, table and pictures to `work_dir`.
-
-    Args:
-        config: from `load_config`.
-        work_dir: receives `record.json`, `table.md` and `pictures/`.
-        checkpoint: weights of the config's network.
-        section: `test_data` or `val_data`; `val_data` is used where a config has no `test_data`.
-        quiet: print nothing.
-        hours: training time, if known.
-        save: called with the id and the predictions of every image, e.g. a `PredictionWriter`.
-
-    Returns:
-        The record (the same on every process).
-    """
-    settings = Settings.of(config)
-    protocol, options = settings.protocol, settings.evaluation
-    console = Console(quiet=quiet or not is_main_process())
-    section = section if config[section] else "val_data"
-    network, meta = trained_network(config, protocol, checkpoint)
-    network = network.to(_device())
-    dataset = build_dataset(section, config[section], protocol, settings.seed)
-    loader = evaluation_loader(dataset, config[section])
-    evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers, save)
-    scores = evaluate(network, loader, evaluator, precision=options.precision, console=console)
-    evaluator.close()
-    data = {section.removesuffix("_data"): dataset}
-    constant = None
-    if config["train_data"]:
-        plain = {**config["train_data"]["dataset"], "transforms": "tensor"}
-        data["train"] = build_dataset("train_data", {"dataset": plain}, protocol, settings.seed)
-        if options.constant_predictor:
-            constant = constant_scores(protocol, data["train"], loader, options)
-    record = make_record(
-        config,
-        settings,
-        network,
-        scores=scores,
-        constant=constant,
-        checkpoint=Path(checkpoint),
-        data=data,
-        training={"iterations": meta.get("iter"), "hours": hours},
-    )
-    if is_main_process():
-        work_dir.mkdir(parents=True, exist_ok=True)
-        write_panels(network, protocol, dataset, work_dir / "pictures", options.pictures, options.precision)
-        write_record(record, work_dir, console)
-    return record
-
-
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch alike on every process, so that all build the same network."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def _device() -> torch.device:
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
 
 
 def _prepare_work_dir(work_dir: Path, resume: str | None, overwrite: bool) -> Path | None:
@@ -274,7 +207,7 @@ def _runner(
 ) -> ExactRunner:
     training, protocol = settings.training, settings.protocol
     _, world_size = rank_and_world_size()
-    module = module.to(_device())
+    module = module.to(device())
     if world_size > 1 and training.sync_bn and module.device.type == "cuda":
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     optimizer = build_optimizer(module.network, module.balancer, to_plain_data(config["optimizer"] or {}))

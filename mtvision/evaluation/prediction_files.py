@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,19 +29,17 @@ from torch import Tensor
 import mtvision
 from mtvision.core.naming import look_up
 from mtvision.core.task import Task
+from mtvision.evaluation.formats import FORMATS, Format
 from mtvision.report.record import write_atomically
 from mtvision.runtime.launch import is_main_process
 
 MANIFEST = "predictions.json"
 VERSION = 1
-FORMATS = ("exact", "8bit")
 SUFFIXES = (".png", ".npy")
 PROBABILITIES = ("sigmoid", "foreground")
 """Activations whose predictions are probabilities in 0..1, which fit into 8-bit images."""
 NAMED = 5
 """How many files of one kind an error lists."""
-
-Format = Literal["exact", "8bit"]
 
 
 class PredictionFilesError(ValueError):

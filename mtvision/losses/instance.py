@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtvision.core.instances import BASE, EXTRA_CHANNELS, OFFSET_UNIT
+from mtvision.core.instances import BASE, OFFSET_UNIT
 from mtvision.core.registry import LOSSES
-from mtvision.core.task import IGNORE
+from mtvision.core.task import EXTRA_CHANNELS, IGNORE
 from mtvision.losses.loss import Loss, at_least_one, keep
 
 _REACH = 3

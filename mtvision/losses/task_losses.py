@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from mtvision.core.errors import ReportedError
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.registry import LOSSES
@@ -64,7 +65,7 @@ def _fitting(name: str, logits: Tensor, label: Tensor) -> Tensor:
     return logits
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(ReportedError, FloatingPointError):
     """A loss is NaN or infinite.
 
     Args:

@@ -1,45 +1,26 @@
 """Scores: sums per sample, numbers from sums."""
 
-from typing import Any
+from __future__ import annotations
 
-from mtvision.core.naming import look_up
-from mtvision.core.task import Task
-from mtvision.metrics.constant import ConstantPredictor
-from mtvision.metrics.depth import Depth
-from mtvision.metrics.edge import Edge
-from mtvision.metrics.gain import Gain, gain
-from mtvision.metrics.instances import InstanceAP
-from mtvision.metrics.iou import IoU
-from mtvision.metrics.normals import Normals
-from mtvision.metrics.saliency import Saliency
-from mtvision.metrics.statistics import bootstrap, spread_over_seeds
-from mtvision.metrics.sums import Metric, Sums, add, score_by_groups, total
+from typing import TYPE_CHECKING
 
-METRICS: dict[str, type[Any]] = {
-    "iou": IoU,
-    "depth": Depth,
-    "normals": Normals,
-    "edge": Edge,
-    "saliency": Saliency,
-    "instances": InstanceAP,
-}
-"""What `Task.metric` may name. An own metric is one more entry: a class with `measure` and `score`."""
+from mtvision.core.lazy import lazy_exports
 
-
-def build_metric(task: Task, **overrides: Any) -> Metric:
-    """The task's metric with the task's options.
-
-    Args:
-        task: names the metric and its options.
-        overrides: replace single options, e.g. `thresholds=9` for a quick look at odsF during training.
-
-    Raises:
-        UnknownNameError: no metric has that name.
-        TypeError: the metric has no such option.
-    """
-    metric: Metric = look_up("metric", task.metric, METRICS)(**{**task.metric_options, **overrides})
-    return metric
-
+if TYPE_CHECKING:
+    from mtvision.core.registry import METRICS
+    from mtvision.metrics.building import build_metric
+    from mtvision.metrics.constant import ConstantPredictor
+    from mtvision.metrics.depth import Depth
+    from mtvision.metrics.edge import Edge
+    from mtvision.metrics.gain import Gain
+    from mtvision.metrics.instances import InstanceAP
+    from mtvision.metrics.iou import IoU
+    from mtvision.metrics.normals import Normals
+    from mtvision.metrics.saliency import Saliency
+    from mtvision.metrics.statistics import bootstrap, spread_over_seeds
+    from mtvision.metrics.sums import Metric, Sums, add, score_by_groups, total
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "METRICS",
@@ -56,7 +37,6 @@ __all__ = [
     "add",
     "bootstrap",
     "build_metric",
-    "gain",
     "score_by_groups",
     "spread_over_seeds",
     "total",

@@ -8,12 +8,14 @@ from math import nan, sqrt
 import torch
 from torch import Tensor
 
+from mtvision.core.registry import METRICS
 from mtvision.metrics.sums import Sums, check_shapes
 
 FLOOR = 1e-9
 """What a predicted depth of zero or less is raised to (InvPT `eval_depth.py`)."""
 
 
+@METRICS.register_module("depth")
 @dataclass(frozen=True, kw_only=True)
 class Depth:
     """Errors of depth maps, with z the prediction and d the truth over the N valid pixels of all images.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtvision.core.registry import METRICS
 from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sums
 from mtvision.metrics.boundary.counts import ImageCounts, count_image
 from mtvision.metrics.boundary.protocols import LABEL_MAP, BoundaryProtocol, seism_thresholds
@@ -20,6 +21,7 @@ from mtvision.metrics.sums import Sums, check_shapes
 FIELDS = ("matched_truth", "truth", "matched_prediction", "prediction")
 
 
+@METRICS.register_module("edge")
 @dataclass(frozen=True, kw_only=True)
 class Edge:
     """odsF, oisF, AP and R50 by the SEISM procedure, with the label map as ground truth.

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from mtvision.core.instances import BASE
+from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
 from mtvision.metrics.sums import Sums
 
@@ -41,6 +42,7 @@ class Instance:
     ignore: bool = False
 
 
+@METRICS.register_module("instances")
 @dataclass(frozen=True, kw_only=True)
 class InstanceAP:
     """COCO's 101-point average precision, mean over classes with true instances and IoU .50 .. .95.

@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
 from mtvision.metrics.sums import Sums, check_shapes
 
 
+@METRICS.register_module("iou")
 @dataclass(frozen=True, kw_only=True)
 class IoU:
     """Mean IoU and pixel accuracy from counts summed over all images, never per image.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtvision.core.registry import METRICS
 from mtvision.metrics.sums import Sums, check_shapes
 
 LIMITS = ("11.25", "22.5", "30")
@@ -32,6 +33,7 @@ def angles(prediction: Tensor, label: Tensor) -> Tensor:
     return torch.rad2deg(2 * torch.atan2((p - g).norm(dim=0), (p + g).norm(dim=0)))
 
 
+@METRICS.register_module("normals")
 @dataclass(frozen=True, kw_only=True)
 class Normals:
     """Mean, median and root mean square angle, and shares below 11.25, 22.5 and 30 degrees.

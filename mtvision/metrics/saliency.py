@@ -8,6 +8,7 @@ from math import nan
 import torch
 from torch import Tensor
 
+from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
 from mtvision.metrics.saliency_structure import LEVELS, structure
 from mtvision.metrics.sums import Sums, check_shapes
@@ -18,6 +19,7 @@ SURVEY_THRESHOLDS = tuple(0.2 + index * 0.7 / 14 for index in range(15))
 """0.2 ... 0.9: thresholds of the survey family, `probability > t`."""
 
 
+@METRICS.register_module("saliency")
 @dataclass(frozen=True, kw_only=True)
 class Saliency:
     """All saliency scores of the field, from one foreground probability per pixel.

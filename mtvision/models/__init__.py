@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from mtvision.models.factory import build_network
-from mtvision.models.network import Network
+from typing import TYPE_CHECKING
+
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.models.factory import build_network
+    from mtvision.models.network import Network
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = ["Network", "build_network"]

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from mtvision.core.instances import EXTRA_CHANNELS
 from mtvision.core.naming import look_up
-from mtvision.core.task import Task
+from mtvision.core.task import EXTRA_CHANNELS, Task
 
 Family = Literal["invpt", "survey", "mtan"]
 

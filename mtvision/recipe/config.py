@@ -7,9 +7,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING, Any
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.settings import (
@@ -20,6 +18,9 @@ from mtvision.recipe.settings import (
     section_defaults,
     to_plain_data,
 )
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 class RunConfig(Mapping[str, Any]):
@@ -98,6 +99,8 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
         raise FileNotFoundError(
             f"config {file} does not exist." + (f" In that folder: {near}." if near else "")
         )
+    from mmengine.config import Config
+
     try:
         config = Config.fromfile(str(file))
     except (SyntaxError, RuntimeError, ImportError) as error:

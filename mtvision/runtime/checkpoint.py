@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mtvision.core.errors import ReportedError
+
 FORMAT = "mtvision-checkpoint-1"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ReportedError, RuntimeError):
     """A checkpoint file cannot be read, or does not belong to the network it is loaded into."""
 
 

@@ -1,12 +1,21 @@
 """Searches whose result is plain data that a config can hold."""
 
-from mtvision.search.branching import BMTASSearcher, LTBSearcher
-from mtvision.search.grouping import GroupingSearcher
-from mtvision.search.problem import Searcher, SearchProblem
-from mtvision.search.rsa import RSASearcher
-from mtvision.search.tree import Tree
-from mtvision.search.width_table import BudgetError, WidthTable
-from mtvision.search.widths import WidthSearcher
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.search.branching import BMTASSearcher, LTBSearcher
+    from mtvision.search.grouping import GroupingSearcher
+    from mtvision.search.problem import Searcher, SearchProblem
+    from mtvision.search.rsa import RSASearcher
+    from mtvision.search.tree import Tree
+    from mtvision.search.width_table import BudgetError, WidthTable
+    from mtvision.search.widths import WidthSearcher
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "BMTASSearcher",

@@ -1,10 +1,19 @@
-"""One batch to gradients; see `docs/balancing.md`. Importing this package fills `STEPS`."""
+"""One batch to gradients; see `docs/balancing.md`."""
 
-from mtvision.steps.data_map_step import DataMapStep
-from mtvision.steps.plain import PlainStep
-from mtvision.steps.problem import LossReport, StepProblem
-from mtvision.steps.sandwich import SandwichStep
-from mtvision.steps.search_step import SearchStep
-from mtvision.steps.step import Step
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.steps.data_map_step import DataMapStep
+    from mtvision.steps.plain import PlainStep
+    from mtvision.steps.problem import LossReport, StepProblem
+    from mtvision.steps.sandwich import SandwichStep
+    from mtvision.steps.search_step import SearchStep
+    from mtvision.steps.step import Step
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = ["DataMapStep", "LossReport", "PlainStep", "SandwichStep", "SearchStep", "Step", "StepProblem"]

@@ -9,7 +9,7 @@ import torch
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.sample import Meta, RawSample, SampleKey
 from mtvision.data.dataset import DenseDataset, check_count
-from mtvision.data.transforms import RandomHorizontalFlip
+from mtvision.data.transforms.geometry import RandomHorizontalFlip
 from mtvision.data.transforms.photometric import Normalize
 from mtvision.protocols import own_protocol
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-
 from mtvision.cli.common import make_parser, read_config, work_dir_of
-from mtvision.core.sample import SampleKey
-from mtvision.recipe.data import build_dataset
 from mtvision.recipe.settings import protocol_of
-from mtvision.visualize import sheet
 
 DESCRIPTION = """\
 Draw a sheet of samples with all their labels, after the config's transforms: what the network is trained on.
@@ -31,6 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
     protocol = protocol_of(config)
+    import cv2
+
+    from mtvision.core.sample import SampleKey
+    from mtvision.recipe.data import build_dataset
+    from mtvision.visualize import sheet
+
     section = f"{arguments.split}_data"
     dataset = build_dataset(section, config[section], protocol, config["seed"])
     count = min(arguments.count, len(dataset))

@@ -7,31 +7,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 from rich.console import Console
-from rich.progress import Progress
 
-from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import DATASETS
-from mtvision.data.check import (
-    Finding,
-    SplitStatistics,
-    collect,
-    judge,
-    judge_note,
-    judge_overlap,
-    known_copies,
-    render,
-    to_json,
-)
-from mtvision.data.dataset import DenseDataset
-from mtvision.data.published import PublishedDataset
 from mtvision.protocols import Protocol, get_protocol
 from mtvision.recipe.config import load_config, parse_option
 from mtvision.recipe.settings import protocol_of, to_plain_data
-from mtvision.visualize import sheet
+
+if TYPE_CHECKING:
+    from mtvision.data.check import Finding, SplitStatistics
+    from mtvision.data.dataset import DenseDataset
 
 DESCRIPTION = """\
 Read a data set from beginning to end and report what would corrupt a score: wrong counts, missing, damaged or
@@ -55,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give either a config, or --dataset and --root.")
     console = Console(highlight=False)
     wanted = _from_config(arguments) if arguments.config else _from_names(arguments, parser)
+    from mtvision.data.check import judge, judge_overlap, render, to_json
+
     splits: dict[str, tuple[DenseDataset, SplitStatistics]] = {}
     findings: list[Finding] = []
     for config, protocol in wanted:
@@ -135,15 +124,16 @@ def _from_names(arguments: argparse.Namespace, parser: argparse.ArgumentParser) 
 
 
 def _open(config: Mapping[str, Any], protocol: Protocol | None) -> tuple[DenseDataset | None, list[Finding]]:
+    from mtvision.data.check import Finding, judge_note, known_copies
+    from mtvision.data.published import PublishedDataset
+
     name = str(config.get("type"))
-    kind = DATASETS.get(name)
-    if kind is None:
-        raise UnknownNameError("dataset", name, DATASETS.module_dict)
+    kind = DATASETS[name]
     entry = {**config, "transforms": "tensor"}
     root = Path(str(config.get("root", ".")))
     found = [*judge_note(root)]
     found += [Finding("warning", "known copies", text) for text in known_copies(name, root)]
-    if issubclass(kind, PublishedDataset):
+    if isinstance(kind, type) and issubclass(kind, PublishedDataset):
         entry = {**entry, **TOLERANT}
     try:
         dataset: DenseDataset = DATASETS.build(entry, protocol=protocol, seed=0)
@@ -153,6 +143,10 @@ def _open(config: Mapping[str, Any], protocol: Protocol | None) -> tuple[DenseDa
 
 
 def _collect(dataset: DenseDataset, count: int, workers: int, quiet: bool) -> SplitStatistics:
+    from rich.progress import Progress
+
+    from mtvision.data.check import collect
+
     with Progress(disable=quiet, transient=True) as progress:
         line = progress.add_task(f"reading {dataset.split}", total=count)
         return collect(
@@ -162,6 +156,10 @@ def _collect(dataset: DenseDataset, count: int, workers: int, quiet: bool) -> Sp
 
 def _write_sheet(dataset: DenseDataset, statistics: SplitStatistics, path: Path, console: Console) -> None:
     """Eight samples spread over the split, those with the rarest looks not excluded."""
+    import cv2
+
+    from mtvision.visualize import sheet
+
     readable = [index for index, name in enumerate(dataset.ids) if name not in statistics.failures]
     if not readable:
         return

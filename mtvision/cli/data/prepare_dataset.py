@@ -7,21 +7,14 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
+from mtvision.core.registry import PREPARATIONS
 
-from mtvision.data.array_cache import write_cache
-from mtvision.data.cityscapes import Cityscapes
-from mtvision.data.nyudv2 import NYUDv2
-from mtvision.data.pascal_context import PascalContext
-from mtvision.data.prepare import PREPARATIONS, Outcome
+if TYPE_CHECKING:
+    from rich.console import Console
 
-LOADERS: dict[str, type[NYUDv2] | type[PascalContext] | type[Cityscapes]] = {
-    "nyudv2": NYUDv2,
-    "pascal_context": PascalContext,
-    "cityscapes": Cityscapes,
-}
+    from mtvision.data.prepare import Outcome
 
 DESCRIPTION = """\
 Turn downloaded archives into the folder that the loaders read.
@@ -72,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.data != "pascal_context":
             parser.error("--precompute is for pascal_context; the others store their labels as used.")
         options["precompute"] = True
+    from rich.console import Console
+
     outcome = PREPARATIONS[arguments.data](arguments.source, arguments.target, **options)
     console = Console(highlight=False)
     _report(console, outcome, arguments.target)
@@ -84,7 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_cache(console: Console, arguments: argparse.Namespace, outcome: Outcome) -> None:
-    kind = LOADERS[arguments.data]
+    from rich.progress import Progress
+
+    from mtvision.data.array_cache import write_cache
+    from mtvision.data.cityscapes import Cityscapes
+    from mtvision.data.nyudv2 import NYUDv2
+    from mtvision.data.pascal_context import PascalContext
+
+    loaders: dict[str, type[NYUDv2] | type[PascalContext] | type[Cityscapes]] = {
+        "nyudv2": NYUDv2,
+        "pascal_context": PascalContext,
+        "cityscapes": Cityscapes,
+    }
+    kind = loaders[arguments.data]
     tasks = [name for name in kind.default_protocol.task_names if name not in outcome.off]
     for split in ("train", "val"):
         dataset = kind(arguments.target, split=split, tasks=tasks, check=not arguments.any_count)

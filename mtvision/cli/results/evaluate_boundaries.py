@@ -9,19 +9,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
 
-from mtvision.metrics.boundary import (
-    BOUNDARY_PROTOCOLS,
-    BoundaryProtocol,
-    Evaluation,
-    evaluate_folders,
-    find_pairs,
-    get_boundary_protocol,
-)
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mtvision.metrics.boundary.runner import Evaluation
 
 DESCRIPTION = """\
 Boundary scores (odsF, oisF, AP, R50) of a folder of predictions, as the papers' MATLAB tools compute them.
@@ -54,6 +49,11 @@ docs/boundary.md.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mtvision.metrics.boundary.runner import evaluate_folders, find_pairs
+
     protocol = _protocol(arguments)
     listed = arguments.images
     if listed is None and not arguments.subset:
@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def scores_table(result: Evaluation) -> Table:
     """The scores as a terminal table."""
+    from rich.table import Table
+
     summary = result.summary
     table = Table(title=f"{result.protocol.title}\n{len(result.ids)} images")
     for name in ("score", "value", "recall", "precision", "threshold"):

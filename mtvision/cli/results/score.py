@@ -8,24 +8,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.data.manifest import data_manifest
-from mtvision.engine.records import backbone_name
-from mtvision.evaluation.evaluator import SampleEvaluator, Scores
-from mtvision.evaluation.prediction_files import PredictionFiles
-from mtvision.evaluation.scoring import evaluate_files
-from mtvision.metrics.statistics import Interval, bootstrap
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig, load_config
-from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings
 from mtvision.report.display import display_of
 from mtvision.report.record import Record, describe_tasks, write_atomically
 from mtvision.report.table import render_table
+
+if TYPE_CHECKING:
+    from mtvision.evaluation.evaluator import SampleEvaluator, Scores
+    from mtvision.evaluation.prediction_files import PredictionFiles
+    from mtvision.metrics.statistics import Interval
+
+    Intervals = dict[str, dict[str, Interval]]
 
 DESCRIPTION = """\
 Score predictions on disk, of this suite (`mtvision test --save-predictions`) or of any other code base,
@@ -38,14 +38,18 @@ DIR/<task>/<image id>.png or .npy, one file per image of the split, at the size 
 Tasks without a folder are not scored.
 """
 
-Intervals = dict[str, dict[str, Interval]]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     config = load_config(arguments.config, arguments.cfg_options)
     settings = Settings.of(config)
+    from mtvision.data.manifest import data_manifest
+    from mtvision.evaluation.evaluator import SampleEvaluator
+    from mtvision.evaluation.prediction_files import PredictionFiles
+    from mtvision.evaluation.scoring import evaluate_files
+    from mtvision.recipe.data import build_dataset, evaluation_loader
+
     files = PredictionFiles.find(arguments.predictions, settings.protocol.tasks)
     section = _section(arguments.split, config, files)
     _check_protocol(files, settings.protocol)
@@ -147,6 +151,8 @@ def _say_what_is_left_out(files: PredictionFiles, protocol: Protocol, console: C
 
 
 def _intervals(evaluator: SampleEvaluator, resamples: int) -> Intervals:
+    from mtvision.metrics.statistics import bootstrap
+
     result: Intervals = {}
     for task in evaluator.tasks:
         parts = [entry[task.name] for entry in evaluator.per_image.values() if task.name in entry]
@@ -158,6 +164,8 @@ def _intervals(evaluator: SampleEvaluator, resamples: int) -> Intervals:
 def _record(
     config: RunConfig, settings: Settings, protocol: Protocol, files: PredictionFiles, scores: Scores
 ) -> Record:
+    from mtvision.engine.records import backbone_name
+
     manifest = files.manifest
     own = manifest is not None and config["model"] is not None
     return Record(

@@ -1,16 +1,18 @@
 """Prepare the loaders' folders from the released archives; see `tools/prepare_dataset.py`."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from mtvision.data.prepare.cityscapes import prepare_cityscapes
-from mtvision.data.prepare.nyudv2 import prepare_nyudv2
-from mtvision.data.prepare.pascal_context import prepare_pascal_context
-from mtvision.data.prepare.work import Outcome
+from typing import TYPE_CHECKING
 
-PREPARATIONS: dict[str, Callable[..., Outcome]] = {
-    "nyudv2": prepare_nyudv2,
-    "pascal_context": prepare_pascal_context,
-    "cityscapes": prepare_cityscapes,
-}
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.core.registry import PREPARATIONS
+    from mtvision.data.prepare.cityscapes import prepare_cityscapes
+    from mtvision.data.prepare.nyudv2 import prepare_nyudv2
+    from mtvision.data.prepare.pascal_context import prepare_pascal_context
+    from mtvision.data.prepare.work import Outcome
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = ["PREPARATIONS", "Outcome", "prepare_cityscapes", "prepare_nyudv2", "prepare_pascal_context"]

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
+from mtvision.core.registry import PREPARATIONS
 from mtvision.data.prepare.sources import check_count, check_source, require, write_note
 from mtvision.data.prepare.work import Outcome, run_jobs, write_bytes
 from mtvision.protocols.cityscapes import CITYSCAPES_SPLITS
@@ -43,6 +44,7 @@ class _Member:
     target: Path
 
 
+@PREPARATIONS.register_module("cityscapes")
 def prepare_cityscapes(
     source: Path,
     target: Path,

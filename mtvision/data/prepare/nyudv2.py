@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from mtvision.core.registry import PREPARATIONS
 from mtvision.data.derive import edges_from_classes
 from mtvision.data.prepare.geometry import KINECT_NYU, normals_from_depth
 from mtvision.data.prepare.sources import (
@@ -50,6 +51,7 @@ class _Frame:
     classes: tuple[int, ...]
 
 
+@PREPARATIONS.register_module("nyudv2")
 def prepare_nyudv2(
     source: Path,
     target: Path,

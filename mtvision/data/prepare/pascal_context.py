@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.registry import PREPARATIONS
 from mtvision.core.task import IGNORE
 from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context.labels import (
@@ -70,6 +71,7 @@ class _Photo:
     classes: Mapping[int, int] = field(default_factory=dict, hash=False)
 
 
+@PREPARATIONS.register_module("pascal_context")
 def prepare_pascal_context(
     source: Path,
     target: Path,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.naming import look_up
+from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import Task
 from mtvision.data.transforms.frame import Array, as_bytes, change, no_label, shared_size
@@ -28,6 +29,7 @@ _WINDOW = 15
 """Side of the window, in pixels, in which a bend that is not affine is taken for straight."""
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class AlbumentationsAdapter:
     """Applies albumentations transforms to the image and consistently to every label.

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
 from mtvision.data.transforms.frame import (
@@ -31,6 +32,7 @@ from mtvision.data.transforms.frame import (
 )
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class RandomScale:
     """Enlarge or shrink by s, keeping the aspect ratio.
@@ -79,6 +81,7 @@ def _resize_image(image: Array, size: Size) -> Array:
     return np.asarray(cv2.resize(as_float(image), size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop:
     """Cut out a window of `size`; a side that is shorter than the window is kept whole.
@@ -168,6 +171,7 @@ def _is_varied(labels: Array, max_share: float) -> bool:
     return int((counts > 0).sum()) > 1 and float(counts.max()) / float(counts.sum()) < max_share
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class RandomHorizontalFlip:
     """Mirror left and right with probability `p`; the x component of directions changes sign."""
@@ -198,6 +202,7 @@ def flip_horizontally(sample: RawSample) -> RawSample:
     return result.with_(meta=replace(sample.meta, padding=(top, right, bottom, left)))
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ResizeImage:
     """Resize the image alone to (height, width) with Pillow's bilinear filter, which smooths when shrinking.
@@ -215,6 +220,7 @@ class ResizeImage:
         return change(sample, image, lambda label, _: label, content=(height, width))
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ResizeLabels:
     """Resize the labels alone to (height, width), nearest pixel; values (disparities) are not rescaled.

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import Task
 from mtvision.data.transforms.frame import Array, Size, as_float, change, shared_size, zoom_values
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class RandomScaleCrop:
     """Cut out int(H / s) x int(W / s) at a uniform position and enlarge it to the full frame again.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
 from mtvision.data.transforms.frame import (
@@ -19,6 +20,7 @@ from mtvision.data.transforms.frame import (
 )
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class PadImage:
     """Centre the frame in one of at least `size`: floor of half the difference above and to the left.
@@ -75,6 +77,7 @@ def _is_zero(vectors: Array) -> Array:
     return np.asarray(~vectors.any(axis=2, keepdims=True))
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class AddIgnoreRegions:
     """Take the label from pixels that carry none in the published encodings.

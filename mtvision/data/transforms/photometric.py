@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, RawSample
 from mtvision.data.transforms.frame import as_bytes
 
@@ -16,6 +17,7 @@ _LEVELS = np.arange(256, dtype=np.float32)
 HUE, SATURATION = 0, 1  # channels of HSV
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class PhotoMetricDistortion:
     """Brightness, contrast, saturation and hue, each with probability one half, in 8 bits throughout.
@@ -79,6 +81,7 @@ def _in_hsv(image: Bytes, channel: int, curve: Bytes) -> Bytes:
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.uint8)
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class Normalize:
     """RGB in 0..255 to float32 (v / 255 - mean) / std; ImageNet statistics by default."""
@@ -102,6 +105,7 @@ class Normalize:
         return sample.with_(image=image)
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ToBytes:
     """Cast the image to 8 bits: fractions are cut off, what interpolation left outside 0..255 is clipped.

@@ -1,13 +1,12 @@
 """The pipelines of the published protocols, and two plain ones, by name.
 
 A preset is a function of the protocol (and options that a config may set) that returns the transforms in
-order.
+order. Configs choose one by `transforms="name"` or `transforms=dict(preset="name", ...)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from mtvision.core.registry import PRESETS
 from mtvision.data.transforms.frame import Size
 from mtvision.data.transforms.geometry import (
     RandomCrop,
@@ -38,11 +37,13 @@ def _size(given: Size | None, size: Size | None, protocol: Protocol, what: str) 
     return chosen
 
 
+@PRESETS.register_module("tensor")
 def tensor(_: Protocol) -> list[Transform]:
     """Normalise; sizes stay, so batches need images of one size."""
     return [Normalize()]
 
 
+@PRESETS.register_module("light")
 def light(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     """Moderate augmentation for any data: zoom 0.75..1.5, crop, flip, colours; out comes `size`.
 
@@ -61,6 +62,7 @@ def light(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     ]
 
 
+@PRESETS.register_module("pad")
 def pad(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     """Normalise and pad to `size`, by default the protocol's, so that images of any smaller size batch."""
     return [
@@ -69,6 +71,7 @@ def pad(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     ]
 
 
+@PRESETS.register_module("invpt-train")
 def invpt_train(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     """Family A: scale 0.5..2, crop, flip, colours, normalise, pad, ignore."""
     size = _size(size, protocol.train_size, protocol, "train_size")
@@ -84,6 +87,7 @@ def invpt_train(protocol: Protocol, size: Size | None = None) -> list[Transform]
     ]
 
 
+@PRESETS.register_module("invpt-eval")
 def invpt_eval(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     """Family A: normalise, pad, ignore; never resized."""
     size = size or protocol.eval_size
@@ -91,6 +95,7 @@ def invpt_eval(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     return [Normalize(), *padding, AddIgnoreRegions()]
 
 
+@PRESETS.register_module("survey-train")
 def survey_train(
     protocol: Protocol,
     size: Size | None = None,
@@ -106,11 +111,13 @@ def survey_train(
     ]
 
 
+@PRESETS.register_module("survey-pascal-train")
 def survey_pascal_train(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     """Family B with PASCAL's numbers: flip, rotation within 20 degrees, zoom 0.75..1.25, resize."""
     return survey_train(protocol, size, rotation=20.0, scale=(0.75, 1.25), scales=())
 
 
+@PRESETS.register_module("survey-eval")
 def survey_eval(protocol: Protocol, size: Size | None = None, labels: bool = True) -> list[Transform]:
     """Family B: resize, ignore, normalise.
 
@@ -121,16 +128,19 @@ def survey_eval(protocol: Protocol, size: Size | None = None, labels: bool = Tru
     return [FixedResize(size=size, labels=labels), AddIgnoreRegions(), ToBytes(), Normalize()]
 
 
+@PRESETS.register_module("mtan-train")
 def mtan_train(_: Protocol, scales: Zooms = (1.0, 1.2, 1.5)) -> list[Transform]:
     """Family C (Nash-MTL, FAMO; optional in MTAN): zooming crop, flip; image in 0..1."""
     return [RandomScaleCrop(scales=scales), RandomHorizontalFlip(), _RAW]
 
 
+@PRESETS.register_module("mtan-eval")
 def mtan_eval(_: Protocol) -> list[Transform]:
     """Family C: image in 0..1, nothing else; also MTAN's training without augmentation."""
     return [_RAW]
 
 
+@PRESETS.register_module("autolambda-train")
 def autolambda_train(
     protocol: Protocol, size: Size | None = None, scales: Zooms = (1.0, 1.2, 1.5)
 ) -> list[Transform]:
@@ -144,36 +154,20 @@ def autolambda_train(
     ]
 
 
+@PRESETS.register_module("autolambda-eval")
 def autolambda_eval(_: Protocol) -> list[Transform]:
     """Auto-Lambda: image in -1..1."""
     return [_SYMMETRIC]
 
 
+@PRESETS.register_module("mtmamba-cityscapes")
 def mtmamba_cityscapes(protocol: Protocol, size: Size | None = None) -> list[Transform]:
     """Cityscapes of MTMamba, training and test: image resized, labels in full resolution, no augmentation."""
     return [ResizeImage(size=_size(size, protocol.train_size, protocol, "train_size")), Normalize()]
 
 
+@PRESETS.register_module("taskprompter-cityscapes")
 def taskprompter_cityscapes(_: Protocol, size: Size = (512, 1024)) -> list[Transform]:
     """Cityscapes-3D of TaskPrompter, training and test: labels resized to `size`, image in full
     resolution."""
     return [ResizeLabels(size=size), Normalize()]
-
-
-PRESETS: dict[str, Callable[..., list[Transform]]] = {
-    "tensor": tensor,
-    "light": light,
-    "pad": pad,
-    "invpt-train": invpt_train,
-    "invpt-eval": invpt_eval,
-    "survey-train": survey_train,
-    "survey-pascal-train": survey_pascal_train,
-    "survey-eval": survey_eval,
-    "mtan-train": mtan_train,
-    "mtan-eval": mtan_eval,
-    "autolambda-train": autolambda_train,
-    "autolambda-eval": autolambda_eval,
-    "mtmamba-cityscapes": mtmamba_cityscapes,
-    "taskprompter-cityscapes": taskprompter_cityscapes,
-}
-"""Name -> function of the protocol, for `transforms="name"` and `transforms=dict(preset="name", ...)`."""

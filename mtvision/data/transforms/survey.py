@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import Task
 from mtvision.data.transforms.frame import (
@@ -27,6 +28,7 @@ from mtvision.data.transforms.frame import (
 )
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ScaleNRotate:
     """Rotate and zoom about the centre; the frame keeps its size.
@@ -85,6 +87,7 @@ def _zero_where_missing(label: Array) -> Array:
     return np.where(np.isfinite(label), label, np.float32(0))
 
 
+@TRANSFORMS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class FixedResize:
     """Resize to (height, width) whatever the aspect ratio; values of depth stay.

@@ -5,15 +5,27 @@ It can be used alone: `count_image` for one pair of maps, `summarize` for a data
 docs/boundary.md.
 """
 
-from mtvision.metrics.boundary.aggregate import Point, Summary, summarize
-from mtvision.metrics.boundary.counts import ImageCounts, count_image
-from mtvision.metrics.boundary.ground_truth import regions, seg2bmap
-from mtvision.metrics.boundary.matching import Match, Matcher, match
-from mtvision.metrics.boundary.nms import suppress
-from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
-from mtvision.metrics.boundary.readers import read_prediction, read_truth
-from mtvision.metrics.boundary.runner import Evaluation, evaluate_folders, find_pairs
-from mtvision.metrics.boundary.thin import thin
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.metrics.boundary.aggregate import Point, Summary, summarize
+    from mtvision.metrics.boundary.counts import ImageCounts, count_image
+    from mtvision.metrics.boundary.ground_truth import regions, seg2bmap
+    from mtvision.metrics.boundary.matching import Match, Matcher, match
+    from mtvision.metrics.boundary.nms import suppress
+    from mtvision.metrics.boundary.protocols import (
+        BOUNDARY_PROTOCOLS,
+        BoundaryProtocol,
+        get_boundary_protocol,
+    )
+    from mtvision.metrics.boundary.readers import read_prediction, read_truth
+    from mtvision.metrics.boundary.runner import Evaluation, evaluate_folders, find_pairs
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "BOUNDARY_PROTOCOLS",
@@ -35,5 +47,4 @@ __all__ = [
     "seg2bmap",
     "summarize",
     "suppress",
-    "thin",
 ]

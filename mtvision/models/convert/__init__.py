@@ -1,8 +1,17 @@
 """Official checkpoints in, our checkpoints out, and back."""
 
-from mtvision.models.convert.convert import SOURCES, Report, convert, revert
-from mtvision.models.convert.files import convert_file, load_into, read_tensors
-from mtvision.models.convert.rules import ConversionError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtvision.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.models.convert.conversion import SOURCES, Report, convert, revert
+    from mtvision.models.convert.files import convert_file, load_into, read_tensors
+    from mtvision.models.convert.rules import ConversionError
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "SOURCES",

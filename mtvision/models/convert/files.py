@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
 
 from mtvision.core.naming import look_up
-from mtvision.models.convert.convert import Report, convert, revert
+from mtvision.models.convert.conversion import Report, convert, revert
 from mtvision.models.convert.layouts import LAYOUTS
 from mtvision.models.convert.rules import ConversionError
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mtvision.models.convert.rules import Drop, Layout, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ORDER = ("semseg", "depth", "human_parts", "sal", "normals", "edge")
 """The order of tasks in the family's released code."""
@@ -71,7 +72,7 @@ def _dead(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for index in range(len(_find_tasks(state))):
         shapes[f"{_INVPT}redu_chan.0.{index}.weight"] = (count, count, 1, 1)
         shapes[f"{_INVPT}redu_chan.0.{index}.bias"] = (count,)
-    return {key: torch.zeros(shape, dtype=width.dtype, device=width.device) for key, shape in shapes.items()}
+    return {key: width.new_zeros(shape) for key, shape in shapes.items()}
 
 
 _RULES = (

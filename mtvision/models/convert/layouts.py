@@ -6,15 +6,16 @@ Ours is that of `mtvision.models.Network`: `backbone.`, `decoder.`, `heads.<task
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mtvision.models.convert.invpt import INVPT
 from mtvision.models.convert.mlore import MLORE
 from mtvision.models.convert.rules import Drop, Layout, Rule
 from mtvision.models.convert.survey import SURVEY
 from mtvision.models.convert.taskprompter import TASKPROMPTER, taskprompter_swin
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SAL = {"sal": "saliency"}
 
@@ -24,16 +25,18 @@ def merging_from_mmseg(x: Tensor) -> Tensor:
 
     mmsegmentation unfolds a 2x2 patch channel by channel, the original Swin puts four corners side by side.
     """
-    return torch.unflatten(x, -1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
+    return x.unflatten(-1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
 
 def merging_to_mmseg(x: Tensor) -> Tensor:
     """Inverse of `merging_from_mmseg`."""
-    return torch.unflatten(x, -1, (2, 2, -1)).transpose(-3, -2).movedim(-1, -3).flatten(-3)
+    return x.unflatten(-1, (2, 2, -1)).transpose(-3, -2).movedim(-1, -3).flatten(-3)
 
 
 def window_positions(table: Tensor) -> Tensor:
     """The buffer `relative_position_index` (window², window²) that belongs to a table ((2w-1)², heads)."""
+    import torch  # the layouts are data that a command's help reads
+
     window = (round(len(table) ** 0.5) + 1) // 2
     rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     place: Tensor = (rows * (2 * window - 1) + columns).flatten()

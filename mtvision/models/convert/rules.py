@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Change = Callable[[Tensor], Tensor]
+Change = Callable[["Tensor"], "Tensor"]
 
 _PARTS = {"t": "[a-z_]+?", "u": "[a-z_]+?", "s": r"\d+", "i": r"\d+", "j": r"\d+", "k": r"\d+", "rest": ".+"}
 
@@ -31,6 +32,8 @@ def without_first_row(table: Tensor) -> Tensor:
 
 def with_first_row(table: Tensor) -> Tensor:
     """Inverse of `without_first_row`, with zeros."""
+    import torch  # the rules are data that a command's help reads
+
     return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mtvision.models.convert.rules import Drop, Layout, Rule, with_first_row, without_first_row
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MODEL = "backbone.inner.model."
 _LEVEL = "decoder.levels.{i}."
@@ -39,8 +40,8 @@ def _last_block(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     last = max(drawn)
     weight = drawn[last]
     return {
-        f"backbone.blocks.{last}.attn.token_trans1.weight": torch.zeros_like(weight.T).contiguous(),
-        f"backbone.blocks.{last}.attn.token_trans1.bias": torch.zeros_like(weight[0]),
+        f"backbone.blocks.{last}.attn.token_trans1.weight": weight.new_zeros(weight.T.shape),
+        f"backbone.blocks.{last}.attn.token_trans1.bias": weight.new_zeros(weight[0].shape),
     }
 
 
@@ -97,7 +98,7 @@ def _detection_branch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if prompts is None or len(prompts) <= len(tasks):
         return {}
     return {
-        f"{match[1]}3ddet{match[2]}": torch.zeros_like(value)
+        f"{match[1]}3ddet{match[2]}": value.new_zeros(value.shape)
         for key, value in state.items()
         if (match := branch.fullmatch(key))
     }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mtvision.core.naming import look_up
 from mtvision.models.convert.layouts import LAYOUTS
 from mtvision.models.convert.rules import ConversionError, Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCES = tuple(LAYOUTS)
 """Layouts that can be converted."""

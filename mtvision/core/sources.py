@@ -1,0 +1,183 @@
+"""What the source files of a package define, read without importing them.
+
+Importing a decoder imports torch, and a backbone imports timm. That takes seconds, too long to find a misspelt
+argument. Names and signatures stand in the text, so they are read from there.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from inspect import Parameter
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A class or function at the top level of a module.
+
+    Args:
+        module: dotted name of the module.
+        name: of the class or function in it.
+    """
+
+    module: str
+    name: str
+
+
+def registered_names(package: str, table: str) -> dict[str, Definition]:
+    """{name: definition} of what `@<table>.register_module()` decorates below a package.
+
+    Args:
+        package: dotted name of a package or module.
+        table: the name that the files give the table, e.g. `DECODERS`.
+    """
+    pattern = re.compile(
+        rf"^@{table}\.register_module\((?:[\"']([^\"']+)[\"'])?[^)]*\)\n(?:@.*\n)*(?:class|def) (\w+)",
+        re.MULTILINE,
+    )
+    return {
+        match[1] or match[2]: Definition(module, match[2])
+        for module, path in _modules(package)
+        for match in pattern.finditer(path.read_text(encoding="utf-8"))
+    }
+
+
+def parameters_of(definition: Definition) -> dict[str, Parameter]:
+    """The parameters of a function, or of the `__init__` that a class has or inherits within its own package.
+
+    Annotations are text. A default is a placeholder: that there is one is known, its value is not.
+    """
+    node = _top_level(definition.module).get(definition.name)
+    if isinstance(node, ast.FunctionDef):
+        return _parameters(node.args)
+    if not isinstance(node, ast.ClassDef):
+        return {}
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            parameters = _parameters(item.args)
+            del parameters[next(iter(parameters))]  # self
+            return parameters
+    bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
+    inherited = [parameters_of(base) for base in bases if base is not None]
+    if any(ast.unparse(item).partition("(")[0] == "dataclass" for item in node.decorator_list):
+        merged = {name: item for parameters in reversed(inherited) for name, item in parameters.items()}
+        return merged | _fields(node)
+    return next((parameters for parameters in inherited if parameters), {})
+
+
+def find(module: str, name: str) -> Definition | None:
+    """Where a name that a module uses is defined; None outside the module's own top-level package."""
+    node = _top_level(module).get(name)
+    if not isinstance(node, ast.ImportFrom):
+        return None if node is None else Definition(module, name)
+    if node.module is None or node.module.partition(".")[0] != module.partition(".")[0]:
+        return None
+    original = next(item.name for item in node.names if (item.asname or item.name) == name)
+    return find(node.module, original)
+
+
+def value_of(definition: Definition) -> str | None:
+    """The text of what a module assigns to a name, e.g. of a type alias; None for anything else."""
+    node = _top_level(definition.module).get(definition.name)
+    return ast.unparse(node.value) if isinstance(node, ast.Assign) else None
+
+
+def exported_names(package: str) -> dict[str, Definition]:
+    """{name: where it is imported from} of the imports in a package's `__init__.py`."""
+    return {
+        name: Definition(node.module, item.name)
+        for name, node in _top_level(package).items()
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for item in node.names
+        if (item.asname or item.name) == name
+    }
+
+
+def _file_of(module: str) -> Path | None:
+    """The source file of a module or package; neither it nor a package around it is imported."""
+    top, *inner = module.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0], *inner)
+    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    return next((item for item in candidates if item.is_file()), None)
+
+
+def _modules(package: str) -> Iterator[tuple[str, Path]]:
+    """Dotted name and file of a package's modules, in the order of their names."""
+    file = _file_of(package)
+    if file is None:
+        raise ModuleNotFoundError(f"no package {package}; is it installed, or its folder on PYTHONPATH?")
+    if file.name != "__init__.py":
+        yield package, file
+        return
+    for path in sorted(file.parent.rglob("*.py")):
+        parts = path.relative_to(file.parent).with_suffix("").parts
+        yield ".".join((package, *(part for part in parts if part != "__init__"))), path
+
+
+@cache
+def _top_level(module: str) -> dict[str, ast.stmt]:
+    """{name: the statement that binds it} of a module, `if TYPE_CHECKING` included."""
+    file = _file_of(module)
+    if file is None:
+        return {}
+    bound: dict[str, ast.stmt] = {}
+    waiting: list[ast.stmt] = list(reversed(ast.parse(file.read_text(encoding="utf-8")).body))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If):
+            waiting += reversed(node.body)
+        elif isinstance(node, ast.ImportFrom):
+            bound |= {item.asname or item.name: node for item in node.names}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            bound[node.name] = node
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            bound[node.targets[0].id] = node
+    return bound
+
+
+def _fields(node: ast.ClassDef) -> dict[str, Parameter]:
+    """The parameters that `@dataclass` makes of a class's fields."""
+    return {
+        item.target.id: Parameter(
+            item.target.id,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=Parameter.empty if item.value is None else ...,
+            annotation=ast.unparse(item.annotation),
+        )
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        if not ast.unparse(item.annotation).startswith("ClassVar")
+    }
+
+
+def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    optional = {item.arg for item in positional[len(positional) - len(arguments.defaults) :]}
+    optional |= {
+        item.arg
+        for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default is not None
+    }
+    found = [(item, Parameter.POSITIONAL_OR_KEYWORD) for item in positional]
+    if arguments.vararg is not None:
+        found.append((arguments.vararg, Parameter.VAR_POSITIONAL))
+    found += [(item, Parameter.KEYWORD_ONLY) for item in arguments.kwonlyargs]
+    if arguments.kwarg is not None:
+        found.append((arguments.kwarg, Parameter.VAR_KEYWORD))
+    return {
+        item.arg: Parameter(
+            item.arg,
+            kind,
+            default=... if item.arg in optional else Parameter.empty,
+            annotation=Parameter.empty if item.annotation is None else ast.unparse(item.annotation),
+        )
+        for item, kind in found
+    }

@@ -1,0 +1,23 @@
+"""From a task to its metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtvision.core.registry import METRICS
+from mtvision.core.task import Task
+from mtvision.metrics.sums import Metric
+
+
+def build_metric(task: Task, **overrides: Any) -> Metric:
+    """The task's metric with the task's options.
+
+    Args:
+        task: names the metric and its options.
+        overrides: replace single options, e.g. `thresholds=9` for a quick look at odsF during training.
+
+    Raises:
+        UnknownNameError: no metric has that name, or it has no such option.
+    """
+    metric: Metric = METRICS.build({"type": task.metric, **task.metric_options, **overrides})
+    return metric
