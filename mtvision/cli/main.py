@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mtvision import __version__
-from mtvision.core.errors import ReportedError
-from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.core.naming import ReportedError, UnknownNameError, look_up
 
 COMMANDS = {
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
@@ -73,7 +72,7 @@ def call(command: str, argv: Sequence[str] | None = None) -> int:
         return int(module.main(argv))
     except ReportedError as error:
         return _tell(command, error, error.exit_code)
-    except (UnknownNameError, ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         return _tell(command, error, 2)
 
 

@@ -1,15 +1,21 @@
-"""The error for unknown names, shared by all tables."""
+"""Errors for the user of a command, above all the one for unknown names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 T = TypeVar("T")
 
 
-class UnknownNameError(KeyError):
+class ReportedError(Exception):
+    """A message for the user: a command prints it without a traceback and ends with `exit_code`."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class UnknownNameError(ReportedError, KeyError):
     """A name that is not in a table. The message lists near names and all names.
 
     A `KeyError` prints the `repr` of its message, line breaks escaped; this one prints it as written.

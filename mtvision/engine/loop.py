@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
-from mtvision.core.errors import ReportedError
+from mtvision.core.naming import ReportedError
 
 
 class TrainingInterruptedError(ReportedError, RuntimeError):

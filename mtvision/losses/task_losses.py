@@ -8,8 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mtvision.core.errors import ReportedError
-from mtvision.core.naming import UnknownNameError
+from mtvision.core.naming import ReportedError, UnknownNameError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch

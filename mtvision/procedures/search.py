@@ -126,7 +126,7 @@ def build_searcher(config: Mapping[str, Any]) -> tuple[Searcher, float]:
     if not section:
         raise ValueError(
             "config: no section 'search'; expected search=dict(type='...', held_out=0.2, ...) with one of "
-            f"the searchers {', '.join(sorted(SEARCHERS.module_dict)) or '(none imported)'}."
+            f"the searchers {', '.join(sorted(SEARCHERS))}."
         )
     share = float(section.pop("held_out", HELD_OUT_SHARE))
     is_held_out("", share)  # refuses a share out of range

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtvision.core.errors import ReportedError
+from mtvision.core.naming import ReportedError
 
 FORMAT = "mtvision-checkpoint-1"
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mtvision.metrics import Edge, add, build_metric, total
-from mtvision.metrics.boundary import count_image, get_boundary_protocol, seg2bmap, summarize, thin
+from mtvision.metrics.boundary import count_image, get_boundary_protocol, seg2bmap, summarize
+from mtvision.metrics.boundary.thin import thin
 from mtvision.protocols.tasks import edge
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.metrics import Depth, Normals, bootstrap, gain, spread_over_seeds, total
-from mtvision.metrics.gain import HIGHER_IS_BETTER, headline_gain, metric_mean_gain, task_mean_gain
+from mtvision.metrics import Depth, Normals, bootstrap, spread_over_seeds, total
+from mtvision.metrics.gain import HIGHER_IS_BETTER, gain, headline_gain, metric_mean_gain, task_mean_gain
 from mtvision.metrics.statistics import spread
 from mtvision.protocols.tasks import depth, normals, semseg
 

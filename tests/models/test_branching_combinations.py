@@ -154,7 +154,7 @@ def check_search(mixing, **parts):
 
 
 def test_every_decoder_of_the_suite_is_listed_here():
-    ours = {name for name, item in DECODERS.module_dict.items() if item.__module__.startswith("mtvision.")}
+    ours = {name for name, item in DECODERS.items() if item.__module__.startswith("mtvision.")}
     assert ours == set(DECODER_AND_HEAD) | REFUSED
 
 

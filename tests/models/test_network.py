@@ -182,7 +182,7 @@ def test_adapters_change_the_backbone_in_order():
             {"type": "Scale", "by": 3.0},
         ]
     finally:
-        ADAPTERS.module_dict.pop("Scale")
+        del ADAPTERS["Scale"]
 
 
 def test_errors():

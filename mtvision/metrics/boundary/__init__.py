@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtvision.core.lazy import lazy_exports
+from mtvision.core.registry.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mtvision.metrics.boundary.aggregate import Point, Summary, summarize

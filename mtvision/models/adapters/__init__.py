@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtvision.core.lazy import lazy_exports
+from mtvision.core.registry.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mtvision.models.adapters.adapter import Adapter

@@ -9,9 +9,10 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from skimage.morphology import thin as skimage_thin
 
-from mtvision.metrics.boundary import Matcher, match, regions, seg2bmap, suppress, thin
+from mtvision.metrics.boundary import Matcher, match, regions, seg2bmap, suppress
 from mtvision.metrics.boundary import matching as matching_module
 from mtvision.metrics.boundary.nms import orientation, smooth
+from mtvision.metrics.boundary.thin import thin
 
 
 def blobs(seed, shape=(40, 50), share=0.5):

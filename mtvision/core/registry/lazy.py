@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from mtvision.core.sources import exported_names
+from mtvision.core.registry.sources import exported_names
 
 
 def lazy_exports(package: str) -> Callable[[str], Any]:

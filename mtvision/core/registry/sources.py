@@ -1,7 +1,7 @@
 """What the source files of a package define, read without importing them.
 
-Importing a decoder imports torch, and a backbone imports timm. That takes seconds, too long to find a misspelt
-argument. Names and signatures stand in the text, so they are read from there.
+Importing a decoder imports torch, and a backbone imports timm. That takes seconds, too long to find a
+misspelt argument. Names and signatures stand in the text, so they are read from there.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ def parameters_of(definition: Definition) -> dict[str, Parameter]:
             return parameters
     bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
     inherited = [parameters_of(base) for base in bases if base is not None]
-    if any(ast.unparse(item).partition("(")[0] == "dataclass" for item in node.decorator_list):
+    dataclass_call = next(
+        (item for item in map(ast.unparse, node.decorator_list) if "dataclass" in item), None
+    )
+    if dataclass_call is not None:
         merged = {name: item for parameters in reversed(inherited) for name, item in parameters.items()}
-        return merged | _fields(node)
+        return merged | _fields(node, keyword_only="kw_only=True" in dataclass_call)
     return next((parameters for parameters in inherited if parameters), {})
 
 
@@ -143,18 +146,19 @@ def _top_level(module: str) -> dict[str, ast.stmt]:
     return bound
 
 
-def _fields(node: ast.ClassDef) -> dict[str, Parameter]:
+def _fields(node: ast.ClassDef, *, keyword_only: bool) -> dict[str, Parameter]:
     """The parameters that `@dataclass` makes of a class's fields."""
     return {
         item.target.id: Parameter(
             item.target.id,
-            Parameter.POSITIONAL_OR_KEYWORD,
+            Parameter.KEYWORD_ONLY if keyword_only else Parameter.POSITIONAL_OR_KEYWORD,
             default=Parameter.empty if item.value is None else ...,
             annotation=ast.unparse(item.annotation),
         )
         for item in node.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         if not ast.unparse(item.annotation).startswith("ClassVar")
+        if item.value is None or "init=False" not in ast.unparse(item.value)
     }
 
 

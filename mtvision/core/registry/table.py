@@ -1,10 +1,4 @@
-"""Name -> class tables.
-
-A table exists where a config chooses among several classes and outsiders may add one. A class below a table's
-locations is known by its source file: name and signature are read without importing it, and its module is
-imported when somebody asks for it. So a misspelt name or argument is reported before torch is imported, and
-choosing one backbone does not import the others.
-"""
+"""A table of classes by name, which knows its classes without importing them."""
 
 from __future__ import annotations
 
@@ -14,7 +8,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.sources import Definition, parameters_of, registered_names
+from mtvision.core.registry.sources import Definition, parameters_of, registered_names
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 
@@ -181,23 +175,3 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
         self.check(cfg, context)
         given = {key: value for key, value in cfg.items() if key != "type"}
         return self.choose(cfg["type"])(**given, **context)
-
-
-BACKBONES = Registry("backbone", "BACKBONES", ["mtvision.models.backbones"])
-ADAPTERS = Registry("adapter", "ADAPTERS", ["mtvision.models.adapters", "mtvision.models.branching"])
-DECODERS = Registry(
-    "decoder", "DECODERS", ["mtvision.models.decoders"], supplied=("channels", "strides", "tasks")
-)
-HEADS = Registry("head", "HEADS", ["mtvision.models.heads"], supplied=("in_channels", "task"))
-LOSSES = Registry("loss", "LOSSES", ["mtvision.losses"])
-METRICS = Registry("metric", "METRICS", ["mtvision.metrics"])
-BALANCERS = Registry("balancer", "BALANCERS", ["mtvision.balance"], supplied=("tasks", "default_weights"))
-STEPS = Registry("step", "STEPS", ["mtvision.steps"])
-DATASETS = Registry("dataset", "DATASETS", ["mtvision.data"], supplied=("protocol", "seed"))
-PREPARATIONS = Registry("preparation of data", "PREPARATIONS", ["mtvision.data.prepare"])
-TRANSFORMS = Registry("transform", "TRANSFORMS", ["mtvision.data.transforms"])
-PRESETS = Registry(
-    "transforms preset", "PRESETS", ["mtvision.data.transforms.presets"], supplied=("protocol",)
-)
-SEARCHERS = Registry("searcher", "SEARCHERS", ["mtvision.search"])
-MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"])
