@@ -9,8 +9,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-import yaml
-
 from mtvision.core.naming import look_up
 from mtvision.report.display import SCORES
 from mtvision.report.record import PROTOCOL_EVALUATOR, Record, describe_tasks
@@ -81,6 +79,8 @@ class PublishedRow:
 
 @cache
 def _file() -> dict[str, Any]:
+    import yaml
+
     text = (resources.files("mtvision.report") / "published.yaml").read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.safe_load(text)
     return data

@@ -8,12 +8,12 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from math import fsum, isclose
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from mtvision.report.provenance import absolute_paths, config_entry
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +32,8 @@ def violations(data: Any) -> list[str]:
     The schema is checked first. If it holds, the content is checked: every task has an entry and every
     headline score exists. The gain follows from the scores, the config has its hash, and no path is absolute.
     """
+    from jsonschema import Draft202012Validator  # slow, and many commands read no record
+
     found = sorted(_flatten(Draft202012Validator(record_schema()).iter_errors(data)))
     return found or sorted(
         {*_task_errors(data), *_gain_errors(data), *_config_errors(data), *_path_errors(data)}

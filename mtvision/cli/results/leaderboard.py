@@ -10,9 +10,6 @@ from itertools import groupby
 from pathlib import Path
 
 from mtvision.report.baseline import SINGLE_TASK
-from mtvision.report.leaderboard.check import check_files
-from mtvision.report.leaderboard.page import build_page, write_page
-from mtvision.report.leaderboard.runs import RunFolders
 from mtvision.report.published import CERTAINTIES
 from mtvision.report.record import find_records
 
@@ -45,6 +42,8 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from mtvision.report.leaderboard.check import check_files
+
     files, findings = check_files(arguments.paths)
     for file, group in groupby(findings, key=lambda item: item.file):
         print(f"{file}:")
@@ -88,6 +87,9 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from mtvision.report.leaderboard.page import build_page, write_page
+    from mtvision.report.leaderboard.runs import RunFolders
+
     records = find_records(arguments.paths)
     runs = RunFolders(arguments.runs, pictures=arguments.pictures)
     text = build_page(
@@ -114,7 +116,6 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from mtvision.report.record import find_records
     from mtvision.tracking.push import push
 
     records = find_records(arguments.paths)

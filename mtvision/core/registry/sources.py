@@ -14,6 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 from inspect import Parameter
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
         for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         if default is not None
     }
-    found = [(item, Parameter.POSITIONAL_OR_KEYWORD) for item in positional]
+    found: list[tuple[ast.arg, Any]] = [(item, Parameter.POSITIONAL_OR_KEYWORD) for item in positional]
     if arguments.vararg is not None:
         found.append((arguments.vararg, Parameter.VAR_POSITIONAL))
     found += [(item, Parameter.KEYWORD_ONLY) for item in arguments.kwonlyargs]

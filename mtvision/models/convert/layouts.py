@@ -25,12 +25,16 @@ def merging_from_mmseg(x: Tensor) -> Tensor:
 
     mmsegmentation unfolds a 2x2 patch channel by channel, the original Swin puts four corners side by side.
     """
-    return x.unflatten(-1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
+    import torch  # the layouts are data that a command's help reads
+
+    return torch.unflatten(x, -1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
 
 def merging_to_mmseg(x: Tensor) -> Tensor:
     """Inverse of `merging_from_mmseg`."""
-    return x.unflatten(-1, (2, 2, -1)).transpose(-3, -2).movedim(-1, -3).flatten(-3)
+    import torch  # the layouts are data that a command's help reads
+
+    return torch.unflatten(x, -1, (2, 2, -1)).transpose(-3, -2).movedim(-1, -3).flatten(-3)
 
 
 def window_positions(table: Tensor) -> Tensor:
