@@ -14,7 +14,7 @@ Kind = TypeVar("Kind", bound=Callable[..., Any])
 
 
 class Registry(MutableMapping[str, Callable[..., Any]]):
-    """{name: class or function}, whose errors name the config entry at fault.
+    """{name: class or function}. Its errors name the wrong config entry.
 
     Args:
         name: what one entry is called in messages, e.g. `decoder`.
