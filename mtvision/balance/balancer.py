@@ -86,7 +86,7 @@ def complete_weights(owner: str, what: str, given: Mapping[str, float], tasks: S
             raise UnknownNameError(f"task in {what} of {owner}", name, tasks)
     missing = [name for name in tasks if name not in given]
     if missing:
-        raise ValueError(f"{owner}: {what} lacks {', '.join(missing)}; give one number per task, 0 included.")
+        raise ValueError(f"{owner}: no number in {what} for {', '.join(missing)}; give one per task.")
     numbers = [float(given[name]) for name in tasks]
     for name, number in zip(tasks, numbers, strict=True):
         if not 0 <= number < float("inf"):

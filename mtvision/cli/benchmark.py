@@ -14,9 +14,9 @@ from typing import Any
 from mtvision.core.naming import look_up
 
 DESCRIPTION = """\
-Times variants of one thing in turns, so that all of them see the same machine, and prints the median of each
-as a ratio to the first one, the baseline. Absolute times of a shared machine mean little and are not printed,
-except by the suite `scan`, which also compares memory.
+Time several variants in turns, so that all run under the same load, and print the median of each as a ratio
+to the first one, the baseline. Absolute times of a shared machine mean little. Only the suite `scan` prints
+them; it also compares memory.
 """
 
 Variants = Mapping[str, Callable[[], object]]

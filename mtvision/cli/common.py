@@ -47,7 +47,7 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint, by default the newest in the work dir",
+        help="continue from a checkpoint, by default the newest in the work dir",
     )
     return parser
 

@@ -24,14 +24,14 @@ from mtvision.recipe.config import load_config
 from mtvision.report.record import write_atomically
 
 DESCRIPTION = """\
-Train the same configs for a few steps with two revisions of the code, and say whether every loss and every
-score is identical to the last bit, or where they first differ. A change that claims to change no number is
-checked with this command.
+Train the same configs for a few steps with two revisions of the code. Report whether every loss and every
+score is identical to the last bit, or the first difference. Use it to check a change that claims to change no
+number.
 
   python tools/compare_runs.py main .                      every default config, the working tree against main
   python tools/compare_runs.py main~5 main configs/a.py    one config
   python tools/compare_runs.py main . configs/old.py=configs/new.py    a config that was renamed
-  python tools/compare_runs.py main . --keep work_dirs/compare         call it again to go on
+  python tools/compare_runs.py main . --keep work_dirs/compare         call it again to continue
 
 A revision is anything that git can check out, or `.` for the working tree. Runs use one thread and no GPU,
 so that sums are taken in one order. A config's header names the command that is run (train.py or search.py).

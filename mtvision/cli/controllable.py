@@ -12,12 +12,12 @@ from mtvision.cli.common import make_parser, read_config, work_dir_of
 from mtvision.recipe.config import load_config
 
 DESCRIPTION = """\
-How well budgets and preferences steer a trained slimmable network. Writes to the work dir
+Measure how well budgets and preferences control a trained slimmable network. Writes to the work dir
   width_table.json      costs and qualities of all widths (read again if it is there)
   controllable.pth      the checkpoint with calibrated statistics and the table, for predict --budget
   controllability.json  every number; .md the tables, trade_off.png and widths.png the plots
   page.html             predictions under a slider, in one file
-Widths are judged on `val_data`, reported scores are those of `test_data`.
+Widths are judged on `val_data`. Reported scores are those of `test_data`.
 """
 
 

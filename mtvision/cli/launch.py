@@ -18,9 +18,9 @@ from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
 from mtvision.sweep.summary import Board, summary
 
 DESCRIPTION = """\
-Train every config with every combination of changed values and every seed, and end with mean ± standard
-deviation of every row and paired differences. The same command again skips what is finished (same config,
-same seed) and goes on with what was interrupted.
+Train every config with every combination of changed values and every seed. Print mean ± standard deviation
+of every row and paired differences. The same command again skips finished runs (same config, same seed) and
+continues interrupted ones.
 
   mtvision launch configs/a.py configs/b.py --seeds 0 1 2 --workers 2
   mtvision launch configs/a.py --seeds 0 1 2 --set balancer=Uncertainty,UPGrad --set optimizer.lr=1e-3,2e-3
@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     resumed = sum(run.state == "resumable" for run in todo)
     console.print(
-        f"{len(runs)} runs: {len(runs) - len(todo)} finished, {len(todo)} to train ({resumed} go on)."
+        f"{len(runs)} runs: {len(runs) - len(todo)} finished, {len(todo)} to train "
+        f"({resumed} from a checkpoint)."
     )
     if arguments.dry_run:
         for run in runs:
@@ -197,7 +198,7 @@ def _report_failures(outcomes: Sequence[Outcome], console: Console) -> int:
     failed = [outcome for outcome in outcomes if outcome.record is None]
     if not failed:
         return 0
-    console.print(f"{len(failed)} of {len(outcomes)} runs have no result; the same command goes on:")
+    console.print(f"{len(failed)} of {len(outcomes)} runs have no result; run the same command to continue:")
     for outcome in failed:
         line = f"  {outcome.run.name}: {outcome.problem}\n    log: {outcome.run.log}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)

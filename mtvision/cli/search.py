@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Search an architecture (a branching tree, widths, a grouping of tasks) and write architecture.json, which an
-ordinary config consumes. The config's section `search` names the searcher. Without CHECKPOINT the networks
-that the search needs are trained first, on the training images that are not held out; variants are judged on
-the held-out ones. The test split is not read.
+ordinary config reads. The config's section `search` names the searcher. Without CHECKPOINT, the networks that
+the search needs are trained first, on the training images that are not held out. Variants are judged on the
+held-out images. The test split is not read.
 
 Interrupted:     the same command with --resume
 Trade-off curve: --cost-weights 0 10 100 (trade_off.json, .md and .png in the work dir)
@@ -43,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         type=float,
         metavar="λ",
-        help="one branching search per weight of the expected cost, each in a folder of its own, and a "
-        "table and plot of cost against held-out scores",
+        help="one branching search per weight of the expected cost, each in its own folder; also writes a "
+        "table and a plot of cost against held-out scores",
     )
     parser.add_argument("--preference", metavar="TASK=WEIGHT,…", help="how much each task matters")
     parser.add_argument("--out", type=Path, help="the result (default: architecture.json in the work dir)")
-    parser.add_argument("--overwrite", action="store_true", help="throw away an earlier search")
+    parser.add_argument("--overwrite", action="store_true", help="delete an earlier search")
     arguments = parser.parse_intermixed_args(argv)  # CHECKPOINT may follow options
     options: dict[str, object] = {}
     if arguments.budget is not None:

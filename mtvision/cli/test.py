@@ -23,7 +23,7 @@ Score a checkpoint on the config's test data (or another split) with the protoco
 Prints a table; --json FILE ("-" for standard output) writes the record for programs.
 
 --save-predictions DIR keeps every prediction as DIR/<task>/<image id>.png or .npy; `mtvision score DIR` gives
-the same scores from these files. An interrupted run goes on where it stopped.
+the same scores from these files. An interrupted run continues where it stopped.
 """
 
 

@@ -21,7 +21,7 @@ Interrupted:     the same command with --resume
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("train", DESCRIPTION)
-    parser.add_argument("--overwrite", action="store_true", help="throw away an earlier run in the work dir")
+    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the work dir")
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
     from mtvision.engine.training import train

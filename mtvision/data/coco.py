@@ -290,8 +290,8 @@ def _load(path: Path) -> dict[str, Any]:
     lacking = [key for key in ("images", "annotations", "categories") if key not in content]
     if not isinstance(content, dict) or lacking:
         raise DecodeError(
-            f"{path}: no COCO instances or panoptic file; it lacks "
-            f"{', '.join(map(repr, lacking)) or 'a dict'}."
+            f"{path}: expected a COCO instances or panoptic file; it has no "
+            f"{', '.join(map(repr, lacking)) or 'dict'}."
         )
     _require_keys(path, "images", content["images"], ("id", "file_name", "height", "width"))
     _require_keys(path, "categories", content["categories"], ("id", "name"))
@@ -310,7 +310,7 @@ def _require_keys(path: Path, what: str, items: Sequence[Mapping[str, Any]], key
     for position, item in enumerate(items):
         for key in keys:
             if key not in item:
-                raise DecodeError(f"{path}: {what}[{position}] lacks '{key}'.")
+                raise DecodeError(f"{path}: {what}[{position}] has no '{key}'.")
 
 
 def _label_kinds(full: Protocol, chosen: Protocol, labels: Mapping[str, str] | None) -> dict[str, str]:

@@ -112,10 +112,8 @@ class FolderDataset(DenseDataset):
             if missing and not self.partial:
                 raise FileNotFoundError(
                     f"{folder / missing[0]}{spec.suffix or '.png (or .npy)'}: this {task} label is missing, "
-                    "as are "
-                    f"{len(missing) - 1} others of {len(names)}. Add the files, or set partial=True if "
-                    "images may "
-                    "lack labels."
+                    f"and {len(missing) - 1} others of {len(names)}. Add the files, or set partial=True if "
+                    "labels are optional."
                 )
             self._labels[task].update({prefix + name: files[name] for name in names if name in files})
 

@@ -101,7 +101,7 @@ class TrainLoop(BaseLoop):
                     path = runner.save_now()
                     raise TrainingInterruptedError(
                         f"stopped by signal {stop.signal} after iteration {self._iter}; checkpoint {path}. "
-                        "Run the same command with --resume to go on."
+                        "Run the same command with --resume to continue."
                     )
                 if self.val_interval and self._iter % self.val_interval == 0 and self._iter < self.max_iters:
                     runner.val_loop.run()

@@ -132,7 +132,7 @@ def _value(task: str, name: str, table: Scores, what: str) -> float:
     entry = _entry(task, table, what)
     if name not in entry:
         known = ", ".join(sorted(entry)) or "nothing"
-        raise ValueError(f"gain: the {what} of task '{task}' lacks '{name}'; it has {known}.")
+        raise ValueError(f"gain: the {what} of task '{task}' has no '{name}'; it has {known}.")
     if not isfinite(entry[name]):
         raise ValueError(f"gain: the {what} {name} of task '{task}' is {entry[name]}, not a finite number.")
     return float(entry[name])

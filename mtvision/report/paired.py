@@ -211,8 +211,8 @@ def paired_grid(records: Sequence[Record], reference: str) -> Grid:
     if counts and counts[0] < 6:
         notes.append(
             f"With {counts[0]} seed{'s' * (counts[0] != 1)} the sign-flip test cannot go below "
-            f"{2 / 2 ** counts[0]:.3g}, and the t test relies on normal differences and finds large ones "
-            "only (column detectable): 'not told apart' does not mean equal."
+            f"{2 / 2 ** counts[0]:.3g}. The t test assumes normal differences and finds only large ones "
+            "(column detectable): 'not told apart' does not mean equal."
         )
     return Grid(f"Differences from {reference}", columns, tuple(rows), tuple(("", text) for text in notes))
 

@@ -119,7 +119,7 @@ def _task_errors(data: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{field}.{name}: no entry of tasks has this name; there are {', '.join(tasks)}."
             elif tasks[name]["headline"] not in scores:
                 headline = tasks[name]["headline"]
-                yield f"{field}.{name}: lacks its headline score '{headline}'; there are {', '.join(scores)}."
+                yield f"{field}.{name}: no headline score '{headline}'; there are {', '.join(scores)}."
 
 
 def _gain_errors(data: Mapping[str, Any]) -> Iterator[str]:

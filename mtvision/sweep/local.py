@@ -190,7 +190,7 @@ def outcome_of(run: Run, code: int, stopping: bool = False) -> Outcome:
     if code == 0 and record is not None:
         return Outcome(run, record)
     if stopping or code == 130:
-        return Outcome(run, None, "interrupted; the same command goes on", interrupted=True)
+        return Outcome(run, None, "interrupted; run the same command to continue", interrupted=True)
     if code == 0:
         return Outcome(run, None, "ended without a record of its config and seed")
     reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"

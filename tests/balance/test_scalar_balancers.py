@@ -193,7 +193,7 @@ def test_state_dict_round_trip(config):
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"type": "FixedWeights", "weights": {"semseg": 1}}, ValueError, "lacks depth, edge"),
+        ({"type": "FixedWeights", "weights": {"semseg": 1}}, ValueError, "weights for depth, edge"),
         ({"type": "FixedWeights", "weights": {"sem": 1}}, UnknownNameError, "Did you mean 'semseg'"),
         ({"type": "FixedWeights", "weights": dict.fromkeys(TASKS, -1)}, ValueError, "not negative"),
         ({"type": "FixedWeights", "weights": dict.fromkeys(TASKS, math.nan)}, ValueError, "finite"),

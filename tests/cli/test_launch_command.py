@@ -60,7 +60,7 @@ def launch(tmp_path, capsys, monkeypatch):
 def test_a_grid_ends_with_its_records_mean_and_spread(launch, tmp_path):
     code, out = launch("--results", str(tmp_path / "results"), "--workers", "2")
     assert code == 0, out
-    assert "6 runs: 0 finished, 6 to train (0 go on)." in out
+    assert "6 runs: 0 finished, 6 to train (0 from a checkpoint)." in out
     assert "[6/6] finished discs_config_" in out
     names = sorted(path.stem for path in (tmp_path / "results").iterdir())
     assert names == sorted(run.name for run in launch.stage.runs)
@@ -90,7 +90,7 @@ def test_failures_are_listed_with_their_logs(launch, tmp_path):
     code, out = launch("--reference", "discs_config, FixedWeights")
     assert code == 1
     run = launch.stage.runs[1]
-    assert "1 of 6 runs have no result; the same command goes on:" in out
+    assert "1 of 6 runs have no result; run the same command to continue:" in out
     assert f"{run.name}: exit code 3: mtvision train: the loss is not finite\n    log: {run.log}" in out
     assert "Differences from discs_config, FixedWeights" in out  # the summary is of what there is
     code, out = launch()
@@ -178,12 +178,12 @@ def test_a_stopped_grid_goes_on_and_ends_like_an_uninterrupted_one(tmp_path, cap
     code = call("launch", command)
     out = capsys.readouterr().out
     assert code == 130, out
-    assert "discs_config_seed0: interrupted; the same command goes on" in out
+    assert "discs_config_seed0: interrupted; run the same command to continue" in out
     assert not (cut / "record.json").exists()
     code = call("launch", command)
     out = capsys.readouterr().out
     assert code == 0, out
-    assert "2 to train (1 go on)" in out
+    assert "2 to train (1 from a checkpoint)" in out
     words = [str(config), "--work-dir", str(whole), "--seed", "0"]
     environment = child_environment(0, 1)  # as many threads, so that sums are rounded alike
     subprocess.run([*TOOL, "train", *words], check=True, capture_output=True, timeout=200, env=environment)

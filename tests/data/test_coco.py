@@ -199,7 +199,7 @@ def test_broken_files(tmp_path):
     with pytest.raises(DecodeError, match="not a complete JSON file"):
         CocoDataset(*files, protocol=protocol())
     path.write_text("{}")
-    with pytest.raises(DecodeError, match="lacks 'images', 'annotations', 'categories'"):
+    with pytest.raises(DecodeError, match="has no 'images', 'annotations', 'categories'"):
         CocoDataset(*files, protocol=protocol())
 
 
@@ -208,7 +208,7 @@ def test_broken_files(tmp_path):
     [
         (annotation(1, 4, polygon(5, 6, 15, 16)), "has the category 4, which 'categories' does not list"),
         (annotation(1, 3, polygon(5, 6, 15, 16), image=6), "belongs to image 6, which is not listed"),
-        ({"id": 1, "category_id": 3}, r"annotations\[0\] lacks 'image_id'"),
+        ({"id": 1, "category_id": 3}, r"annotations\[0\] has no 'image_id'"),
     ],
 )
 def test_broken_annotations(tmp_path, item, message):

@@ -151,7 +151,7 @@ def test_thinning_equals_scikit_image():
 
 def test_partial_labels(root):
     (root / "semseg/q.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"semseg/q.png.*missing, as are 0 others of 3.*partial=True"):
+    with pytest.raises(FileNotFoundError, match=r"semseg/q.png.*missing, and 0 others of 3.*partial=True"):
         FolderDataset(root, labels={"semseg": "semseg"}, protocol=ONE)
     dataset = FolderDataset(root, labels={"semseg": "semseg"}, protocol=ONE, partial=True)
     assert [list(dataset.read(k).labels) for k in range(3)] == [["semseg"], [], ["semseg"]]

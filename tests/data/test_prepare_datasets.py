@@ -289,7 +289,7 @@ def test_two_processes_write_the_same_as_one(nyu_release, nyu_prepared, tmp_path
 def test_the_list_of_the_boundary_benchmark_is_kept_or_missed(voc, tmp_path):
     target = tmp_path / "PASCALContext"
     outcome = prepare_pascal_context(voc, target, **QUIET)
-    assert any("their list is not among the downloaded files" in note for note in outcome.notes)
+    assert any("Their list is not among the downloaded files" in note for note in outcome.notes)
     lists = voc / "tool" / "gt_sets"
     for name, ids in (("NYUD", "0001\n"), ("PASCALContext", "2009_000009\n")):
         (lists / name).mkdir(parents=True)

@@ -67,7 +67,7 @@ def test_missing_things_are_named():
     scores = {"semseg": {"miou": 0.5}, "depth": {"rmse": 0.6}}
     with pytest.raises(ValueError, match="task 'depth' has no baseline; there are some for semseg"):
         gain([SEMSEG, DEPTH], scores, {"semseg": {"miou": 0.5}})
-    with pytest.raises(ValueError, match="task 'semseg' lacks 'miou'; it has pixel_accuracy"):
+    with pytest.raises(ValueError, match="task 'semseg' has no 'miou'; it has pixel_accuracy"):
         gain([SEMSEG], {"semseg": {"pixel_accuracy": 1}}, scores)
     with pytest.raises(ValueError, match="is nan"):
         gain([SEMSEG], {"semseg": {"miou": math.nan}}, scores)

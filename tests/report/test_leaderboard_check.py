@@ -26,7 +26,7 @@ def test_good_records_pass():
         (lambda data: data.pop("method"), "method", "missing", "docs/records.md"),
         (lambda data: data.update(provenance="mine"), "provenance", "expected one of", "correct the field"),
         (lambda data: data.update(sede=1), "sede", "did you mean 'seed'", "free text belongs in notes"),
-        (lambda data: data["scores"]["semseg"].pop("miou"), "scores.semseg", "lacks its", "mtvision test"),
+        (lambda data: data["scores"]["semseg"].pop("miou"), "scores.semseg", "no headline", "mtvision test"),
         (lambda data: data["config"].update(text="seed = 1\n"), "config.sha256", "edited", "another run"),
         (lambda data: data["gain"].update(percent=99.0), "gain.percent", "expected", "never type a gain"),
         (lambda data: data["gain"]["parts"].update(depth=9.0), "gain.parts.depth", "baseline", "never type"),

@@ -146,7 +146,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
     ("path", "value", "message"),
     [
         (("scores", "edge"), {"odsF": 0.5}, "scores.edge: no entry of tasks has this name"),
-        (("scores", "semseg"), {"pixel_accuracy": 1}, "scores.semseg: lacks its headline score 'miou'"),
+        (("scores", "semseg"), {"pixel_accuracy": 1}, "scores.semseg: no headline score 'miou'"),
         (("tasks",), [TASKS[0], TASKS[1], TASKS[0]], "tasks: a name occurs twice"),
         (("config", "text"), "seed = 1\n", "config.sha256: found"),
         (("command",), "mtvision train /a/b.py", "command: holds the absolute path '/a/b.py'"),

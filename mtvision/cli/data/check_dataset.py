@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mtvision.data.dataset import DenseDataset
 
 DESCRIPTION = """\
-Read a data set from beginning to end and report what would corrupt a score: wrong counts, missing, damaged or
-foreign files, labels of the wrong size or range, images in two splits, copies that are known to be bad.
+Read a whole data set and report errors that would change a score. They are wrong counts, missing, damaged or
+foreign files, labels of the wrong size or range, images in two splits, and copies that are known to be bad.
 
   tools/check_dataset.py configs/….py
   tools/check_dataset.py --dataset NYUDv2 --root /data/NYUDv2 --split train val

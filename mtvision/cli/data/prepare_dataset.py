@@ -23,7 +23,7 @@ Turn downloaded archives into the folder that the loaders read.
   pascal_context  SRC: PASCALContext.tar.gz; or VOC2010, VOC2012, PASCAL-Context and PASCAL-Part
   cityscapes      SRC: leftImg8bit_, gtFine_ and disparity_trainvaltest.zip
 
-Files that are in DST already are kept, so an interrupted run goes on where it stopped.
+Files that are in DST already are kept, so an interrupted run continues where it stopped.
 """
 
 

@@ -40,7 +40,7 @@ examples:
       --workers 8 --json odsf.json
   %(prog)s my_maps BSDS500/groundTruth/test --protocol bsds --json bsds.json
 
-An interrupted run goes on where it stopped. Scores of different protocols must not be compared: see
+An interrupted run continues where it stopped. Scores of different protocols must not be compared: see
 docs/boundary.md.
 """
 )

@@ -14,7 +14,7 @@ from mtvision.report.published import CERTAINTIES
 from mtvision.report.record import find_records
 
 DESCRIPTION = """\
-From records to something to show.
+Check records and build the leaderboard page.
 
   mtvision leaderboard check results/                 every violation, with what to try next
   mtvision leaderboard build results/ --out site/     one static page, nothing loaded from elsewhere
@@ -73,7 +73,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(CERTAINTIES),
         metavar="CERTAINTY",
         help="published rows to add (default: all, those that are not 'stated' hidden at first; without a "
-        f"word: none; {' '.join(CERTAINTIES)})",
+        f"value: none; choices: {' '.join(CERTAINTIES)})",
     )
     parser.add_argument(
         "--every-protocol", action="store_true", help="also protocols with published rows only"

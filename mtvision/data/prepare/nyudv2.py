@@ -35,9 +35,9 @@ KINDS = {"images": "png", "segmentation": "png", "edge": "png", "normals": "png"
 VARIABLES = {"images": (3, 640, 480), "depths": (640, 480), "labels": (640, 480), "instances": (640, 480)}
 
 NOTES = [
-    "normals were computed here from the in-painted depth (plane fits over 21x21 pixels); the "
+    "normals were computed here from the in-painted depth (plane fits over 21x21 pixels). The "
     "packaged normals come from another program, so normals scores are not comparable with published ones",
-    "edges were computed here from the outlines of labelled objects; the packaged set's edges come "
+    "edges were computed here from the outlines of labelled objects. The packaged set's edges come "
     "from another program, so edge scores are not comparable with published ones",
 ]
 

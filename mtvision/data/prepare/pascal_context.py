@@ -45,16 +45,16 @@ OFF = {
     "derived from the raw releases; they come only with PASCALContext.tar.gz (folder sal_distill)",
 }
 SEMSEG_NOTE = (
-    "images without a VOC2012 segmentation got their 21-class map from PASCAL-Context's 459 classes; "
-    "the packaged set's files were made by another program, so semseg scores may differ slightly from "
+    "images without a VOC2012 segmentation got their 21-class map from PASCAL-Context's 459 classes. "
+    "The packaged set's files were made by another program, so semseg scores may differ slightly from "
     "published ones"
 )
 
 
 BOUNDARY_LIST = "test_new"
 NO_BOUNDARY_LIST = (
-    "papers compute odsF on 2498 of the 5105 test images; their list is not among the downloaded files, so "
-    "only odsF on all of them (protocol seism-pascal-val5105) can be scored. To change that put "
+    "papers compute odsF on 2498 of the 5105 test images. Their list is not among the downloaded files, so "
+    "only odsF on all of them (protocol seism-pascal-val5105) can be scored. To change that, put "
     "seism/src/gt_wrappers/gt_sets/PASCALContext/test_new.txt of Boundary-Detection-Evaluation-Tools "
     "beside them and prepare again"
 )

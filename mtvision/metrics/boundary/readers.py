@@ -80,8 +80,8 @@ def _truth_maps(path: Path, *, labels: bool) -> Sequence[NDArray[Any]]:
     if np.issubdtype(stack.dtype, np.integer):
         if np.unique(stack).size > 2:
             raise ValueError(
-                f"{path}: an edge image must hold two values (0 and another), found {np.unique(stack).size}; "
-                "label maps belong to the seism protocols, soft edges into a .npy of floats."
+                f"{path}: an edge image must hold two values (0 and another), found {np.unique(stack).size}. "
+                "For label maps use a seism protocol; store soft edges as a .npy of floats."
             )
         return list(stack > 0)
     return list(stack >= 0.5)

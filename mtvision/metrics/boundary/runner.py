@@ -107,8 +107,8 @@ def find_pairs(
         where = f"They are listed in {protocol.image_list}. " if protocol.image_list else ""
         raise ValueError(
             f"{truths}: found {len(wanted)} images, protocol {protocol.id} has {protocol.images}. {where}"
-            "Give the folder or the list (--images) of exactly that split, or --subset if a part is meant; "
-            "its scores are then not comparable with published ones."
+            "Give the folder or the list (--images) of exactly that split, or --subset to score a part. "
+            "Scores of a part are not comparable with published ones."
         )
     return [Pair(name, prediction_files[name], truth_files[name]) for name in wanted]
 

@@ -31,8 +31,8 @@ def _grouped(x: Tensor, name: str, u: Tensor, A: Tensor) -> Tensor:
     fits = grouped.ndim == 4 and (grouped.shape[0], *grouped.shape[2:]) == (batch, states, length)
     _check(
         fits,
-        f"{name} has shape {tuple(x.shape)}; give (D, N), (B, N, L) or (B, G, N, L); B, D, L, N are "
-        f"here {batch}, {channels}, {length} and {states}.",
+        f"{name} has shape {tuple(x.shape)}; give (D, N), (B, N, L) or (B, G, N, L). Here B = {batch}, "
+        f"D = {channels}, L = {length} and N = {states}.",
     )
     _check(
         grouped.shape[1] > 0 and channels % grouped.shape[1] == 0,

@@ -49,7 +49,7 @@ ADVICE: tuple[tuple[str, str], ...] = (
     ("was it edited", "take config from the run's own record; a changed config is another run."),
     ("the mean of gain.parts", "let `mtvision table --baseline` or a new run compute it; never type a gain."),
     ("baseline", "let `mtvision launch --baseline` or a new run compute it; never type a gain."),
-    ("lacks its headline score", "score the checkpoint again: `mtvision test CONFIG CHECKPOINT`."),
+    ("no headline score", "score the checkpoint again: `mtvision test CONFIG CHECKPOINT`."),
     ("no entry of tasks", "remove the score, or add the task's entry as `describe_tasks` gives it."),
     ("missing", "add it as docs/records.md describes, or score the checkpoint again with `mtvision test`."),
     ("found", "correct the field; docs/records.md says what it holds."),
