@@ -2,8 +2,8 @@
 
 A table exists where a config chooses among several classes and outsiders may add one. A table reads names and
 signatures of the classes below its locations from their source files. A module is imported when its class is
-asked for. So a misspelt name or argument is reported before torch is imported, and choosing one backbone does not
-import the others.
+asked for. So a misspelt name or argument is reported before torch is imported, and choosing one backbone does
+not import the others.
 """
 
 from __future__ import annotations
