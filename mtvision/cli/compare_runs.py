@@ -161,7 +161,7 @@ def checkout(repository: Path, revision: str, target: Path) -> Iterator[Path]:
     edits and caches cannot change a comparison that is under way.
 
     Raises:
-        ValueError: git does not know the revision.
+        ValueError: git has no such revision.
     """
     if revision == WORKING_TREE:
         for name in _files(repository):

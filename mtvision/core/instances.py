@@ -28,7 +28,8 @@ def encode_instances(classes: NDArray[np.integer], ids: NDArray[np.integer]) -> 
 
     Args:
         classes: thing class of every pixel, (H, W): 0.., -1 = not a thing.
-        ids: any integers that tell instances apart, (H, W); one id in two classes is two instances.
+        ids: any integers that are different for different instances, (H, W); one id in two classes is two
+            instances.
 
     Returns:
         int32 (H, W); instances of a class are numbered by rising id.

@@ -15,7 +15,7 @@ OBSERVER = "observer"
 
 
 class Observer(Protocol):
-    """Called once per forward pass while it stands in `Context.extra[OBSERVER]`."""
+    """Called once per forward pass while it is in `Context.extra[OBSERVER]`."""
 
     def __call__(self, network: Any, pyramid: Pyramid, logits: Mapping[str, Tensor]) -> None:
         """`logits` are those of the heads, before they are resized."""

@@ -79,7 +79,7 @@ _KEEP = tuple(
 
 
 def without_void(derived: NDArray[np.float32], label: NDArray[Any]) -> NDArray[np.float32]:
-    """`derived` (H, W, C) with NaN where `label` is 255 or touches it: borders of void say nothing."""
+    """`derived` (H, W, C) with NaN where `label` is 255 or touches it: borders of void are no boundaries."""
     void = cv2.dilate((label == IGNORE).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     return np.where(void[..., None], np.float32(np.nan), derived)
 

@@ -25,10 +25,10 @@ _log = logging.getLogger("mtvision")
 
 @DATASETS.register_module()
 class JointDataset(DenseDataset):
-    """Data sets laid end to end; each has labels of some of the protocol's tasks, together they have all.
+    """Concatenated data sets; each has labels of some of the protocol's tasks, together they have all.
 
-    A sample lacks the tasks that its part does not offer; losses and scores skip them. A part that offers
-    none of the protocol's tasks, as in a single-task run of a joint config, is left out. Ids are
+    A sample has no labels for tasks that its part does not offer. Losses and scores skip them. A part that
+    offers none of the protocol's tasks, as in a single-task run of a joint config, is left out. Ids are
     `<part's name>/<id>`. In training the parts are drawn by ratio (`JointBatchSampler`); evaluation reads
     every image once.
 

@@ -15,7 +15,7 @@ from mtvision.core.naming import ReportedError
 
 
 class TrainingInterruptedError(ReportedError, RuntimeError):
-    """The user asked to stop (SIGINT or SIGTERM); a checkpoint of the last finished step was written."""
+    """Training was stopped by SIGINT or SIGTERM; a checkpoint of the last finished step was written."""
 
     exit_code = 130
 

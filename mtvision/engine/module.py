@@ -88,9 +88,9 @@ class TrainingModule(nn.Module):
 class DistributedModule(DistributedDataParallel):
     """DDP around a `TrainingModule`.
 
-    Unused parameters are expected: a rank whose images lack a task's labels does not compute that task. The
-    balancer's parameters stay outside, because its loss is formed after the wrapped forward pass; the step
-    averages their gradients.
+    Unused parameters are expected: a rank whose images have no labels of a task does not compute that task.
+    The balancer's parameters stay outside, because its loss is formed after the wrapped forward pass; the
+    step averages their gradients.
     """
 
     def __init__(self, module: TrainingModule) -> None:

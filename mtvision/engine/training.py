@@ -47,8 +47,8 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
     Args:
         config: from `load_config`.
         work_dir: receives everything that is written.
-        resume: a checkpoint to go on from, or `auto` for the newest in `work_dir`.
-        overwrite: throw away an earlier run in `work_dir`.
+        resume: a checkpoint to continue from, or `auto` for the newest in `work_dir`.
+        overwrite: delete an earlier run in `work_dir`.
 
     Returns:
         The record, which is also in `work_dir/record.json`.

@@ -56,14 +56,14 @@ class PredictionWriter:
     """Writes predictions while a network is scored; every process writes its own images.
 
     A folder that holds predictions of something else is refused. If they are of the same checkpoint, split
-    and format, the run goes on: files that are there stay.
+    and format, the run continues, and existing files stay.
 
     Args:
         folder: created if absent.
         tasks: whose predictions come.
         identity: plain data that says what the predictions are of (protocol, split, checkpoint, ...).
         file_format: `exact` or `8bit`.
-        overwrite: throw earlier predictions away.
+        overwrite: delete earlier predictions.
 
     Raises:
         FileExistsError: the folder holds other predictions, or other files.

@@ -1,4 +1,4 @@
-"""The constant predictor: the best answer that does not look at the image, as a floor for every table."""
+"""The constant predictor: the best answer that is independent of the image, the lowest row of a table."""
 
 from __future__ import annotations
 

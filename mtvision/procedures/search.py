@@ -48,8 +48,8 @@ class SearchRequest:
         checkpoint: weights of the config's network; without it they are trained first.
         others: {name: checkpoint} of further networks, e.g. the single-task ones.
         options: what the searcher is asked for, e.g. `budget`, `preference`.
-        resume: go on after an interrupted search: whatever is trained stays trained.
-        overwrite: throw away what an earlier search trained.
+        resume: continue an interrupted search. Trained networks are kept.
+        overwrite: delete what an earlier search trained.
     """
 
     work_dir: Path
@@ -190,7 +190,7 @@ def trained(config: RunConfig, folder: Path, share: float, request: SearchReques
 
 
 def step_state(checkpoint: Path | None) -> dict[str, Any]:
-    """What the step of a training run left in its checkpoint, by name; nothing without a checkpoint."""
+    """State of the step in a run's checkpoint, by name; empty without a checkpoint."""
     state = load_checkpoint(checkpoint)["state_dict"] if checkpoint is not None else {}
     return {name.removeprefix("step."): item for name, item in state.items() if str(name).startswith("step.")}
 

@@ -139,7 +139,7 @@ def _ranks(column: Column, cells: Sequence[Cell]) -> list[int]:
 
 @dataclass
 class Notes:
-    """Collects notes and hands out a mark for each, the same mark for the same text."""
+    """Collects notes and gives a mark to each, the same mark for the same text."""
 
     marked: dict[str, str] = field(default_factory=dict)
     plain: list[str] = field(default_factory=list)

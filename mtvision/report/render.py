@@ -115,7 +115,7 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is; characters that pdfLaTeX's fonts lack become `?`."""
+    """Text that LaTeX prints as it is; characters that are not in pdfLaTeX's fonts become `?`."""
     result = []
     for letter in plain(text):
         known = letter.isascii() or (letter.isalpha() and ord(letter) < 0x180)

@@ -1,4 +1,4 @@
-"""What a searcher is given and what it returns."""
+"""Input and result of a searcher."""
 
 from __future__ import annotations
 

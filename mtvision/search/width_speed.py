@@ -1,4 +1,4 @@
-"""How fast slimmable networks are: a pass at several widths, and switching; variants to time in turns."""
+"""Speed of slimmable networks: a pass at several widths, and switching; variants to time in turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a budget and a preference to widths: the rule, on tables that were measured once."""
+"""Choose widths for a budget and a preference, from tables that were measured once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BudgetError(ValueError):
 
 @dataclass(frozen=True)
 class Choice:
-    """What was found for a budget and a preference.
+    """Widths chosen for a budget and a preference.
 
     Args:
         widths: the configuration.
@@ -122,7 +122,7 @@ class WidthTable:
         """Of some configurations the one with the best predicted, preference-weighted scores.
 
         Args:
-            candidates: those whose widths the table lacks are passed over.
+            candidates: those whose widths are not in the table are skipped.
             budget: as in `choose`.
             preference: as in `choose`.
 

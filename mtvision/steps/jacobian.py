@@ -50,7 +50,7 @@ class _Layout:
 
 
 class JacobianGradients:
-    """The procedure of the module docstring; remembers the roles found for each set of tasks.
+    """The procedure of the module docstring; keeps the roles found for each set of tasks.
 
     Roles are found by a dry run of one backward pass per loss, the first time a set of tasks occurs. On
     several processes, all take part as soon as one has a new set. A loss reaches a parameter if it does so on

@@ -52,7 +52,7 @@ class Run:
 
     @property
     def arguments(self) -> list[str]:
-        """What follows `mtvision train`: goes on from a checkpoint, or starts over where there is none."""
+        """Arguments of `mtvision train`: resume from a checkpoint, or start over if there is none."""
         words = [str(self.config), "--work-dir", str(self.work_dir), "--seed", str(self.seed)]
         words.append("--resume" if self.state == RESUMABLE else "--overwrite")
         return words + (["--cfg-options", *self.options] if self.options else [])

@@ -25,13 +25,13 @@ BUSY = "another process trains it at the moment"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """End of a run: its record, or the problem.
 
     Args:
         run: which one.
         record: what it wrote, or None.
         problem: why there is no record, in words; empty if there is one.
-        interrupted: it was stopped and can go on.
+        interrupted: it was stopped and can be continued.
     """
 
     run: Run
@@ -185,7 +185,7 @@ def _finish(item: _Process, stopping: bool) -> Outcome:
 
 
 def outcome_of(run: Run, code: int, stopping: bool = False) -> Outcome:
-    """What became of a run that ended with an exit code."""
+    """Outcome of a run from its exit code and files."""
     record = finished_record(run)
     if code == 0 and record is not None:
         return Outcome(run, record)

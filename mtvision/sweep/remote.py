@@ -22,7 +22,7 @@ _GENERAL = ("cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "tasks_
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a Slurm job does: train one run, from its checkpoint if it has one.
+    """Slurm job that trains one run, from its checkpoint if it has one.
 
     submitit calls `checkpoint` when a job is about to be preempted or runs out of time, and submits what it
     returns. The run writes a checkpoint of its own on the same signal.
@@ -112,7 +112,7 @@ def run_on_cluster(
 ) -> list[Outcome]:
     """Submit the runs as one array and wait for all of them.
 
-    If the wait is interrupted, jobs go on; the same command later skips what has finished by then.
+    If the wait is interrupted, jobs continue. The same command later skips finished runs.
 
     Args:
         runs: to train.

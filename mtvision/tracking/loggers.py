@@ -1,4 +1,4 @@
-"""Where curves go: TensorBoard, Weights & Biases. One that fails is switched off, training goes on."""
+"""Loggers for TensorBoard and Weights & Biases. A logger that fails is switched off; training continues."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ TEXT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push wrote.
+    """Runs and files written by a push.
 
     Args:
         runs: how many runs, the one that holds the table included.

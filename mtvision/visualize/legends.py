@@ -1,4 +1,4 @@
-"""What the colours of a map mean: one small picture per task."""
+"""Legends of map colours: one small picture per task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_LINES = 8
 
 
 def legend(task: Task, maps: Sequence[Any], width: int, *, limits: Range | None = None) -> Picture:
-    """Legend of a task for the maps it stands under.
+    """Legend of a task, drawn under its maps.
 
     Args:
         task: `colours` decides the kind: class swatches, a colour bar, a ball of normals, a gray bar.

@@ -65,7 +65,7 @@ def prepare_nyudv2(
     Args:
         source: folder with `NYUDv2.tar.gz`, or with `nyu_depth_v2_labeled.mat`, `splits.mat` (or `train.txt`
             and `val.txt` with four-digit frame numbers counted from 1) and `classMapping40.mat`.
-        target: the data set's folder; files that are there are kept, so an interrupted run goes on.
+        target: the data set's folder; existing files are kept, so an interrupted run continues.
         workers: processes.
         progress: show a bar.
         expected: {split: number of images}; None checks nothing.

@@ -87,7 +87,7 @@ def prepare_pascal_context(
         source: folder with `PASCALContext.tar.gz`; or with VOC2010 (images and `ImageSets/Main`), VOC2012
             (`SegmentationClass`), PASCAL-Context (`trainval/<id>.mat`, `labels.txt`) and PASCAL-Part
             (`Annotations_Part/<id>.mat`), unpacked or as their tar archives.
-        target: the data set's folder; files that are there are kept, so an interrupted run goes on.
+        target: the data set's folder; existing files are kept, so an interrupted run continues.
         workers: processes.
         progress: show a bar.
         precompute: also write edges and human parts as PNG, which makes loading several times faster.
@@ -139,7 +139,7 @@ def _boundary_list(source: Path, target: Path, val: list[str], outcome: Outcome)
 
 
 def _check_package(target: Path, ids: Mapping[str, list[str]]) -> Outcome:
-    """Distilled labels that a packaged copy lacks (a copy without them circulates)."""
+    """Distilled labels that a packaged copy does not have (a copy without them circulates)."""
     outcome = Outcome()
     names = [name for group in ids.values() for name in group]
     for task, folder in (("normals", "normals_distill"), ("saliency", "sal_distill")):

@@ -138,7 +138,7 @@ def run_jobs(
 ) -> Outcome:
     """Run `function` on every job, in `workers` processes (1 = this one), under a progress bar.
 
-    A job that raises becomes a line of `problems`; the others go on.
+    A job that raises becomes a line of `problems`; the other jobs continue.
     """
     total = Outcome()
     with Progress(*COLUMNS, disable=not progress) as bar, _executor(workers) as executor:

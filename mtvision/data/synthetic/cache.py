@@ -63,7 +63,8 @@ class RenderCache:
             return None
 
     def save(self, name: str, rendering: Rendering) -> None:
-        """Write a rendering; whoever reads at the same time sees the old file, none, or the whole new one."""
+        """Write a rendering; a process that reads at the same time gets the old file, none, or the whole new
+        one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / "parameters.json"
         if not note.exists():

@@ -1,4 +1,4 @@
-"""Random choices that stay the same for ever: everything is derived from one stream of uniform doubles."""
+"""Random choices that never change between versions: all come from one stream of uniform doubles."""
 
 from __future__ import annotations
 

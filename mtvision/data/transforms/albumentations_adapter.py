@@ -108,7 +108,7 @@ class _Origin:
 
     @classmethod
     def of(cls, moved: NDArray[np.float32], shape: tuple[int, int]) -> _Origin:
-        """From the warped map of coordinates (h, w, 3): x, y and a 1 that fill values lack."""
+        """From the warped map of coordinates (h, w, 3): x, y and a 1, which is 0 in filled pixels."""
         x, y = np.rint(moved[..., 0]), np.rint(moved[..., 1])
         inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
         valid = (moved[..., 2] == 1) & inside

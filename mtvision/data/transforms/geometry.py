@@ -132,8 +132,8 @@ def scale_and_crop(
 ) -> RawSample:
     """`crop(scale(sample))`, bit for bit and with the same draws, but labels are made inside the window only.
 
-    An enlarged frame of NYUD-v2 with all its labels takes up to 30 MB, of which the crop throws away most.
-    (The image is scaled whole: OpenCV's bilinear weights depend on the whole frame.)
+    An enlarged frame of NYUD-v2 with all its labels takes up to 30 MB, and the crop discards most of it. (The
+    image is scaled whole: OpenCV's bilinear weights depend on the whole frame.)
     """
     factor = scale.draw(rng)
     frame = shared_size(sample, "RandomScale")

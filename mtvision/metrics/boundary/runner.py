@@ -1,4 +1,4 @@
-"""Scores folders of boundary maps: pairs files, counts images in parallel, remembers finished ones."""
+"""Scores folders of boundary maps: pairs files, counts images in parallel, caches finished ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Evaluation:
         ids: image ids, sorted.
         counts: one entry per id.
         summary: scores.
-        reused: number of images whose counts had been remembered.
+        reused: number of images whose counts were cached.
     """
 
     protocol: BoundaryProtocol
@@ -127,7 +127,7 @@ def evaluate_folders(
         pairs: what to score, see `find_pairs`.
         protocol: how.
         workers: processes; 1 or less works in this one.
-        cache: folder for the counts of finished images, from which an interrupted run goes on. An entry is
+        cache: folder for the counts of finished images; an interrupted run continues from them. An entry is
             used again only for identical files, protocol and code version.
         progress: called with the number of finished images after each.
 
@@ -154,7 +154,7 @@ def evaluate_folders(
 def evaluate_pair(
     pair: Pair, protocol: BoundaryProtocol, cache: Path | None
 ) -> tuple[str, ImageCounts, bool]:
-    """Counts of one image, computed or remembered (then the last item is True)."""
+    """Counts of one image, computed or cached (then the last item is True)."""
     key = _fingerprint(pair, protocol) if cache is not None else ""
     path = cache / f"{pair.id}.npz" if cache is not None else None
     if path is not None:

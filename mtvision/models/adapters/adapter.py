@@ -14,7 +14,7 @@ class Adapter:
     """Base of all adapters, listed under `model.adapters` and used in that order.
 
     A subclass overrides one of the two methods, or both. It swaps, wraps or parametrises modules of what it
-    is given and never copies a backbone class. What it needs to know at run time comes from
+    is given and never copies a backbone class. Its run-time settings come from
     `mtvision.core.context.current_context()`.
     """
 

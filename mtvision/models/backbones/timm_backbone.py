@@ -124,7 +124,7 @@ class TimmBackbone(Backbone):
         return [self._norm(item, level) for level, item in enumerate(maps)]
 
     def level_modules(self) -> list[str]:
-        """Paths of the modules that write the levels, where timm tells; empty where it does not."""
+        """Paths of the modules that write the levels, where timm reports them; empty elsewhere."""
         info = _feature_info(self.model)
         names = [str(info[level].get("module", "")) for level in self._levels]
         return [f"model.{name}" for name in names] if all(names) else []

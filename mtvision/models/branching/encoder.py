@@ -71,7 +71,8 @@ class Branched(Adapter):
         """The branched encoder, of the network's tasks alone.
 
         Raises:
-            ValueError: the tree lacks a task of the network, or has other blocks than the backbone.
+            ValueError: a task of the network is not in the tree, or the tree has other blocks than the
+                backbone.
         """
         names = [task.name for task in tasks]
         lacking = [name for name in names if name not in self.tree.tasks]

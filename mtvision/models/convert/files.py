@@ -102,7 +102,7 @@ def load_into(backbone: nn.Module, path: Path, source: str, fresh: Sequence[str]
         backbone: gets the values of `backbone.` in our layout.
         path: either kind of file.
         source: layout of the official kind.
-        fresh: prefixes of the backbone's own keys that a checkpoint may lack.
+        fresh: prefixes of the backbone's own keys that are optional in a checkpoint.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -80,7 +80,7 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for PyTorch's calls on the CPU; the number is the calling thread's own and comes back.
+    """One thread for PyTorch's calls on the CPU; the calling thread's own number is restored.
 
     A scan is thousands of short calls. If a call is split over threads, it waits for the slowest thread. With
     another process on a core, the whole scan was three to ten times slower than on one thread.
