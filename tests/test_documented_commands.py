@@ -1,0 +1,60 @@
+"""Commands in README and docs name existing tools, options and configs."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    + [path for folder in ("docs", "datasets", "configs") for path in (ROOT / folder).rglob("*.md")]
+)
+SUBCOMMANDS = {"leaderboard": ("check", "build", "push")}
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every line of a code block, or of inline code, that starts one of the suite's tools."""
+    blocks = re.findall(r"^ *```(?:bash|sh|)\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE))
+    start = r"\s*(?:\S+=\S* )*(?:python |torchrun .*?)?(?:tools/(\w+)\.py|mtvision(?=\s))(.*)"
+    found = []
+    for line in lines:
+        match = re.match(start, line)
+        if match:
+            words = match.group(2).split("#")[0].split()
+            name = [match.group(1).replace("_", "-")] if match.group(1) else words[:1]
+            found.append([*name, *(words if match.group(1) else words[1:])])
+    return [words for words in found if words]
+
+
+@functools.cache
+def options(tool: str, subcommand: str | None) -> frozenset[str]:
+    """Every option that a tool's help lists."""
+    words = [sys.executable, f"tools/{tool}.py", *([subcommand] if subcommand else []), "--help"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{' '.join(words[1:])}: {result.stderr}"
+    return frozenset(re.findall(r"--[a-z][a-z-]*", result.stdout))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_can_be_typed(path):
+    for name, *words in commands(path.read_text(encoding="utf-8")):
+        if "|" in name or name.startswith(("-", "…")):
+            continue
+        tool = name.replace("-", "_")
+        assert (ROOT / "tools" / f"{tool}.py").is_file(), f"{path}: no tool {tool}"
+        used = {word.split("=")[0] for word in words if re.match(r"--[a-z]", word)}
+        if used:
+            subcommand = words[0] if words[0] in SUBCOMMANDS.get(tool, ()) else None
+            assert used <= options(tool, subcommand), f"{path}: {tool} {' '.join(words)}"
+        for word in words:
+            named = word.strip("'\"").split("=")[-1]
+            if re.fullmatch(r"configs/[\w/]+\.py", named) and len(Path(named).parts) > 2:
+                assert (ROOT / named).is_file(), f"{path}: no file {named}"
