@@ -160,8 +160,8 @@ def _prepare_work_dir(work_dir: Path, resume: str | None, overwrite: bool) -> Pa
     earlier += [*work_dir.glob(VALIDATION_FILE), *work_dir.glob(SELECTION_FILE)]
     if earlier and not overwrite:
         raise FileExistsError(
-            f"{work_dir} holds an earlier run ({earlier[0].name}). Go on with --resume, choose another "
-            "--work-dir, or throw that run away with --overwrite."
+            f"{work_dir} holds an earlier run ({earlier[0].name}). Continue with --resume, choose another "
+            "--work-dir, or delete that run with --overwrite."
         )
     if is_main_process():
         for path in earlier:

@@ -275,7 +275,7 @@ def start_state(run: Run) -> str:
     if fingerprint(started.read_text()) != run.fingerprint:
         raise FileExistsError(
             f"{run.work_dir} holds a run of another config or seed (its config.py differs). Choose another "
-            "--work-dir, or throw that run away with --overwrite."
+            "--work-dir, or delete that run with --overwrite."
         )
     return RESUMABLE if any(run.work_dir.glob("iter_*.pth")) else NEW
 
