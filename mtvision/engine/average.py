@@ -15,6 +15,7 @@ _TRAINED = "trained_network"
 class AverageHook(Hook):
     """Keeps average ← (1 - momentum) · average + momentum · weights, buffers included.
 
+    The average starts as the weights after the first iteration.
     Evaluation during training and checkpoints use the average. A checkpoint's `state_dict` is what should be
     deployed. The weights with which training continues are stored beside it.
 
@@ -38,7 +39,7 @@ class AverageHook(Hook):
         return network, self.average
 
     def before_run(self, runner: Any) -> None:
-        """Start from the initial weights."""
+        """Make room for the average, before a checkpoint is loaded."""
         self._of(runner)
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:

@@ -33,7 +33,8 @@ class PrecisionOptimWrapper(OptimWrapper):
     ) -> None:
         super().__init__(optimizer, clip_grad=None if max_norm is None else {"max_norm": max_norm})
         self.precision: Precision = precision
-        self._scaler = torch.amp.GradScaler(enabled=precision == "fp16")
+        device = optimizer.param_groups[0]["params"][0].device.type  # torch scales losses on CPUs too
+        self._scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
 
     def scale(self, loss: Tensor) -> Tensor:
         """The loss (or gradient seed) multiplied by the current fp16 scale."""

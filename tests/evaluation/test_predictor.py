@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from mtvision.architecture.widths import WidthConfig
+from mtvision.core.instances import OFFSET_UNIT
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, Meta
 from mtvision.evaluation.evaluator import SampleEvaluator, without_padding
 from mtvision.evaluation.predictor import Predictor
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import calibrate, has_statistics
-from mtvision.protocols import own_protocol
+from mtvision.protocols import Protocol, own_protocol
+from mtvision.protocols.tasks import instance
 from mtvision.search import BudgetError, WidthTable
 from mtvision.search.cost_table import make_cost_table
 
@@ -52,9 +54,62 @@ def test_prediction_lines_up_with_the_image(protocol, shown):
     assert np.abs(depth[0] - image[..., 0] / 255).max() < 0.02
 
 
+class PointsToTheMiddle(nn.Module):
+    """Three centres in a row; every pixel points to the middle one, in the pixels of the shown image."""
+
+    def forward(self, image, context=None):
+        height, width = image.shape[-2:]
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        scores = torch.stack([torch.full((height, width), -9.0), torch.full((height, width), 9.0)])
+        centre = torch.zeros(height, width)
+        centre[height // 2, [width // 8, width // 2, width - width // 8]] = 1.0
+        offsets = torch.stack([height // 2 - rows, width // 2 - columns]) / OFFSET_UNIT
+        return {"instance": torch.cat([scores, centre[None], offsets])[None]}
+
+
+@pytest.mark.parametrize("size", [None, (16, 48), (64, 192)], ids=["as it is", "half", "twice"])
+def test_lengths_in_pixels_grow_with_the_zoom(size):
+    """Offsets that are too short leave pixels at the outer centres, and those that are too long, too."""
+    protocol = Protocol(id="one", title="One", family="own", tasks=(instance(["thing"]),))
+    ids, confidence = Predictor(PointsToTheMiddle(), protocol, size=size)(photo(32, 96))["instance"]
+    assert len(np.unique(ids)) == 1
+    assert (confidence > 0.2).all()  # a peak of one pixel is lower between pixels
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "shown"),
+    [
+        ((20, 20), (40, 40), (20, 20)),
+        ((20, 20), (10, 10), (20, 20)),
+        ((30, 40), (60, 20), (60, 20)),
+        ((30, 40), (80, 60), (40, 30)),
+        ((2, 2), (400, 1), (40, 1)),
+    ],
+)
+def test_images_are_scaled_to_the_area_with_their_own_aspect_ratio(size, shape, shown):
+    network = Brightness()
+    assert Predictor(network, PROTOCOL, size=size)(photo(*shape))["depth"].shape == (1, *shape)
+    assert network.shape == shown
+
+
+def test_a_large_image_is_fitted_into_the_padded_frame():
+    """200 x 100 into 50 x 100: rows decide, and the columns are filled up on both sides."""
+    network = Brightness()
+    predictor = Predictor(network, replace(PROTOCOL, eval_size=(50, 100)))
+    depth = predictor(photo(200, 100))["depth"]
+    assert network.shape == (50, 100)
+    assert predictor._scaled(photo(200, 100)).shape[:2] == (50, 25)
+    assert predictor._padding(50, 25) == (0, 37, 0, 38)
+    assert predictor._padding(31, 100) == (9, 0, 10, 0)
+    assert np.abs(depth[0] - photo(200, 100)[..., 0] / 255).max() < 0.05
+
+
 def test_only_eight_bit_rgb_is_taken():
     with pytest.raises(ValueError, match=r"expected an RGB image \(H, W, 3\) of uint8, got \(4, 4\)"):
         Predictor(Brightness(), PROTOCOL)(np.zeros((4, 4), np.uint8))
+    for wrong in (np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)):
+        with pytest.raises(ValueError, match="expected an RGB image"):
+            Predictor(Brightness(), PROTOCOL)(wrong)
 
 
 def test_padding_is_cut_off_where_it_was_added():
