@@ -58,7 +58,10 @@ def changed_lines(before: str, after: str) -> tuple[str, str]:
     different = [part for part in parts if part[0] != "equal"]
     taken = [line for _, a, b, _, _ in different for line in old[a:b]]
     put = [line for _, _, _, c, d in different for line in new[c:d]]
-    return tuple("\n".join(" ".join(line.split()) for line in lines) for lines in (taken, put))  # type: ignore[return-value]
+    before, after = (
+        "\n".join(" ".join(line.split()) for line in lines if line.strip()) for lines in (taken, put)
+    )
+    return before, after
 
 
 def text_digest(text: str) -> str:

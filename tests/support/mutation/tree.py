@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import json
 import os
 import py_compile
@@ -48,7 +49,7 @@ class Tree:
         # within one second goes unnoticed.
         mode = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(self.path / "mtvision", quiet=1, invalidation_mode=mode)
-        self._server = self._start()
+        self._server: subprocess.Popen[str] | None = None
 
     def run(
         self,
@@ -72,16 +73,12 @@ class Tree:
         try:
             if change:
                 (self.path / change[0]).write_text(change[1])
-            assert self._server.stdin is not None
-            assert self._server.stdout is not None
-            self._server.stdin.write(json.dumps(request) + "\n")
-            self._server.stdin.flush()
-            answer = self._server.stdout.readline()
+            answer = self._ask(json.dumps(request))
         finally:
             if change:
                 (self.path / change[0]).write_text(before)
         if not answer:
-            self._server = self._start()
+            self.close()
             return {
                 "outcome": "failed",
                 "by": "",
@@ -92,10 +89,21 @@ class Tree:
         return found
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, if there is one. A later `run` starts another."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+
+    def _ask(self, request: str) -> str:
+        if self._server is None:
+            self._server = self._start()
         assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait(timeout=60)
+        assert self._server.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._server.stdin.write(request + "\n")
+            self._server.stdin.flush()
+        return self._server.stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
         support = str(self.path / "tests" / "support")
