@@ -4,7 +4,8 @@ import io
 
 import pytest
 import torch
-from torchjd.aggregation import MGDA, AlignedMTL, ConFIG
+from torchjd import Stateful
+from torchjd.aggregation import MGDA, Aggregator, AlignedMTL, ConFIG
 from torchjd.aggregation import UPGrad as TheirUPGrad
 
 from mtvision.balance import TorchJD, UPGrad
@@ -257,6 +258,51 @@ def test_state_that_cannot_be_saved_is_refused(monkeypatch):
     monkeypatch.setattr(torchjd._mixins, "find_spec", lambda _: object())  # the solver is not called here
     with pytest.raises(ValueError, match=r"balancer NashMTL: its state.*cannot be saved"):
         TorchJD(tasks=TASKS, aggregator="NashMTL", n_tasks=3)
+
+
+class Remembers(Aggregator, Stateful):
+    """Mean of the rows; a part of it keeps a buffer, and so does it itself."""
+
+    def __init__(self, kept=None):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(2))
+        self.part = Part()
+        if kept is not None:
+            self.kept_value = kept
+
+    def forward(self, matrix):
+        return matrix.mean(dim=0)
+
+    def reset(self):
+        self.seen.zero_()
+
+
+class Part(torch.nn.Module, Stateful):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("inner", torch.ones(3))
+        self.register_buffer("later", None)
+
+    def reset(self):
+        self.inner.fill_(1)
+
+
+def test_every_stateful_part_is_saved_once(monkeypatch):
+    monkeypatch.setitem(AGGREGATORS, "Remembers", Remembers)
+    balancer = TorchJD(tasks=TASKS, aggregator="Remembers")
+    state = balancer.get_extra_state()["state"]
+    assert {path: set(values) for path, values in state.items()} == {"": {"seen"}, "part": {"inner", "later"}}
+    balancer.aggregator.part.inner.fill_(5)
+    other = TorchJD(tasks=TASKS, aggregator="Remembers")
+    other.set_extra_state(balancer.get_extra_state())
+    other.aggregate(matrix(), TASKS)
+    assert other.aggregator.part.inner.tolist() == [5, 5, 5]
+
+
+def test_state_of_an_unknown_kind_is_refused(monkeypatch):
+    monkeypatch.setitem(AGGREGATORS, "Remembers", Remembers)
+    with pytest.raises(ValueError, match=r"Remembers: its state \(kept_value: object\) cannot be saved"):
+        TorchJD(tasks=TASKS, aggregator="Remembers", kept=object())
 
 
 def test_wrong_number_of_rows():

@@ -326,6 +326,8 @@ def test_another_size_says_what_to_do():
 def test_wrong_channels_and_axes_are_named():
     with pytest.raises(ValueError, match=r"EdgeLoss: logits.*expected \(B, 1, H, W\)"):
         EdgeLoss()(torch.ones(1, 2, 2, 2), torch.ones(1, 1, 2, 2))
+    with pytest.raises(ValueError, match=r"EdgeLoss: label.*expected \(B, 1, H, W\)"):
+        EdgeLoss()(torch.ones(1, 1, 2, 2), torch.ones(1, 2, 2, 2))
     with pytest.raises(ValueError, match="CrossEntropyLoss: label.*of class ids"):
         CrossEntropyLoss()(torch.ones(1, 2, 2, 2), torch.ones(1, 1, 2, 2))
     with pytest.raises(ValueError, match="L1Loss: logits have shape"):

@@ -114,6 +114,11 @@ def test_the_sample_at_fault_is_found_from_the_label(batch):
     with pytest.raises(NonFiniteLossError) as caught:
         check_finite(losses, batch)
     assert caught.value.ids == {"depth": ["both"]}
+    both = collate([sample(name, depth=torch.ones(1, 4, 4)) for name in ("sound", "broken")])
+    both.labels["depth"][1, 0, 2, 3] = math.inf
+    with pytest.raises(NonFiniteLossError) as caught:
+        check_finite({"depth": torch.tensor(math.inf)}, both)
+    assert caught.value.ids == {"depth": ["broken"]}
 
 
 def test_synthetic_protocol_end_to_end():
