@@ -210,6 +210,13 @@ class TestProtocols:
         got = count_image(image, [first, second], replace(BSDS, thresholds=(0.5,)))
         assert (got.truth, got.matched_truth, got.prediction, got.matched_prediction) == (50, 40, 40, 20)
 
+    def test_an_empty_prediction_matches_nothing(self):
+        truth = np.eye(12, dtype=bool)
+        got = count_image(np.zeros((12, 12)), [truth, truth], BSDS)
+        thresholds = len(BSDS.thresholds)
+        for name, expected in vars(got).items():
+            assert expected.tolist() == [24 if name == "truth" else 0] * thresholds, name
+
     def test_errors(self):
         with pytest.raises(ValueError, match="10x10 pixels but the ground truth 9x10"):
             count_image(np.zeros((10, 10)), [np.zeros((9, 10), dtype=bool)], BSDS)
