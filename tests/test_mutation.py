@@ -11,7 +11,15 @@ from mutation.judge import Judge
 from mutation.plan import chunks
 from mutation.reach import Cost, Reach, lines_of, merge
 from mutation.sample import quotas, sample
-from mutation.session import Equivalent, Result, Session, changed_lines, read_equivalents, split
+from mutation.session import (
+    Equivalent,
+    Result,
+    Session,
+    changed_lines,
+    code_digest,
+    read_equivalents,
+    split,
+)
 from mutation.summary import count, markdown
 
 
@@ -250,6 +258,12 @@ def test_results_outlive_the_process(tmp_path):
     assert again.results["1"].by == "t/b.py::x"
     assert again.known(result(2, ""), {"t/a.py": "1"}) == again.results["2"]
     assert again.known(result(2, ""), {"t/a.py": "2"}) is None, "the test that killed it is another one today"
+
+
+def test_new_words_make_no_new_module():
+    spoken = SOURCE.replace('"""Doc."""', '"""Another text."""').replace("return 7", "return 7  # seven")
+    assert code_digest(spoken) == code_digest(SOURCE)
+    assert code_digest(SOURCE.replace("return 7", "return 8")) != code_digest(SOURCE)
 
 
 def test_equivalent_changes_are_counted_apart():

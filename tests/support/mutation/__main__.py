@@ -17,7 +17,7 @@ from mutation.candidates import Candidate, candidates, mutated
 from mutation.judge import Judge
 from mutation.reach import Reach, digest, merge, record
 from mutation.sample import sample
-from mutation.session import Result, Session, changed_lines, read_equivalents, text_digest
+from mutation.session import Result, Session, changed_lines, read_equivalents, code_digest
 from mutation.summary import markdown
 from mutation.tree import Tree, copy_repository
 
@@ -104,7 +104,7 @@ def draw(sources: Mapping[str, str], size: int, seed: int) -> list[tuple[Candida
     for one in sample(found, size, seed, valid):
         source = sources[one.module]
         before, after = changed_lines(source, texts[one.id])
-        result = Result(one.id, one.module, one.line, one.operator, before, after, text_digest(source))
+        result = Result(one.id, one.module, one.line, one.operator, before, after, code_digest(source))
         pairs.append((one, result))
     return pairs
 

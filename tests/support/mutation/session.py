@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import json
@@ -64,9 +65,18 @@ def changed_lines(before: str, after: str) -> tuple[str, str]:
     return before, after
 
 
-def text_digest(text: str) -> str:
-    """Twelve hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def code_digest(source: str) -> str:
+    """Twelve hexadecimal digits of a module's code, without docstrings, comments and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
+
+def _is_text(statement: ast.AST) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 class Session:
