@@ -17,7 +17,7 @@ from mutation.candidates import Candidate, candidates, mutated
 from mutation.judge import Judge
 from mutation.reach import Reach, digest, merge, record
 from mutation.sample import sample
-from mutation.session import Result, Session, changed_lines, read_equivalents, code_digest
+from mutation.session import Result, Session, changed_lines, code_digest, read_equivalents
 from mutation.summary import markdown
 from mutation.tree import Tree, copy_repository
 
