@@ -124,6 +124,14 @@ def _operators() -> dict[str, Any]:
     return {name: get_operator(name)() for name in names if not _swaps_identity(name)}
 
 
+@functools.cache
+def _operators_of(kind: str) -> list[tuple[str, Any]]:
+    """Those that may change a node of this kind: most replace one binary or comparison operator by another."""
+    elsewhere = {"ReplaceBinaryOperator": "operator", "ReplaceComparisonOperator": "comparison"}
+    left_out = tuple(f"core/{name}" for name, own in elsewhere.items() if own != kind)
+    return [(name, one) for name, one in _operators().items() if not name.startswith(left_out)]
+
+
 def _swaps_identity(name: str) -> bool:
     if "ReplaceComparisonOperator" not in name:
         return False
@@ -137,11 +145,7 @@ def _positions(source: str) -> Iterator[tuple[str, int, Position]]:
 
     counts: Counter[str] = Counter()
     for node in ast_nodes(get_ast(source)):
-        for name, operator in _operators().items():
-            if "ReplaceBinaryOperator" in name and node.type != "operator":
-                continue
-            if "ReplaceComparisonOperator" in name and node.type != "comparison":
-                continue
+        for name, operator in _operators_of(node.type):
             for start, _ in operator.mutation_positions(node):
                 if not _marks_keywords(node):
                     yield name, counts[name], start
