@@ -58,7 +58,7 @@ class TrainLoop(BaseLoop):
     """
 
     def __init__(
-        self, runner: Any, dataloader: DataLoader[Any], max_iters: int, val_interval: int = 0
+        self, runner: Any, dataloader: DataLoader[Any], max_iters: int, val_interval: int
     ) -> None:
         super().__init__(runner, dataloader)
         self.max_iters = max_iters

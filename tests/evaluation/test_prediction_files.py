@@ -17,7 +17,12 @@ from PIL import Image
 from mtvision.cli.main import call
 from mtvision.core.naming import UnknownNameError
 from mtvision.data.synthetic.dataset import SyntheticScenes
-from mtvision.evaluation.prediction_files import PredictionFiles, PredictionFilesError, PredictionWriter
+from mtvision.evaluation.prediction_files import (
+    PredictionFiles,
+    PredictionFilesError,
+    PredictionWriter,
+    read_manifest,
+)
 from mtvision.metrics.boundary import evaluate_folders, find_pairs, get_boundary_protocol
 from mtvision.protocols import SYNTHETIC
 from mtvision.protocols.tasks import depth, edge, saliency, semseg
@@ -256,6 +261,33 @@ def test_8bit_round_trip_is_exact_on_the_256_levels(tmp_path):
     writer.finish()
     files = PredictionFiles.find(tmp_path, (edge(),))
     assert torch.equal(files.read(edge(), "a", (16, 16)), levels)
+
+
+def test_manifest_names_its_version_and_a_newer_one_is_refused(tmp_path):
+    writer = PredictionWriter(tmp_path, (depth(),), identity={})
+    writer("a", {"depth": torch.zeros(1, 2, 2)})
+    writer.finish()
+    path = tmp_path / "predictions.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["version"] == 1
+    assert read_manifest(tmp_path) == manifest
+    for content in ({**manifest, "version": 2}, [manifest]):
+        path.write_text(json.dumps(content))
+        with pytest.raises(PredictionFilesError, match="not a manifest of version 1 or older"):
+            read_manifest(tmp_path)
+    path.unlink()
+    assert read_manifest(tmp_path) is None
+
+
+def test_five_missing_images_are_named_and_the_others_counted(tmp_path):
+    writer = PredictionWriter(tmp_path, (depth(),), identity={})
+    writer("here", {"depth": torch.zeros(1, 2, 2)})
+    writer.finish()
+    files = PredictionFiles.find(tmp_path, (depth(),))
+    with pytest.raises(PredictionFilesError, match=r"\(5 of 6\): a, b, c, d, e$"):
+        files.require(["here", *"abcde"])
+    with pytest.raises(PredictionFilesError, match=r"\(7 of 8\): a, b, c, d, e … and 2 more"):
+        files.require(["here", *"abcdefg"])
 
 
 def test_mistakes_are_explained(tmp_path):

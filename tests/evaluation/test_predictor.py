@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.instances import OFFSET_UNIT
@@ -74,6 +75,22 @@ def test_lengths_in_pixels_grow_with_the_zoom(size):
     ids, confidence = Predictor(PointsToTheMiddle(), protocol, size=size)(photo(32, 96))["instance"]
     assert len(np.unique(ids)) == 1
     assert (confidence > 0.2).all()  # a peak of one pixel is lower between pixels
+
+
+@pytest.mark.parametrize(
+    ("size", "reference"),
+    [((40, 120), {"mode": "bilinear", "align_corners": False}), ((10, 30), {"mode": "area"})],
+    ids=["larger", "smaller"],
+)
+def test_larger_images_are_interpolated_and_smaller_ones_averaged(size, reference):
+    shown = []
+    network = Brightness()
+    network.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
+    image = np.random.default_rng(0).integers(0, 256, (20, 60, 3), dtype=np.uint8)
+    Predictor(network, PROTOCOL, size=size)(image)
+    expected = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].double(), size=size, **reference)
+    mean, std = (torch.tensor(item, dtype=torch.float64).view(1, 3, 1, 1) for item in (IMAGE_MEAN, IMAGE_STD))
+    assert ((shown[0] * std + mean) * 255 - expected).abs().max() <= 1
 
 
 @pytest.mark.parametrize(

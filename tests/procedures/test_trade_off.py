@@ -108,3 +108,17 @@ def test_table_leaves_out_scores_that_nobody_measured():
     assert len(columns) == 5
     columns, rows = module.trade_off_table({"rows": [{**row, "scores": {"a": 0.25}}]}, [task])
     assert (columns[-1], rows[0][-1]) == ("a miou ↑", "0.25")
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("stored", ["a", "m", "z", None])
+def test_a_finished_search_counts_only_for_its_own_config(tmp_path, monkeypatch, stored, resume):
+    """The hash is compared for equality: neither an earlier nor a later one in the alphabet will do."""
+    path = tmp_path / "architecture.json"
+    if stored is not None:
+        path.write_text(json.dumps({"search": {"config_sha256": stored}, "from": "disk"}))
+    monkeypatch.setattr(module, "search", lambda config, request: {"from": "a search"})
+    monkeypatch.setattr(module, "write_architecture", lambda found, path: None)
+    request = SimpleNamespace(work_dir=tmp_path, resume=resume)
+    found = module._searched(SimpleNamespace(sha256="m"), request)
+    assert found["from"] == ("disk" if resume and stored == "m" else "a search")
