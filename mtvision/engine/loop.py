@@ -57,9 +57,7 @@ class TrainLoop(BaseLoop):
         val_interval: steps between evaluations; 0 = never (the caller evaluates at the end).
     """
 
-    def __init__(
-        self, runner: Any, dataloader: DataLoader[Any], max_iters: int, val_interval: int
-    ) -> None:
+    def __init__(self, runner: Any, dataloader: DataLoader[Any], max_iters: int, val_interval: int) -> None:
         super().__init__(runner, dataloader)
         self.max_iters = max_iters
         self.max_epochs = 1  # mmengine's hooks ask for it; an iteration-based run is one long epoch

@@ -126,7 +126,7 @@ def _operators() -> dict[str, Any]:
 
 @functools.cache
 def _operators_of(kind: str) -> list[tuple[str, Any]]:
-    """Those that may change a node of this kind. Most replace one binary operator or comparison by another."""
+    """Those that may change a node of this kind. Most replace one binary operator or comparison."""
     elsewhere = {"ReplaceBinaryOperator": "operator", "ReplaceComparisonOperator": "comparison"}
     left_out = tuple(f"core/{name}" for name, own in elsewhere.items() if own != kind)
     return [(name, one) for name, one in _operators().items() if not name.startswith(left_out)]
