@@ -23,12 +23,12 @@ from mtvision.metrics.boundary import (
     read_truth,
     seg2bmap,
     summarize,
-    thin,
 )
 from mtvision.metrics.boundary import runner as runner_module
 from mtvision.metrics.boundary.aggregate import average_precision, best_point, recall_at_half
 from mtvision.metrics.boundary.counts import prepare
 from mtvision.metrics.boundary.protocols import SEISM_THRESHOLDS, even_thresholds
+from mtvision.metrics.boundary.thin import thin
 
 BSDS = get_boundary_protocol("bsds")
 
