@@ -1,6 +1,48 @@
-"""Batteries of named properties, for the suite's classes and for those of outsiders."""
+"""Batteries of named properties, for the suite's classes and for those of outsiders.
 
-from mtvision.testing.battery import Battery, Property
-from mtvision.testing.report import Outcome, PropertyError, Report
+    from mtvision.testing import check_decoder
+    check_decoder(MyDecoder).raise_if_failed()
 
-__all__ = ["Battery", "Outcome", "Property", "PropertyError", "Report"]
+`properties("decoder")` lists the names, so that a test runner can show one test per property; see
+`docs/batteries.md`. Nothing here needs a test runner.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtvision.core.registry.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtvision.testing.adapters import check_adapter
+    from mtvision.testing.backbones import check_backbone
+    from mtvision.testing.balancers import check_balancer
+    from mtvision.testing.batteries import BATTERIES, properties
+    from mtvision.testing.battery import Battery, Property
+    from mtvision.testing.datasets import check_dataset
+    from mtvision.testing.decoders import check_decoder
+    from mtvision.testing.losses import check_loss
+    from mtvision.testing.metrics import check_metric
+    from mtvision.testing.report import NotApplicable, Outcome, PropertyError, Report
+    from mtvision.testing.steps import check_step
+else:
+    __getattr__ = lazy_exports(__name__)
+
+__all__ = [
+    "BATTERIES",
+    "Battery",
+    "NotApplicable",
+    "Outcome",
+    "Property",
+    "PropertyError",
+    "Report",
+    "check_adapter",
+    "check_backbone",
+    "check_balancer",
+    "check_dataset",
+    "check_decoder",
+    "check_loss",
+    "check_metric",
+    "check_step",
+    "properties",
+]
