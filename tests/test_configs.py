@@ -118,7 +118,7 @@ def test_one_batch_of_every_section(path, roots):
             pytest.skip("rendered or own data, tested elsewhere")
         given |= {"root": str(roots[given["root"]]), "check": False}
         dataset = build_dataset(section, {"dataset": given}, protocol, seed=0)
-        count = min(config[section].batch_size, 2, len(dataset))
+        count = min(config[section]["batch_size"], 2, len(dataset))
         batch = collate([dataset[SampleKey(0, index)] for index in range(count)])
         assert len(batch) == count
         assert sorted(batch.labels) == sorted(protocol.task_names)

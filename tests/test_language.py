@@ -13,7 +13,7 @@ from prose import docstring_paragraphs, docstrings, page_paragraphs, plain, sent
 ROOT = Path(__file__).parents[1]
 LIMIT = 25
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
     + [path for folder in ("docs", "datasets", "configs") for path in (ROOT / folder).rglob("*.md")]
 )
 PHRASES = (  # code has no wishes and no voice, and a reader should not have to guess
@@ -68,8 +68,11 @@ def test_pages_are_easy_to_read(path):
 def test_docstrings_are_easy_to_read():
     counts: Counter[str] = Counter()
     report: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "mtvision").rglob("*.py")):
-        package = path.relative_to(ROOT / "mtvision").parts[0]
+    for path in sorted(
+        path for folder in ("mtvision", "tools", "configs") for path in (ROOT / folder).rglob("*.py")
+    ):
+        parts = path.relative_to(ROOT).parts
+        package = parts[1] if parts[0] == "mtvision" else parts[0]
         for line, text in docstrings(path):
             paragraphs = docstring_paragraphs(text)
             for problem in [*too_long(paragraphs), *riddles(paragraphs)]:

@@ -3,9 +3,12 @@
     python tools/branching_experiment.py --problem units --work-dir work_dirs/branching_experiment
 
 One search, then three networks per seed: the tree, full sharing with a wider backbone, no sharing with
-narrower ones; all backbones have (nearly) the same number of parameters in total. Problems: `units`, depth in
-metres, the same depth in feet, and classes, in a backbone of one narrow width whose last level goes straight
-to 1x1 heads; and `scenes`, classes, depth and normals with decoders. Finished runs are not repeated.
+narrower ones. All backbones have (nearly) the same number of parameters in total. Finished runs are not
+repeated. Problems:
+
+* `units`: depth in metres, the same depth in feet, and classes. The backbone has one narrow width, and its
+  last level goes straight to 1x1 heads.
+* `scenes`: classes, depth and normals with decoders.
 
 Two measures: the mean relative change over tasks, and over functions, where tasks that are one map in two
 units count as one.

@@ -2,8 +2,8 @@
 
     python tools/distillation_experiment.py --seeds 0 1 2 --work-dir work_dirs/distillation
 
-Per seed: the slimmable network of `configs/slimmable` trained without distillation, with each distance of
-features, and with the largest network's outputs as labels; and the plain networks of four widths. Prints the
+Per seed, the slimmable network of `configs/slimmable` is trained without distillation, with each distance of
+features, and with the largest network's outputs as labels. Plain networks of four widths follow. Prints the
 relative change of the headline scores, mean over tasks, of every slimmed width against the plain network of
 that width. What is finished is not trained again; `distillation.json` has every score.
 """

@@ -4,8 +4,8 @@
 
 Published: mIoU 45.97, RMSE 0.5365 m, normals 20.27 degrees, odsF 77.86 (from memory, unverified).
 Ours: not run yet.
-Differs from ATRC, whose schedule this is and who trained this row: details of its heads are not known to
-us; 425x560 frames are padded to 448x576, as InvPT does.
+Schedule and published row are those of ATRC. Differs: details of ATRC's heads are not known to us. 425x560
+frames are padded to 448x576, as InvPT does.
 """
 
 from mmengine.config import read_base

@@ -7,8 +7,8 @@ One task alone is the single-task network: --cfg-options tasks="['depth']"
 Published: mIoU 36.4-36.8, RMSE 0.625-0.632 m, normals 21.0 degrees (users' reports in an issue of ATRC's
 repository).
 Ours: not run yet.
-Differs from ATRC, whose schedule this is and who trained this row: details of its heads are not known to
-us; 425x560 frames are padded to 448x576, as InvPT does.
+Schedule and published row are those of ATRC. Differs: details of ATRC's heads are not known to us. 425x560
+frames are padded to 448x576, as InvPT does.
 """
 
 from mmengine.config import read_base

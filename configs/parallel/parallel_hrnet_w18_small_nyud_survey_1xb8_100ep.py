@@ -4,8 +4,8 @@
 
 One task alone is the single-task network: --cfg-options tasks="['depth']"
 
-Published: mIoU 33.9, RMSE 0.610 m for the survey's multi-task baseline (README of its code), which
-concatenates the four branches of HRNet where this one sums a feature pyramid. Ours: not run yet.
+Published: mIoU 33.9, RMSE 0.610 m for the survey's multi-task baseline (README of its code). It concatenates
+the four branches of HRNet; this one sums a feature pyramid. Ours: not run yet.
 The schedule moves with every iteration, the survey's with every epoch.
 """
 

@@ -5,8 +5,8 @@
 One task alone is the single-task network: --cfg-options tasks="['normals']"
 
 Published: none for this exact set-up. Ours: not run yet.
-Differs from LibMTL, whose schedule and data this is: a feature pyramid in place of a dilated network with
-DeepLab heads; scores are those of the last checkpoint, not of the epoch that is best on the test images.
+Schedule and data are those of LibMTL. Differs: a feature pyramid in place of a dilated network with DeepLab
+heads. Scores are those of the last checkpoint, not of the epoch that is best on the test images.
 """
 
 from mmengine.config import read_base

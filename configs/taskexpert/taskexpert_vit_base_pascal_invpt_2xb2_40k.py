@@ -4,8 +4,8 @@
 
 Published: semseg 78.45, parts 67.38, saliency 84.96, normals 13.55, odsF 72.30 (README of PRISM).
 Ours: not run yet.
-Differs: a re-implementation from the abstract and a figure caption, no code was published (docs/decoders/
-taskexpert.md); widths, number of experts and schedule (that of TaskPrompter) are ours.
+Differs: a re-implementation from the abstract and a figure caption, because no code was published
+(docs/decoders/taskexpert.md). Widths, number of experts and schedule (that of TaskPrompter) are ours.
 """
 
 from mmengine.config import read_base

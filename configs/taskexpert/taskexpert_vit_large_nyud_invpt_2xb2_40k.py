@@ -4,8 +4,8 @@
 
 Published: mIoU 55.35, RMSE 0.5157 m, normals 18.54 degrees, odsF 78.40 (from memory, unverified).
 Ours: not run yet.
-Differs: a re-implementation from the abstract and a figure caption, no code was published (docs/decoders/
-taskexpert.md); widths, number of experts and schedule (that of TaskPrompter) are ours.
+Differs: a re-implementation from the abstract and a figure caption, because no code was published
+(docs/decoders/taskexpert.md). Widths, number of experts and schedule (that of TaskPrompter) are ours.
 """
 
 from mmengine.config import read_base

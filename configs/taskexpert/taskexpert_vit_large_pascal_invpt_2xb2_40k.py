@@ -4,8 +4,8 @@
 
 Published: semseg 80.64, parts 69.42, saliency 84.87, normals 13.56, odsF 73.30 (from memory, unverified).
 Ours: not run yet.
-Differs: a re-implementation from the abstract and a figure caption, no code was published (docs/decoders/
-taskexpert.md); widths, number of experts and schedule (that of TaskPrompter) are ours.
+Differs: a re-implementation from the abstract and a figure caption, because no code was published
+(docs/decoders/taskexpert.md). Widths, number of experts and schedule (that of TaskPrompter) are ours.
 """  # noqa: E501
 
 from mmengine.config import read_base
