@@ -6,11 +6,12 @@ import ast
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.naming import within
 from mtvision.recipe.config import RunConfig, load_config, parse_option
 from mtvision.recipe.settings import TOP_LEVEL, section_defaults
 from mtvision.report.provenance import without_paths
@@ -114,6 +115,7 @@ def expand(
     axes: Mapping[str, Sequence[str]],
     work_dir: Path,
     options: Sequence[str] = (),
+    check: Callable[[RunConfig], object] | None = None,
 ) -> list[Run]:
     """All runs of the grid, configs outermost and seeds innermost; nothing on disk is looked at.
 
@@ -126,6 +128,7 @@ def expand(
         axes: from `parse_axes`.
         work_dir: receives one folder per run.
         options: `--cfg-options` that all runs get, without becoming part of their names.
+        check: called with the config of every run; raises for one that cannot be trained.
 
     Raises:
         FileNotFoundError, UnknownNameError, ValueError: as `load_config`.
@@ -137,7 +140,7 @@ def expand(
         for values in itertools.product(*axes.values()):
             changes = dict(zip(axes, values, strict=True))
             every = [int(plain["seed"])] if seeds is None else seeds
-            runs += [_run(config, plain, options, changes, seed, work_dir) for seed in every]
+            runs += [_run(config, plain, options, changes, seed, work_dir, check) for seed in every]
     twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.fingerprint == b.fingerprint})
     if twice:
         raise ValueError(f"the grid has the same run more than once: {', '.join(twice)}.")
@@ -149,7 +152,13 @@ def expand(
 
 
 def _run(
-    file: Path, plain: RunConfig, common: Sequence[str], changes: Mapping[str, str], seed: int, folder: Path
+    file: Path,
+    plain: RunConfig,
+    common: Sequence[str],
+    changes: Mapping[str, str],
+    seed: int,
+    folder: Path,
+    check: Callable[[RunConfig], object] | None,
 ) -> Run:
     changed = [f"{key}={_value(plain, key, text)}" for key, text in changes.items()]
     labels = [_label(key, text) for key, text in changes.items()]
@@ -158,6 +167,9 @@ def _run(
     config = load_config(file, [*options, f"seed={seed}"])
     slug = "_".join([file.stem, *map(_slug, labels)])[:180]
     run_name = f"{slug}_seed{seed}"
+    if check is not None:
+        with within(run_name):
+            check(config)
     return Run(
         name=run_name,
         method=method,
@@ -275,7 +287,7 @@ def start_state(run: Run) -> str:
     if fingerprint(started.read_text()) != run.fingerprint:
         raise FileExistsError(
             f"{run.work_dir} holds a run of another config or seed (its config.py differs). Choose another "
-            "--work-dir, or delete that run with --overwrite."
+            "--work-dir, or throw that run away with --overwrite."
         )
     return RESUMABLE if any(run.work_dir.glob("iter_*.pth")) else NEW
 
