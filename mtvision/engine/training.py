@@ -55,6 +55,7 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
 
     Raises:
         FileExistsError: `work_dir` holds an earlier run and neither `resume` nor `overwrite` is given.
+        FileNotFoundError, ValueError: a data set cannot be opened, the one to be scored included.
         TrainingInterruptedError: SIGINT or SIGTERM; the run can be resumed.
         NonFiniteLossError: a loss became NaN or infinite; earlier checkpoints are untouched.
     """
