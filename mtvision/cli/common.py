@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.runtime.atomic import write_text
 
@@ -71,14 +72,21 @@ def write_json(target: Path | None, content: Mapping[str, Any]) -> None:
         write_text(target, text + "\n")
 
 
-def read_config(arguments: argparse.Namespace) -> RunConfig:
-    """The config with the command line's changes."""
+def read_config(arguments: argparse.Namespace, needs: Sequence[str]) -> RunConfig:
+    """The config with the command line's changes, checked before anything slow is imported.
+
+    Args:
+        arguments: of a parser from `make_parser`.
+        needs: sections that the command cannot do without, see `mtvision.recipe.check.check_config`.
+    """
     options = list(arguments.cfg_options)
     if arguments.seed is not None:
         options.append(f"seed={arguments.seed}")
     if arguments.amp is not None:
         options.append(f"training.precision={arguments.amp}")
-    return load_config(arguments.config, options)
+    config = load_config(arguments.config, options)
+    check_config(config, needs)
+    return config
 
 
 def work_dir_of(arguments: argparse.Namespace) -> Path:

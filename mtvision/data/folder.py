@@ -202,7 +202,7 @@ def index_files(folder: Path, suffix: str | None, accepted: Sequence[str]) -> di
             ]
             if key in found:
                 raise ValueError(
-                    f"{path} and {found[key].name} have the same name; remove one, or choose with suffix=."
+                    f"{path} and {found[key].name} have the same name; remove one or say which with suffix=."
                 )
             found[key] = path
     return found

@@ -134,7 +134,7 @@ class PredictionWriter:
             changed = sorted(key for key in self._identity if earlier.get(key) != self._identity[key])
             raise FileExistsError(
                 f"{self.folder} holds other predictions (they differ in {', '.join(changed)}). Choose "
-                "another folder, or delete them with --overwrite."
+                "another folder, or throw them away with --overwrite."
             )
         for task in self.tasks:
             (self.folder / task.name).mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ class PredictionFiles:
         if manifest is not None and not manifest.get("complete", True):
             raise PredictionFilesError(
                 f"{folder}: the run that wrote these predictions was cut off; repeat it with the same "
-                "command; existing files are kept."
+                "command, it keeps what is there."
             )
         paths = {task.name: _by_id(folder / task.name) for task in found}
         ignored = tuple(name for name in names if name not in paths)

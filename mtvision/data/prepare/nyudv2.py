@@ -163,7 +163,7 @@ def _class_mapping(source: Path) -> tuple[int, ...]:
     if len(mapping) != 894 or not 1 <= mapping.min() <= mapping.max() <= 40:
         raise ValueError(
             f"{file}: mapClass has {len(mapping)} entries from {mapping.min()} to {mapping.max()}, "
-            "expected 894 entries from 1 to 40. Do not use the file for 13 classes."
+            "expected 894 entries from 1 to 40. The file for 13 classes does not serve."
         )
     return (0, *(int(value) for value in mapping))
 

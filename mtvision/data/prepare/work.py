@@ -78,7 +78,7 @@ def write_png(path: Path, array: NDArray[Any]) -> None:
     read = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if done else None
     if read is None or not np.array_equal(read, picture):
         raise OSError(
-            f"{path}: an array of shape {array.shape} of {array.dtype} cannot be a PNG without loss."
+            f"{path}: an array of shape {array.shape} and type {array.dtype} does not survive as PNG."
         )
     write_compared(path, content)
 

@@ -60,9 +60,7 @@ class TaskPrompterDecoder(Decoder):
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         if kernel % 2 == 0:
-            raise ValueError(
-                f"TaskPrompterDecoder: kernel={kernel}; an even number shifts the map; give an odd one."
-            )
+            raise ValueError(f"TaskPrompterDecoder: kernel={kernel}; an even one shifts the map.")
         names = [task.name for task in tasks]
         self.upscale = upscale
         self.out_channels = dict.fromkeys(names, out_width)

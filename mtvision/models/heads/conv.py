@@ -44,9 +44,7 @@ class ConvHead(nn.Module):
         if activation not in ("relu", "gelu"):
             raise ValueError(f"ConvHead: activation={activation!r}; choose 'relu' or 'gelu'.")
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(
-                f"ConvHead: kernel={kernel}; give an odd number, because an even one shifts the map."
-            )
+            raise ValueError(f"ConvHead: kernel={kernel}; give an odd number, an even one shifts the map.")
         self.hidden = nn.Sequential()
         if hidden is not None and activation == "relu":
             self.hidden = ConvNorm(in_channels, hidden, norm=norm)
