@@ -10,6 +10,7 @@ import pytest
 from mtvision.cli.main import call
 from mtvision.core.held_out import is_held_out
 from mtvision.core.registry import SEARCHERS
+from mtvision.procedures.search import _training_part
 from mtvision.search import Searcher
 
 SEARCH = "search = dict(type='Probe', held_out=0.5)\n"
@@ -122,3 +123,19 @@ def test_mistakes_get_one_message_and_leave_no_file(tmp_path, capsys, text, mess
     assert run(config, *SHORT) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "work" / "architecture.json").exists()
+
+
+@pytest.mark.parametrize(("step", "share"), [(0.2, 0.5), (0.5, 0.2)])
+def test_step_and_search_hold_out_the_same_images(step, share):
+    config = {"step": {"type": "SearchStep", "held_out": step}}
+    with pytest.raises(ValueError, match=f"step.held_out is {step} but search.held_out {share}"):
+        _training_part(config, share)
+    assert _training_part(config, step) is None, "the step reads both parts itself"
+
+
+def test_training_images_are_those_not_held_out():
+    plain = {"step": {"type": "PlainStep"}}
+    assert _training_part(plain, 0.0) is None
+    trained = _training_part(plain, 0.3)
+    names = [f"image-{number}" for number in range(50)]
+    assert [name for name in names if trained(name)] == [name for name in names if not is_held_out(name, 0.3)]

@@ -87,6 +87,14 @@ def test_beam_search_equals_exhaustive_search(budget):
     assert spent <= budget
 
 
+def test_a_narrow_beam_keeps_no_tree_that_cannot_be_finished():
+    """Splitting the first level looks best, but leaves no parameters for the two copies of the second."""
+    matrices = affinities((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    ((score, levels),) = beam_search(NAMES, matrices, (1.0, 10.0), 12.0, beam=1)
+    assert levels == ((NAMES,), (NAMES,))
+    assert score == pytest.approx(2)
+
+
 def test_budget_below_one_backbone_is_refused():
     with pytest.raises(ValueError, match="too small"):
         beam_search(NAMES, affinities((0.5, 0.5, 0.5)), (1.0,), 0.9, beam=5)

@@ -206,6 +206,7 @@ def test_search_says_what_is_possible(network, tmp_path):
 
 def test_preferences():
     assert normalise({"depth": 3.0}, NAMES) == {"semseg": 0.0, "depth": 1.0}
+    assert normalise(None, NAMES) == {"semseg": 0.5, "depth": 0.5}
     assert parse_preference(" semseg=2, depth=1") == {"semseg": 2.0, "depth": 1.0}
     for wrong in ({"depth": -1}, {"depth": 0}):
         with pytest.raises(ValueError, match="preference"):
@@ -215,6 +216,8 @@ def test_preferences():
     grid = preference_grid(("a", "b", "c"))
     assert len(grid) == 10
     assert all(sum(row.values()) == pytest.approx(1) for row in grid)
+    assert {"a": 0.25, "b": 0.5, "c": 0.25} in grid
+    assert {"a": 0.5, "b": 0.0, "c": 0.5} in grid
 
 
 def test_hypervolume_of_boxes():
@@ -242,4 +245,10 @@ def test_other_measures():
     ]
     assert task_range(TASKS[0], rows, 0.5) == pytest.approx(1)
     assert task_range(TASKS[1], rows, 0.5) == pytest.approx(1)
+    middle = Outcome(
+        0.5, {"semseg": 0.5, "depth": 0.5}, WidthConfig(), 0.4, {"semseg": 90.0, "depth": 9.0}, {}
+    )
+    assert task_range(TASKS[0], [*rows, middle], 0.5) == pytest.approx(1), "only the ends count"
+    assert np.isnan(task_range(TASKS[0], rows[:1], 0.5))
+    assert np.isnan(task_range(TASKS[0], rows, 0.25))
     assert adherence(rows) == pytest.approx({"worst": 0.8, "mean": 0.8})
