@@ -62,7 +62,7 @@ class SearchStep(nn.Module, Step):
         flags = [is_held_out(name, self.held_out) for name in batch.ids]
         rest = [index for index, held in enumerate(flags) if not held]
         held = [index for index, is_held in enumerate(flags) if is_held]
-        if not held and not rest:
+        if not _somewhere(problem, batch, bool(batch.labels)):
             raise refuse_empty(batch)
         logs: dict[str, Tensor] = {}
         with _averaging(problem, [*weights, *chosen]):
@@ -82,21 +82,32 @@ class SearchStep(nn.Module, Step):
     def _pass(
         self, problem: StepProblem, batch: Batch, number: tuple[int, int], *, plain: bool = False
     ) -> dict[str, Tensor]:
-        if not len(batch) or not batch.labels:
+        jacobian = problem.balancer.needs == "jacobian" and not plain
+        labelled = bool(batch.labels)
+        # A Jacobian is averaged over processes: all of them compute it as soon as one has a label.
+        if not (_somewhere(problem, batch, labelled) if jacobian else labelled):
             return {}
-        context = current_context()
-        extra = {**context.extra, "search_pass": number}
-        with use_context(replace(context, extra=extra)):
-            report = problem.forward(batch)
-        if not report.losses:
-            return {}
-        if problem.balancer.needs == "jacobian" and not plain:
+        report = LossReport({})
+        if labelled:
+            context = current_context()
+            extra = {**context.extra, "search_pass": number}
+            with use_context(replace(context, extra=extra)):
+                report = problem.forward(batch)
+        if jacobian:
             total, weights = self._jacobian(problem, batch, report)
             return summary(report, weights, total)
+        if not report.losses:
+            return {}
         total = _combined(problem, report)
         if total.requires_grad:
             problem.backward(total)
         return summary(report, {} if plain else problem.balancer.weights(), total)
+
+
+def _somewhere(problem: StepProblem, batch: Batch, here: bool) -> bool:
+    """Whether something holds on any process; all of them call this."""
+    (share,) = problem.average([torch.tensor(float(here), device=batch.image.device)])
+    return bool(share > 0)
 
 
 def part_of(batch: Batch, indices: Sequence[int]) -> Batch:

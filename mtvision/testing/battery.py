@@ -1,7 +1,7 @@
 """Named properties and how they are run.
 
 A battery is a list of functions. Each takes one case, the thing under test with its options, and raises
-`PropertyError` where the property does not hold:
+`PropertyError` where the property does not hold, or `NotApplicable` where it says nothing about the case:
 
     SHAPES = Battery[DecoderCase]("decoder", call="check_decoder(make, only=['{name}'])")
 
@@ -23,9 +23,12 @@ from typing import Generic, TypeVar
 import torch
 
 from mtvision.core.naming import look_up
-from mtvision.testing.report import Outcome, PropertyError, Report
+from mtvision.testing.report import NotApplicable, Outcome, PropertyError, Report
 
 Case = TypeVar("Case")
+LINES = 4
+"""Of a foreign error message that a report shows."""
+CHARACTERS = 600
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,17 @@ class Battery(Generic[Case]):
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 item.check(case)
+        except NotApplicable as reason:
+            return Outcome(item.name, "skipped", item.claim, str(reason))
         except PropertyError as error:
             return Outcome(item.name, "failed", item.claim, str(error), look, error)
         except Exception as error:  # whatever the class under test raises is the finding
-            found = f"{type(error).__name__}: {error}"
+            found = f"{type(error).__name__}: {_beginning(error)}"
             return Outcome(item.name, "failed", item.claim, found, look, error)
         return Outcome(item.name, "passed", item.claim)
+
+
+def _beginning(error: Exception) -> str:
+    """The first lines of a message; tracers append whole programs."""
+    text = "\n".join(line for line in str(error).splitlines()[:LINES] if line.strip())
+    return text[:CHARACTERS]

@@ -15,7 +15,11 @@ TOLERANCES: dict[torch.dtype, float] = {
     torch.float16: 2e-2,
     torch.bfloat16: 1e-1,
 }
-"""Largest accepted difference of two ways to compute one thing, as a share of the larger tensor's peak."""
+"""Largest accepted difference of two ways to compute one thing, as a share of the larger tensor's peak.
+
+In half precision it is a share of root mean squares: single values may be `OUTLIER` times as far apart.
+"""
+OUTLIER = 5.0
 
 
 def expect(holds: bool | Tensor, found: str) -> None:
@@ -40,7 +44,16 @@ def close(got: Tensor, want: Tensor, what: str, dtype: torch.dtype = torch.float
     Raises:
         PropertyError: they do not; the message holds the difference, the tolerance and the place.
     """
-    close_to(got, want, what, tolerance=TOLERANCES[dtype])
+    if dtype.itemsize > 2:
+        close_to(got, want, what, tolerance=TOLERANCES[dtype])
+        return
+    close_to(got, want, what, tolerance=OUTLIER * TOLERANCES[dtype])
+    size, apart = _rms(want.detach()), _rms(got.detach().double() - want.detach().double())
+    expect(
+        apart <= TOLERANCES[dtype] * size or apart == 0,
+        f"{what}: root mean square of the difference {apart:.3g}, at most {TOLERANCES[dtype]} x {size:.3g} "
+        f"is accepted for {dtype}.",
+    )
 
 
 def close_to(got: Tensor, want: Tensor, what: str, tolerance: float) -> None:
@@ -78,6 +91,11 @@ def all_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 def _same_form(got: Tensor, want: Tensor, what: str) -> None:
     expect(got.dtype == want.dtype, f"{what}: dtype {got.dtype}, expected {want.dtype}.")
+
+
+def _rms(tensor: Tensor) -> float:
+    known = tensor.double()[tensor.isfinite()]
+    return float(known.square().mean().sqrt()) if known.numel() else 0.0
 
 
 def _peak(tensor: Tensor) -> float:

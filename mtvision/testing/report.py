@@ -14,6 +14,10 @@ class PropertyError(AssertionError):
     """A property does not hold. Test runners show it as a failed assertion."""
 
 
+class NotApplicable(Exception):  # noqa: N818 - it is no error: the contract leaves the thing out
+    """A property says nothing about this class; the text is the reason that the report shows."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one property gave.
@@ -22,7 +26,7 @@ class Outcome:
         name: of the property.
         status: `passed`, `failed` or `skipped`.
         claim: what the property says, one sentence.
-        message: what was found if it failed, the declared reason if it was skipped.
+        message: what was found if it failed, the reason if it was skipped.
         look: expressions that show the fault.
         cause: the exception behind a failure.
     """

@@ -59,6 +59,8 @@ VARIANTS = {
 class VMambaBackbone(Backbone):
     """VMamba with a norm after each of four stages, strides 4 to 32; any image size.
 
+    The first blocks ("v0") cut the image into patches of 4 x 4 pixels, so images are padded to whole patches.
+
     Args:
         variant: a key of `VARIANTS`.
         pretrained: path of an official checkpoint (`.pth`) or of one that `convert_checkpoint` made; None =
@@ -92,6 +94,7 @@ class VMambaBackbone(Backbone):
         rates = iter(torch.linspace(0, top, sum(counts), device="cpu").tolist())
         self.grad_checkpointing = grad_checkpointing
         self.patch_embed = _conv_stem(widths[0]) if chosen.modern else _patch_stem(widths[0])
+        self.size_multiple = 1 if chosen.modern else 4
         self.layers = nn.ModuleList()
         for index, (count, channels) in enumerate(zip(counts, widths, strict=True)):
             stage = nn.Module()
@@ -107,7 +110,7 @@ class VMambaBackbone(Backbone):
 
     def stem(self, image: Tensor) -> Tensor:
         """State (B, H/4, W/4, C)."""
-        state: Tensor = self.patch_embed(image)
+        state: Tensor = self.patch_embed(self.pad(image))
         return state
 
     def block_names(self) -> list[str]:

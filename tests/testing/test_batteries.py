@@ -1,0 +1,106 @@
+"""Every property of every battery on every registered class, from the one list in `examples.py`.
+
+`pytest tests/testing --device cuda --dtype bfloat16` runs the same tests elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtvision.core import registry
+from mtvision.metrics import METRICS
+from mtvision.testing import BATTERIES, properties
+from mtvision.testing.modules import Setting
+
+sys.path.insert(0, str(Path(__file__).parent))
+from examples import EXAMPLES, Example
+
+REGISTRIES = {
+    "backbone": registry.BACKBONES,
+    "adapter": registry.ADAPTERS,
+    "decoder": registry.DECODERS,
+    "loss": registry.LOSSES,
+    "balancer": registry.BALANCERS,
+    "step": registry.STEPS,
+    "dataset": registry.DATASETS,
+}
+WITHOUT_BATTERY = {
+    "head": "a head is part of every network that the adapter battery builds",
+    "searcher": "a searcher is a whole run: tests/search and tests/procedures hold known answers",
+    "merger": "none is registered",
+}
+PAIRS = [
+    pytest.param(
+        example,
+        name,
+        id=f"{example.kind}-{example.label}-{name}",
+        marks=[pytest.mark.slow] if name in example.slow else [],
+    )
+    for example in EXAMPLES
+    for name in properties(example.kind)
+]
+
+
+@pytest.fixture(scope="session")
+def case_of(tmp_path_factory, device, dtype):
+    """Cases, built once for each example."""
+    folder = tmp_path_factory.mktemp("examples")
+
+    @cache
+    def build(position: int):
+        return EXAMPLES[position].build(Setting(device, dtype), folder)
+
+    return lambda example: build(EXAMPLES.index(example))
+
+
+@pytest.mark.parametrize(("example", "name"), PAIRS)
+def test_property(example: Example, name: str, case_of):
+    report = BATTERIES[example.kind].run(example.label, case_of(example), only=[name], skip=example.skip)
+    report.raise_if_failed()
+    for reason in report.skipped.values():
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize(
+    ("example", "name"),
+    [
+        pytest.param(item, name, id=f"{item.kind}-{item.label}-{name}")
+        for item in EXAMPLES
+        for name in item.skip
+    ],
+)
+def test_declared_exceptions_are_real(example: Example, name: str, case_of, device, dtype):
+    """What an example declares not to hold does not hold; otherwise the declaration has to go."""
+    if (device, dtype) != ("cpu", torch.float32):
+        pytest.skip("exceptions are declared for the CPU in float32")
+    report = BATTERIES[example.kind].run(example.label, case_of(example), only=[name])
+    assert list(report.failed) == [name]
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_every_registered_class_has_an_example(kind):
+    table = REGISTRIES[kind]
+    table.import_from_location()
+    ours = {name for name, item in table.module_dict.items() if item.__module__.startswith("mtvision.")}
+    there = {item.name for item in EXAMPLES if item.kind == kind}
+    assert there == ours, f"add an example to tests/testing/examples.py: {sorted(there ^ ours)}"
+
+
+def test_every_metric_has_an_example():
+    assert {item.name for item in EXAMPLES if item.kind == "metric"} == set(METRICS)
+
+
+def test_every_table_has_a_battery_or_a_reason():
+    tables = {item.name for item in vars(registry).values() if isinstance(item, registry.Registry)}
+    assert tables == set(REGISTRIES) | set(WITHOUT_BATTERY)
+    assert {*REGISTRIES, "metric"} == set(BATTERIES)
+
+
+def test_labels_of_examples_are_unique():
+    labels = [(item.kind, item.label) for item in EXAMPLES]
+    assert len(set(labels)) == len(labels)
