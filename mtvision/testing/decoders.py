@@ -200,6 +200,12 @@ def task_pyramids_are_read(case: DecoderCase) -> None:
         kept = {other: own[other] for other in (case.names if read is None else read)}
         found = case.run(case.decoder, TaskPyramids(kept), [name])
         modules.agree(found, {name: whole[name]}, f"pyramids of {list(kept)}:", case.setting.dtype)
+        other = case.pyramid_of(case.setting.tensor(random_image(2, case.size, 20)))
+        changed = case.run(case.decoder, TaskPyramids(own | {name: other}))
+        expect(
+            not torch.equal(changed[name], whole[name]),
+            f"'{name}' stays the same with another pyramid of its own; read pyramid.for_task('{name}').",
+        )
 
 
 @DECODER.property("decoder(backbone(image[:1])) against the first sample of decoder(backbone(image))")

@@ -48,6 +48,9 @@ class ToyBackbone(Backbone):
                 )
                 for i in range(len(channels))
             )
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):  # maps of unit size, so that features depend on the image
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.exits = tuple(range(1, len(channels) + 1))
         self.measure()
 
