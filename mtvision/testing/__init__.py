@@ -7,41 +7,26 @@
 `docs/batteries.md`. Nothing here needs a test runner.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from mtvision.core.naming import look_up
-from mtvision.testing.adapters import ADAPTER, check_adapter
-from mtvision.testing.backbones import BACKBONE, check_backbone
-from mtvision.testing.balancers import BALANCER, check_balancer
-from mtvision.testing.battery import Battery, Property
-from mtvision.testing.datasets import DATASET, check_dataset
-from mtvision.testing.decoders import DECODER, check_decoder
-from mtvision.testing.losses import LOSS, check_loss
-from mtvision.testing.metrics import METRIC, check_metric
-from mtvision.testing.report import NotApplicable, Outcome, PropertyError, Report
-from mtvision.testing.steps import STEP, check_step
+from typing import TYPE_CHECKING
 
-BATTERIES: dict[str, Battery[Any]] = {
-    item.kind: item for item in (BACKBONE, DECODER, ADAPTER, BALANCER, LOSS, METRIC, DATASET, STEP)
-}
-"""{kind: battery}."""
+from mtvision.core.registry.lazy import lazy_exports
 
-
-def properties(kind: str) -> tuple[str, ...]:
-    """Names of a battery's properties, in the order in which they run.
-
-    Args:
-        kind: a key of `BATTERIES`.
-
-    Raises:
-        UnknownNameError: no such battery.
-
-    >>> properties("loss")[:2]
-    ('gives_a_real_scalar', 'nothing_labelled_is_zero')
-    """
-    battery: Battery[Any] = look_up("battery", kind, BATTERIES)
-    return tuple(battery.properties)
-
+if TYPE_CHECKING:
+    from mtvision.testing.adapters import check_adapter
+    from mtvision.testing.backbones import check_backbone
+    from mtvision.testing.balancers import check_balancer
+    from mtvision.testing.batteries import BATTERIES, properties
+    from mtvision.testing.battery import Battery, Property
+    from mtvision.testing.datasets import check_dataset
+    from mtvision.testing.decoders import check_decoder
+    from mtvision.testing.losses import check_loss
+    from mtvision.testing.metrics import check_metric
+    from mtvision.testing.report import NotApplicable, Outcome, PropertyError, Report
+    from mtvision.testing.steps import check_step
+else:
+    __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "BATTERIES",

@@ -72,7 +72,7 @@ class Example:
         label: unique within the kind.
         build: (setting, folder for files) to the battery's case.
         skip: {property: reason} of declared exceptions; `test_declared_exceptions_are_real` runs them.
-        slow: properties that take more than two seconds.
+        export_is_quick: whether tracing takes less than two seconds; else that test is marked slow.
     """
 
     kind: str
@@ -80,7 +80,7 @@ class Example:
     label: str
     build: Callable[[Setting, Path], Any]
     skip: Mapping[str, str] = field(default_factory=dict)
-    slow: tuple[str, ...] = ()
+    export_is_quick: bool = False
 
 
 EXAMPLES: list[Example] = []
@@ -94,7 +94,7 @@ def add(
     *,
     label: str = "",
     skip: Mapping[str, str] | None = None,
-    slow: tuple[str, ...] = (),
+    export_is_quick: bool = False,
     **options: Any,
 ) -> None:
     """Add an example; an option that is a function without arguments is called when the case is built."""
@@ -106,7 +106,7 @@ def add(
         }
         return case(make=make, setting=setting, **given)
 
-    EXAMPLES.append(Example(kind, name, label or name, build, skip or {}, slow))
+    EXAMPLES.append(Example(kind, name, label or name, build, skip or {}, export_is_quick))
 
 
 _LAZY = ("backbone",)
@@ -128,7 +128,12 @@ TIMM = {
     "regnet": ("regnetx_002", {}),
 }
 for label, (model, options) in TIMM.items():
-    backbone("TimmBackbone", partial(TimmBackbone, model, **options), label=f"TimmBackbone-{label}")
+    backbone(
+        "TimmBackbone",
+        partial(TimmBackbone, model, **options),
+        label=f"TimmBackbone-{label}",
+        export_is_quick=label in ("resnet", "efficientnet"),
+    )
 BEIT = {"img_size": 64, "depth": 4, "embed_dim": 32, "num_heads": 2}
 backbone(
     "TimmBackbone",
@@ -139,7 +144,7 @@ backbone(
 )
 SWIN = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), "levels": (0, 1), "window_size": 4}
 backbone("SwinBackbone", partial(SwinBackbone, "swin_tiny_patch4_window7_224", **SWIN))
-backbone("HRNetBackbone", partial(HRNetBackbone, "hrnet_w18_small_v2"), slow=("exportable",))
+backbone("HRNetBackbone", partial(HRNetBackbone, "hrnet_w18_small_v2"), size=(32, 64))
 backbone("VimBackbone", partial(VimBackbone, width=8, depth=4, img_size=(32, 48)))
 for variant in ("vanilla_tiny", "tiny_s1l8"):
     backbone(
@@ -160,15 +165,15 @@ def prompted() -> Any:
     return TaskPrompts(windows=2).apply(vit, toy_tasks())
 
 
-decoder("ParallelDecoder", partial(ParallelDecoder, width=8))
+decoder("ParallelDecoder", partial(ParallelDecoder, width=8), export_is_quick=True)
 decoder(
     "ParallelDecoder",
     partial(ParallelDecoder, width=8, deep_supervision=0.4, norm="group", task_widths={"depth": 16}),
     label="ParallelDecoder-supervised",
 )
 decoder("ParallelDecoder", partial(ParallelDecoder, width=8), label="ParallelDecoder-flat", backbone=flat)
-decoder("ConcatDecoder", ConcatDecoder)
-decoder("PADNetDecoder", partial(PADNetDecoder, width=8))
+decoder("ConcatDecoder", ConcatDecoder, export_is_quick=True)
+decoder("PADNetDecoder", partial(PADNetDecoder, width=8), export_is_quick=True)
 decoder("MTINetDecoder", MTINetDecoder)
 decoder("MTINetDecoder", partial(MTINetDecoder, mask_axis="tasks"), label="MTINetDecoder-tasks")
 decoder("InvPTDecoder", partial(InvPTDecoder, width=16, hidden=10))
@@ -219,7 +224,7 @@ adapter(
     odd_size=(60, 90),
     drops=TOKEN,
 )
-adapter("Branched", "Branched", options={"tree": TREE}, identity_at_start=True)
+adapter("Branched", "Branched", options={"tree": TREE}, identity_at_start=True, export_is_quick=True)
 adapter(
     "BranchingSearch",
     "BranchingSearch",

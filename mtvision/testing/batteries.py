@@ -1,0 +1,37 @@
+"""All batteries by kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtvision.core.naming import look_up
+from mtvision.testing.adapters import ADAPTER
+from mtvision.testing.backbones import BACKBONE
+from mtvision.testing.balancers import BALANCER
+from mtvision.testing.battery import Battery
+from mtvision.testing.datasets import DATASET
+from mtvision.testing.decoders import DECODER
+from mtvision.testing.losses import LOSS
+from mtvision.testing.metrics import METRIC
+from mtvision.testing.steps import STEP
+
+BATTERIES: dict[str, Battery[Any]] = {
+    item.kind: item for item in (BACKBONE, DECODER, ADAPTER, BALANCER, LOSS, METRIC, DATASET, STEP)
+}
+"""{kind: battery}."""
+
+
+def properties(kind: str) -> tuple[str, ...]:
+    """Names of a battery's properties, in the order in which they run.
+
+    Args:
+        kind: a key of `BATTERIES`.
+
+    Raises:
+        UnknownNameError: no such battery.
+
+    >>> properties("loss")[:2]
+    ('gives_a_real_scalar', 'nothing_labelled_is_zero')
+    """
+    battery: Battery[Any] = look_up("battery", kind, BATTERIES)
+    return tuple(battery.properties)
