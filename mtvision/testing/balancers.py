@@ -343,7 +343,7 @@ def own_parameters_learn(case: BalancerCase) -> None:
 
 @BALANCER.property("copy.deepcopy(balancer); pickle.loads(pickle.dumps(balancer))")
 def copies_are_equal(case: BalancerCase) -> None:
-    """Deep copies and pickles go on as the balancer itself does."""
+    """Deep copies and pickles give the balancer's next update."""
     balancer = case.build()
     update(balancer, case.gradients())
     file = io.BytesIO(pickle.dumps(balancer))

@@ -33,7 +33,7 @@ class LossCase:
     Args:
         make: returns a loss.
         setting: device and precision of logits.
-        task: kind of label and channels of logits; by default classes or a real value, as the loss wants.
+        task: kind of label and channels of logits; by default the one that `label_axes` means.
         floor: how far above the minimum the loss of a perfect prediction may be.
     """
 

@@ -39,6 +39,7 @@ class MetricCase:
         task: kind of label, activation, and which score is the headline.
         ranges: {score: (least, largest)}; by default 0..1 where higher is better, else 0..infinity.
         higher_is_better: {score: direction} of scores that the suite does not know.
+        best: {score: what a perfect prediction gets} where that is not the end of the range.
         near: share by which a perfect prediction may miss the best value.
         undefined: scores that may be NaN although there are labels.
     """
@@ -48,6 +49,7 @@ class MetricCase:
     task: Task = field(default_factory=lambda: semseg(("sky", "road", "car")))
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
     near: float = 5e-3
     undefined: Collection[str] = ()
 
@@ -115,7 +117,7 @@ def check_metric(
         only: names of the properties to run, all by default; `properties("metric")` lists them.
         device: of predictions and labels.
         dtype: of real-valued predictions.
-        case: fields of `MetricCase`: `task`, `ranges`, `higher_is_better`, `near`, `undefined`.
+        case: fields of `MetricCase`: `task`, `ranges`, `higher_is_better`, `best`, `near`, `undefined`.
 
     >>> from mtvision.metrics import Depth
     >>> from mtvision.protocols.tasks import depth
@@ -221,7 +223,7 @@ def perfect_is_best(case: MetricCase) -> None:
     for name, value in best.items():
         low, high = _range(case, name)
         expect(not math.isnan(value), f"{name} of a perfect prediction is NaN.")
-        want = high if case.direction(name) else low
+        want = case.best.get(name, high if case.direction(name) else low)
         near = math.isclose(value, want, rel_tol=case.near, abs_tol=5e-2 if want == 0 else 0.0)
         expect(near, f"{name} of a perfect prediction is {value:.6g}, the best is {want:g}.")
         better = random[name] > value if case.direction(name) else random[name] < value

@@ -184,7 +184,7 @@ def check_export(module: nn.Module, inputs: tuple[Any, ...], want: Outputs, dtyp
     Args:
         module: in evaluation mode; returns a dict of tensors.
         inputs: its positional arguments.
-        want: what the module itself gives.
+        want: the module's own outputs.
         dtype: of the tolerance.
 
     Raises:

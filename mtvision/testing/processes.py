@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Group:
     """What `StepProblem.average` and `StepProblem.gather` are given in a pretended group of processes.
 
-    One member runs at a time and hands over where it waits for the others, so that the global random
-    generator and other global state are used by one member alone between two meetings.
+    One member runs at a time. It hands over where it waits for the others. So the global random generator
+    and other global state belong to one member between two meetings.
 
     Args:
         size: number of members.

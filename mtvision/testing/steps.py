@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -64,7 +64,12 @@ class StepCase:
         return tuple(task.name for task in self.tasks)
 
     def network(self) -> Network:
-        """The same weights on each call; one parameter is frozen and one module serves no task."""
+        """A copy of one network, in training mode."""
+        return copy.deepcopy(self.original)
+
+    @cached_property
+    def original(self) -> Network:
+        """A small network; one parameter is frozen and one module serves no task."""
         torch.manual_seed(0)
         decoder = {"type": "ParallelDecoder", "width": 4, "norm": "group"}
         config = {"backbone": {"type": ToyBackbone}, "decoder": decoder, "head": {"type": "ConvHead"}}
@@ -80,7 +85,7 @@ class StepCase:
 
     def samples(self, count: int = 4, lacking: Sequence[Sequence[str]] = (), seed: int = 0) -> list[Sample]:
         """Samples with labels everywhere, so that every loss is a mean over samples."""
-        return toy_samples(self.tasks, count, (32, 48), seed, lacking)
+        return toy_samples(self.tasks, count, (16, 24), seed, lacking)
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """On the device."""
@@ -339,7 +344,7 @@ def batch_and_weights_are_left_alone(case: StepCase) -> None:
 
 @STEP.property("fresh.load_state_dict(step.state_dict()), then one more call")
 def state_round_trip(case: StepCase) -> None:
-    """Saved state loads into a fresh step, which goes on as the saved one does."""
+    """Saved state loads into a fresh step, which then gives the same gradients."""
     step, fresh = case.step(), case.step()
     if not isinstance(step, nn.Module) or not isinstance(fresh, nn.Module):
         raise NotApplicable("the step is no nn.Module: it keeps nothing that a checkpoint needs.")
@@ -358,7 +363,7 @@ def state_round_trip(case: StepCase) -> None:
 
 @STEP.property("copy.deepcopy(step); pickle.loads(pickle.dumps(step))")
 def copies_are_equal(case: StepCase) -> None:
-    """Deep copies and pickles of a used step go on as it does."""
+    """Deep copies and pickles of a used step give its next gradients."""
     step, batch, network = case.step(), case.batch(case.samples(2)), case.network()
     step(case.problem(network), batch)
     made = {"copy.deepcopy": copy.deepcopy(step), "pickle": pickle.loads(pickle.dumps(step))}

@@ -102,3 +102,11 @@ def test_every_table_has_a_battery_or_a_reason():
 def test_labels_of_examples_are_unique():
     labels = [(item.kind, item.label) for item in EXAMPLES]
     assert len(set(labels)) == len(labels)
+
+
+def test_the_page_lists_every_property():
+    page = (Path(__file__).parents[2] / "docs" / "batteries.md").read_text(encoding="utf-8")
+    rows = {
+        f"| `{item.name}` | {item.claim} |" for one in BATTERIES.values() for item in one.properties.values()
+    }
+    assert [row for row in sorted(rows) if row not in page] == []
