@@ -53,6 +53,11 @@ class BackboneCase:
         """Two images."""
         return self.setting.tensor(random_image(2, self.size or self.backbone.trial_size()))
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        return int(self.image.shape[-2]), int(self.image.shape[-1])
+
     def pyramid(self, backbone: Backbone, image: Tensor) -> Pyramid:
         """In the setting's precision."""
         with self.setting.autocast():
@@ -157,7 +162,7 @@ def padding_is_zeros_below_and_right(case: BackboneCase) -> None:
 @BACKBONE.property("state = backbone.stem(image); state = block(state); backbone.to_map(state, level, size)")
 def blocks_equal_forward(case: BackboneCase) -> None:
     """Stem, blocks and exits, one after the other, give the maps of `forward`; shapes are as declared."""
-    backbone, size = case.backbone, (int(case.image.shape[-2]), int(case.image.shape[-1]))
+    backbone, size = case.backbone, case.image_size
     if not backbone.exits:
         raise NotApplicable("exits is empty: the architecture is not cut into blocks.")
     blocks = backbone.blocks
@@ -257,7 +262,7 @@ def gradients_reach_every_parameter(case: BackboneCase) -> None:
     """The maps reach every trainable parameter that is not declared dead."""
 
     def loss(backbone: Backbone, number: int) -> Tensor:
-        image = case.setting.tensor(random_image(2, tuple(case.image.shape[-2:]), number + 1))
+        image = case.setting.tensor(random_image(2, case.image_size, number + 1))
         maps = [item.float() for item in case.pyramid(backbone.train(), image).maps]
         return torch.stack([(item * torch.randn_like(item)).sum() for item in maps]).sum()
 
@@ -280,7 +285,7 @@ def measuring_leaves_no_trace(case: BackboneCase) -> None:
     declared = (tuple(backbone.channels), tuple(backbone.strides))
     before = {name: item.clone() for name, item in backbone.state_dict().items()}
     stream = torch.get_rng_state()
-    backbone.measure(tuple(case.image.shape[-2:]) if case.size else None)
+    backbone.measure(case.image_size if case.size else None)
     found = (tuple(backbone.channels), tuple(backbone.strides))
     expect(found == declared, f"measure() finds {found}, before it was {declared}.")
     modules.agree_exactly(backbone.state_dict(), before, "state after measure():")

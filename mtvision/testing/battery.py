@@ -1,7 +1,7 @@
 """Named properties and how they are run.
 
-A battery is a list of functions. Each takes one case, which is the thing under test with its options. It raises
-`PropertyError` where the property does not hold, and `NotApplicable` where it says nothing about the case:
+A battery is a list of functions. Each takes one case, which is the thing under test with its options. It
+raises `PropertyError` where the property does not hold. It raises `NotApplicable` where it says nothing:
 
     SHAPES = Battery[DecoderCase]("decoder", call="check_decoder(make, only=['{name}'])")
 

@@ -80,14 +80,16 @@ class DecoderCase:
     def pyramid_of(self, image: Tensor) -> Pyramid:
         """Pyramid without graph."""
         with torch.no_grad():
-            return self.front(image)
+            pyramid: Pyramid = self.front(image)
+        return pyramid
 
     def run(
         self, decoder: Decoder, pyramid: Pyramid, tasks: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Features in the setting's precision, without graph."""
         with torch.no_grad(), self.setting.autocast():
-            return decoder(pyramid, tasks).features
+            output: DecoderOutput = decoder(pyramid, tasks)
+        return output.features
 
     @cached_property
     def whole(self) -> dict[str, Tensor]:

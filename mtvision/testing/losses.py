@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +16,7 @@ from mtvision.protocols.tasks import depth, semseg
 from mtvision.testing.battery import Battery
 from mtvision.testing.decoders import subject_of
 from mtvision.testing.inputs import perfect_logits, random_label
-from mtvision.testing.modules import Setting
+from mtvision.testing.modules import Setting, copied
 from mtvision.testing.numbers import all_finite, close, expect, same
 from mtvision.testing.report import PropertyError, Report
 
@@ -268,6 +266,5 @@ def copies_are_equal(case: LossCase) -> None:
     """Deep copies and pickles give the same loss."""
     logits, label = case.logits(), case.label()
     want = case.loss(logits, label)
-    made = {"copy.deepcopy": copy.deepcopy(case.loss), "pickle": pickle.loads(pickle.dumps(case.loss))}
-    for way, other in made.items():
+    for way, other in copied(case.loss).items():
         same(other(logits, label), want, way)

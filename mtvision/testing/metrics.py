@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -21,7 +19,7 @@ from mtvision.protocols.tasks import semseg
 from mtvision.testing.battery import Battery
 from mtvision.testing.decoders import subject_of
 from mtvision.testing.inputs import perfect_logits, random_label
-from mtvision.testing.modules import Setting
+from mtvision.testing.modules import Setting, copied
 from mtvision.testing.numbers import TOLERANCES, expect, same
 from mtvision.testing.report import NotApplicable, PropertyError, Report
 
@@ -308,8 +306,7 @@ def other_shapes_are_refused(case: MetricCase) -> None:
 def copies_are_equal(case: MetricCase) -> None:
     """Deep copies and pickles give the same scores."""
     want = case.metric.score(total(case.sums))
-    made = {"copy.deepcopy": copy.deepcopy(case.metric), "pickle": pickle.loads(pickle.dumps(case.metric))}
-    for way, other in made.items():
+    for way, other in copied(case.metric).items():
         _equal(other.score(total(case.sums)), want, way)
 
 

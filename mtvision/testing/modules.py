@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mtvision.testing.numbers import TOLERANCES, close, expect, same
 from mtvision.testing.report import PropertyError
 
 Module = TypeVar("Module", bound=nn.Module)
+T = TypeVar("T")
 Outputs = Mapping[str, Tensor]
 
 
@@ -74,11 +76,11 @@ def disturb(module: Module) -> Module:
         if item.is_floating_point():
             spread = item.float().square().mean().sqrt() if item.numel() else 0.0
             item.add_(torch.randn_like(item) * (0.1 * spread + 0.02))
-    for name, item in module.named_buffers():
+    for name, buffer in module.named_buffers():
         if name.endswith("running_mean"):
-            item.add_(0.1 * torch.randn_like(item))
+            buffer.add_(0.1 * torch.randn_like(buffer))
         elif name.endswith("running_var"):
-            item.mul_(0.8 + 0.4 * torch.rand_like(item))
+            buffer.mul_(0.8 + 0.4 * torch.rand_like(buffer))
     return module
 
 
@@ -167,10 +169,7 @@ def copies(module: Module) -> dict[str, Module]:
     Raises:
         PropertyError: they share a parameter.
     """
-    made: dict[str, Module] = {
-        "copy.deepcopy": copy.deepcopy(module),
-        "pickle": pickle.loads(pickle.dumps(module)),
-    }
+    made = copied(module)
     own = {id(item) for item in module.parameters()}
     for way, other in made.items():
         shared = [name for name, item in other.named_parameters() if id(item) in own]
@@ -178,13 +177,25 @@ def copies(module: Module) -> dict[str, Module]:
     return made
 
 
-def check_export(module: nn.Module, inputs: tuple[Any, ...], want: Outputs, dtype: torch.dtype) -> None:
+def copied(thing: T) -> dict[str, T]:
+    """A deep copy, and one through pickle if the class can be imported by its name.
+
+    Classes that are defined inside a function cannot, whatever they hold.
+    """
+    made = {"copy.deepcopy": copy.deepcopy(thing)}
+    home = vars(sys.modules[type(thing).__module__]) if type(thing).__module__ in sys.modules else {}
+    if home.get(type(thing).__qualname__) is type(thing):
+        made["pickle"] = pickle.loads(pickle.dumps(thing))
+    return made
+
+
+def check_export(module: nn.Module, inputs: tuple[Any, ...], outputs: Outputs, dtype: torch.dtype) -> None:
     """`torch.export` traces a module, and the traced program gives the same outputs.
 
     Args:
         module: in evaluation mode; returns a dict of tensors.
         inputs: its positional arguments.
-        want: the module's own outputs.
+        outputs: of the module itself.
         dtype: of the tolerance.
 
     Raises:
@@ -192,7 +203,7 @@ def check_export(module: nn.Module, inputs: tuple[Any, ...], want: Outputs, dtyp
     """
     with torch.no_grad():
         program = torch.export.export(module, inputs, strict=False)
-        agree(program.module()(*inputs), want, "exported program:", dtype)
+        agree(program.module()(*inputs), outputs, "exported program:", dtype)
 
 
 def check_independence(output: Callable[[Tensor], Outputs], image: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -257,8 +256,13 @@ def _linear(case: StepCase) -> dict[str, Callable[[], Balancer]]:
     return {"scalar": case.scalar, "jacobian": partial(TorchJD, tasks=case.names, aggregator="Mean")}
 
 
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else first + second
+
+
 def _mean(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    return None if first is None or second is None else (first + second) / 2
+    total = _sum(first, second)
+    return None if total is None else total / 2
 
 
 @STEP.property("batch without any depth label: network.heads['depth'].weight.grad, logs")
@@ -296,10 +300,7 @@ def gradients_add_up(case: StepCase) -> None:
     for kind, make in _linear(case).items():
         both = case.stepped([first, second], make())
         parts = [case.stepped([batch], make()) for batch in (first, second)]
-        total = {
-            name: None if item is None else item + (parts[1][name] if parts[1][name] is not None else 0)
-            for name, item in parts[0].items()
-        }
+        total = {name: _sum(item, parts[1][name]) for name, item in parts[0].items()}
         _agree(both, total, f"{kind}, two steps:", case.setting.dtype)
         for name in ("unused.weight", "backbone.patches.bias"):
             expect(both[name] is None, f"{kind}: {name} is unused or frozen, but has a gradient.")
@@ -366,7 +367,7 @@ def copies_are_equal(case: StepCase) -> None:
     """Deep copies and pickles of a used step give its next gradients."""
     step, batch, network = case.step(), case.batch(case.samples(2)), case.network()
     step(case.problem(network), batch)
-    made = {"copy.deepcopy": copy.deepcopy(step), "pickle": pickle.loads(pickle.dumps(step))}
+    made = modules.copied(step)
     found = {}
     for way, one in {"itself": step, **made}.items():
         network.zero_grad(set_to_none=True)
