@@ -45,8 +45,8 @@ DEFAULT_CONFIGS = (
 )
 """Configs compared when none is named: those that train on rendered images and a CPU."""
 
-TEST_IMAGES = 10
-"""Test images of a data set whose config states its `length`."""
+TEST_IMAGES, EPOCHS = 10, 3
+"""Test images, and passes over the training images, of data sets whose config states their `length`."""
 
 CODE_FOLDERS = ("mtvision", "tools", "configs")
 WORKING_TREE = "."
@@ -87,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkout(repository, arguments.rev_a, scratch / "a") as a,
             checkout(repository, arguments.rev_b, scratch / "b") as b,
         ):
-            sides = {"a": (a, runs / _key(a)), "b": (b, runs / _key(b))}
+            keys = _key(a), _key(b)
+            again = "_again" if keys[0] == keys[1] else ""  # the same code must be run twice, too
+            sides = {"a": (a, runs / keys[0]), "b": (b, runs / f"{keys[1]}{again}")}
             for pair in pairs_of(arguments.configs, a, b):
                 result = _compare(pair, sides, arguments)
                 print(result, flush=True)
@@ -203,8 +205,9 @@ def _git(folder: Path, *arguments: str) -> str:
 def _compare(pair: Pair, sides: Mapping[str, tuple[Path, Path]], arguments: argparse.Namespace) -> Comparison:
     """Run one config at both revisions, unless that was done before, and compare."""
     paths = {"a": pair.a, "b": pair.b}
-    limits = set.intersection(*({*_limits(root / paths[side])} for side, (root, _) in sides.items()))
-    common = [f"seed={arguments.seed}", f"training.iterations={arguments.iterations}", *sorted(limits)]
+    steps = arguments.iterations
+    limits = set.intersection(*({*_limits(root / paths[side], steps)} for side, (root, _) in sides.items()))
+    common = [f"seed={arguments.seed}", f"training.iterations={steps}", *sorted(limits)]
     jobs = {}
     for side, (root, runs) in sides.items():
         own = [*common, *arguments.cfg_options, *getattr(arguments, f"cfg_options_{side}")]
@@ -216,17 +219,20 @@ def _compare(pair: Pair, sides: Mapping[str, tuple[Path, Path]], arguments: argp
     return compare_folders(pair.name, jobs["a"][2], jobs["b"][2], problems)
 
 
-def _limits(config: Path) -> list[str]:
+def _limits(config: Path, iterations: int) -> list[str]:
     """Options that make a run short without leaving out a kind of number."""
     options = ["training.checkpoint_interval=0", "evaluation.pictures=0", "evaluation.constant_predictor=0"]
     try:
         loaded = load_config(config)
     except (OSError, UnknownNameError, ValueError):
         return options  # the run itself says what is wrong
-    for section in ("val_data", "test_data"):
+    train_data = loaded["train_data"] or {}
+    train_images = max(1, iterations * train_data.get("batch_size", 1) // EPOCHS)
+    sizes = {"train_data": train_images, "val_data": TEST_IMAGES, "test_data": TEST_IMAGES}
+    for section, size in sizes.items():
         dataset = (loaded[section] or {}).get("dataset", {})
-        if dataset.get("length", 0) > TEST_IMAGES:
-            options.append(f"{section}.dataset.length={TEST_IMAGES}")
+        if dataset.get("length", 0) > size:
+            options.append(f"{section}.dataset.length={size}")
     return options
 
 
