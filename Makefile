@@ -30,7 +30,12 @@ demo: $(READY)
 	$(BIN)/python tools/train.py configs/synthetic/parallel_tiny_synthetic_1xb16_1000.py --work-dir work_dirs/demo --overwrite
 
 # The same command again skips what is finished and goes on with what was interrupted.
-DEMO_ROWS ?= $(sort $(wildcard configs/*/*_tiny_synthetic_1xb8_300.py))
+# The plain decoder on the three backbones of the rows: with one task at a time, the networks that gains are over.
+PLAIN := configs/parallel/parallel
+DEMO_SINGLE ?= $(addsuffix _tiny_synthetic_1xb8_300.py,$(PLAIN) $(PLAIN)_resnet18 $(PLAIN)_vit)
+DEMO_TASKS ?= ['semseg'],['depth'],['normals'],['edge']
+DEMO_ROWS ?= $(PLAIN)_tiny_synthetic_1xb8_300.py \
+  $(filter-out $(DEMO_SINGLE),$(sort $(wildcard configs/*/*_tiny_synthetic_1xb8_300.py)))
 DEMO_SEEDS ?= 0 1 2
 DEMO_WORKERS ?= 2
 DEMO_OPTIONS ?=
@@ -40,6 +45,10 @@ DEMO_SITE ?= site/leaderboard
 
 leaderboard-demo: $(READY)
 	@status=0; \
+	$(BIN)/python tools/launch.py $(DEMO_SINGLE) --set "tasks=$(DEMO_TASKS)" --name "single-task {tasks}" \
+	  --seeds $(DEMO_SEEDS) --workers $(DEMO_WORKERS) --work-dir $(DEMO_WORK_DIR) --results $(DEMO_RESULTS) \
+	  $(DEMO_OPTIONS) || status=$$?; \
+	test $$status -ne 130 || exit 130; \
 	$(BIN)/python tools/launch.py $(DEMO_ROWS) --seeds $(DEMO_SEEDS) --workers $(DEMO_WORKERS) --reference parallel \
 	  --work-dir $(DEMO_WORK_DIR) --results $(DEMO_RESULTS) --baseline single-task $(DEMO_OPTIONS) || status=$$?; \
 	test $$status -ne 130 || exit 130; \

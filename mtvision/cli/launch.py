@@ -10,9 +10,18 @@ from pathlib import Path
 from rich.console import Console
 
 from mtvision.core.naming import look_up
-from mtvision.report.baseline import SINGLE_TASK, with_gain
+from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
 from mtvision.report.record import Record, find_records, write_atomically
-from mtvision.sweep.grid import FINISHED, Run, discard, expand, look_up_states, parse_axes, record_key
+from mtvision.sweep.grid import (
+    FINISHED,
+    Run,
+    discard,
+    expand,
+    known_records,
+    look_up_states,
+    parse_axes,
+    record_key,
+)
 from mtvision.sweep.local import TRAIN, Outcome, run_locally
 from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
 from mtvision.sweep.summary import Board, summary
@@ -44,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE,VALUE",
         help="an axis of the grid, part of the rows' names. Brackets and quotes hold commas together: "
         "\"tasks=['semseg'],['depth']\". `balancer=UPGrad` replaces a component by that type",
+    )
+    parser.add_argument(
+        "--name",
+        metavar="TEXT",
+        help="what the rows are called, {key} standing for a value of --set, e.g. 'single-task {tasks}'; "
+        "default: the config's name and all values",
     )
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all runs, not named"
@@ -93,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         axes=parse_axes(arguments.set),
         work_dir=arguments.work_dir,
         options=arguments.cfg_options,
+        name=arguments.name,
     )
     if arguments.reference is not None:  # a mistake here should not come up after days of training
         look_up("method to compare with", arguments.reference, {run.method: run for run in runs})
@@ -146,10 +162,11 @@ def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Na
     if arguments.results is None:
         return
     by_key = {record_key(record): record for record in records}
+    there = known_records([arguments.results])  # under any file name
     for run in runs:
-        record, target = by_key.get((run.fingerprint, run.seed)), arguments.results / f"{run.name}.json"
-        if record is not None and not target.is_file():
-            record.save(target)
+        key = run.fingerprint, run.seed
+        if key in by_key and key not in there:
+            by_key[key].save(arguments.results / f"{run.name}.json")
 
 
 def _summarise(
@@ -178,7 +195,7 @@ def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Rec
     others = [
         record
         for record in (find_records([results]) if results.is_dir() else [])
-        if len(record.tasks) == 1 and record.protocol in protocols and record_key(record) not in known
+        if is_single_task(record) and record.protocol in protocols and record_key(record) not in known
     ]
     return [*records, *others]
 

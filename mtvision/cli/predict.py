@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtvision.recipe.building import trained_network
     from mtvision.search.width_table import WidthTable
 
-    network, meta = trained_network(config, protocol, arguments.checkpoint)
+    network, meta = trained_network(config, protocol, arguments.checkpoint, other_tasks=True)
     predictor = Predictor(
         network,
         protocol,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -75,3 +75,21 @@ class Task:
     def num_classes(self) -> int:
         """Number of valid class ids of a `classes` label."""
         return len(self.class_names) or self.out_channels
+
+
+def without_tasks(
+    options: Mapping[str, Any], per_task: Collection[str], absent: Collection[str]
+) -> dict[str, Any]:
+    """A component's options without what they say about absent tasks.
+
+    Args:
+        options: of the component.
+        per_task: names of the options that are {task: value}, where they are a mapping.
+        absent: tasks of the protocol that the run does not have.
+    """
+    result = dict(options)
+    for name in per_task:
+        entries = options.get(name)
+        if isinstance(entries, Mapping):
+            result[name] = {task: value for task, value in entries.items() if task not in absent}
+    return result

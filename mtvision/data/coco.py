@@ -317,7 +317,7 @@ def _label_kinds(full: Protocol, chosen: Protocol, labels: Mapping[str, str] | N
     """{task: kind of label} of the chosen tasks; a single class map by default."""
     given = dict(labels) if labels is not None else {"semseg": "classes"}
     for name, kind in given.items():
-        task = full.task(name)
+        task = look_up(f"task of protocol {full.id}", name, full.known_tasks)
         label, _ = look_up(f"label of the task '{name}'", kind, LABELS)
         if label != task.label or (kind == "foreground" and task.num_classes != 2):
             raise ValueError(f"CocoDataset: '{kind}' is no label for the task '{name}'.")

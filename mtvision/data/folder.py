@@ -71,7 +71,7 @@ class FolderDataset(DenseDataset):
         roots = [Path(item) for item in ([root] if isinstance(root, str | Path) else root)]
         self.partial = partial
         self._specs = specs
-        self._all_tasks = {task.name: task for task in full.tasks}
+        self._all_tasks = full.known_tasks
         self._images: dict[str, Path] = {}
         self._labels: dict[str, dict[str, Path]] = {name: {} for name in specs}
         for folder, prefix in zip(roots, _prefixes(roots), strict=True):
@@ -252,7 +252,7 @@ def _label_specs(
     partial: bool,
 ) -> dict[str, FolderLabel]:
     """Options of the chosen tasks and of those they are derived from."""
-    every: dict[str, Task] = {task.name: task for task in full.tasks}
+    every: dict[str, Task] = full.known_tasks  # a chosen task may be derived from one that is not
     specs = {
         name: FolderLabel.of(config, look_up("task in labels", name, every))
         for name, config in labels.items()

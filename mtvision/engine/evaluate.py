@@ -47,7 +47,7 @@ def evaluate_checkpoint(
     protocol, options = settings.protocol, settings.evaluation
     console = Console(quiet=quiet or not is_main_process())
     section = section if config[section] else "val_data"
-    network, meta = trained_network(config, protocol, checkpoint)
+    network, meta = trained_network(config, protocol, checkpoint, other_tasks=True)
     network = network.to(device())
     dataset = build_dataset(section, config[section], protocol, settings.seed)
     loader = evaluation_loader(dataset, config[section])

@@ -87,6 +87,7 @@ def make_record(
             "file": checkpoint.name,
             "iteration": training.get("iterations"),
             "rule": _RULE,
+            "tasks": list(network.task_names),
         },
         notes=[] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)],
     )
@@ -130,4 +131,6 @@ def _cost(network: Network, protocol: Protocol, dataset: DenseDataset) -> dict[s
         size = (int(image.shape[-2]), int(image.shape[-1]))
     device = next(network.parameters()).device
     with torch.no_grad():
-        return measure_cost(network, size, latency=True, repeats=5, device=str(device))
+        names = protocol.task_names
+        tasks = None if names == network.task_names else names
+        return measure_cost(network, size, tasks=tasks, latency=True, repeats=5, device=str(device))

@@ -35,14 +35,16 @@ def predict_batch(
 
     Args:
         network: in the mode it should run in; the batch is moved to its device.
-        tasks: what to predict.
+        tasks: what to predict; the network may have more.
         batch: images (B, 3, H, W); predictions have the size of its labels.
         precision: of the forward pass.
     """
     device = next(network.parameters()).device
     batch = batch.to(device)
+    names = [task.name for task in tasks]
+    asked = None if set(names) == set(network.task_names) else names
     with autocast(precision, device):
-        logits = network(batch.image, size=batch.label_size)
+        logits = network(batch.image, asked, size=batch.label_size)
     predictions = {task.name: to_prediction(task, logits[task.name]).cpu() for task in tasks}
     return [{name: maps[i] for name, maps in predictions.items()} for i in range(len(batch))]
 

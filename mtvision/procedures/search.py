@@ -164,10 +164,8 @@ def _networks(
 
 
 def single_task(config: RunConfig, task: str) -> RunConfig:
-    """The same config for one task: no balancing, no adapters, the head of that task."""
+    """The same config for one task: no balancing, no adapters."""
     model = {key: value for key, value in config["model"].items() if key != "adapters"}
-    if model.get("heads"):
-        model["heads"] = {name: item for name, item in model["heads"].items() if name == task}
     return config.with_options({"tasks": [task], "balancer": {"type": "FixedWeights"}, "model": model})
 
 

@@ -27,6 +27,7 @@ class Protocol:
         baselines: {name: {task: headline score}} single-task references for the multi-task gain.
         checkpoint_rule: which checkpoint is scored.
         source: where the definition comes from.
+        unselected: tasks that `select` left out. Labels may be derived from theirs.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Protocol:
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     checkpoint_rule: str = "last"
     source: str = ""
+    unselected: tuple[Task, ...] = ()
 
     def __post_init__(self) -> None:
         names = self.task_names
@@ -63,8 +65,24 @@ class Protocol:
         for name in names:
             self.task(name)
         kept = tuple(task for task in self.tasks if task.name in names)
+        others = tuple(task for task in self.tasks if task.name not in names)
         weights = {name: weight for name, weight in self.loss_weights.items() if name in names}
-        return replace(self, tasks=kept, loss_weights=weights)
+        baselines = {
+            key: {name: score for name, score in scores.items() if name in names}
+            for key, scores in self.baselines.items()
+        }
+        return replace(
+            self,
+            tasks=kept,
+            loss_weights=weights,
+            baselines=baselines,
+            unselected=(*self.unselected, *others),
+        )
+
+    @property
+    def known_tasks(self) -> dict[str, Task]:
+        """{name: task} of all tasks, also of those that `select` left out."""
+        return {task.name: task for task in (*self.tasks, *self.unselected)}
 
 
 def own_protocol(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
-from mtvision.recipe.settings import to_plain_data
+from mtvision.recipe.config import RunConfig
+from mtvision.recipe.settings import protocol_of, to_plain_data
 from mtvision.runtime.checkpoint import load_checkpoint, load_network_weights
+
+_log = logging.getLogger("mtvision")
 
 
 def network_of(config: Mapping[str, Any], protocol: Protocol) -> Network:
@@ -39,9 +43,16 @@ def without_pretrained(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trained_network(
-    config: Mapping[str, Any], protocol: Protocol, checkpoint: str | Path
+    config: RunConfig, protocol: Protocol, checkpoint: str | Path, *, other_tasks: bool = False
 ) -> tuple[Network, dict[str, Any]]:
     """The config's network with a checkpoint's weights, in evaluation mode.
+
+    Args:
+        config: of the run.
+        protocol: of the config.
+        checkpoint: file with the weights.
+        other_tasks: accept a checkpoint that has further tasks of the protocol. The network then has them
+            too, because the tasks asked for may read them; a log line says so.
 
     Returns:
         The network and the checkpoint's `meta`.
@@ -50,6 +61,29 @@ def trained_network(
         FileNotFoundError, CheckpointError: the file is absent, unreadable or of another architecture.
     """
     content = load_checkpoint(checkpoint)
+    found = tasks_of_checkpoint(content, protocol)
+    more = [name for name in found if name not in protocol.task_names]
+    if more and other_tasks:
+        config = config.with_options({"tasks": found})
+        _log.warning(
+            "%s also has the tasks %s; they are left out: only %s is read from the network.",
+            checkpoint, ", ".join(more), ", ".join(protocol.task_names),
+        )  # fmt: skip
+        protocol = protocol_of(config)
     network = _formatted(build_network(without_pretrained(config["model"]), protocol.tasks), config)
     load_network_weights(network, content, checkpoint)
     return network.eval(), content["meta"]
+
+
+def tasks_of_checkpoint(content: Mapping[str, Any], protocol: Protocol) -> list[str]:
+    """Tasks of the protocol that a checkpoint has, as it says itself or as its heads tell.
+
+    Args:
+        content: of the file.
+        protocol: possibly restricted to some tasks; the others count too.
+    """
+    names = content["meta"].get("tasks")
+    if names is None:
+        keys = (str(key).removeprefix("network.") for key in content["state_dict"])
+        names = {key.split(".")[1] for key in keys if key.startswith("heads.")}
+    return [name for name in protocol.known_tasks if name in names]

@@ -15,9 +15,11 @@ from mtvision.recipe.settings import (
     LOADER_DEFAULTS,
     TOP_LEVEL,
     check_keys,
+    protocol_of,
     section_defaults,
     to_plain_data,
 )
+from mtvision.recipe.tasks import drop_absent_tasks, task_names
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
 class RunConfig(Mapping[str, Any]):
     """A completed config: every key that a config may have, as plain data. It cannot be changed.
 
-    `load_config` makes it; `with_options` makes a changed copy.
+    Entries of tasks that its `tasks` leaves out are not in it, e.g. their loss weights.
+    `load_config` makes it; `with_options` makes a changed copy, which may have other tasks.
     """
 
     def __init__(self, content: Config) -> None:
-        self._content = content
-        self._plain: dict[str, Any] = to_plain_data(content._cfg_dict)
+        self._whole = content  # with the entries of all tasks, for `with_options`
+        self._content = _of_its_tasks(content)
+        self._plain: dict[str, Any] = to_plain_data(self._content._cfg_dict)
 
     def __getitem__(self, key: str) -> Any:
         return self._plain[key]
@@ -71,7 +75,7 @@ class RunConfig(Mapping[str, Any]):
         Raises:
             UnknownNameError: the config has no such key; the message names its siblings.
         """
-        content = copy.deepcopy(self._content)
+        content = copy.deepcopy(self._whole)
         _override(content, options)
         return RunConfig(content)
 
@@ -124,6 +128,20 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
         config.setdefault(name, default)
     _override(config, dict(parse_option(option) for option in options))
     return RunConfig(config)
+
+
+def _of_its_tasks(content: Config) -> Config:
+    """A copy without the entries of tasks that `tasks` leaves out; the config itself if it names no tasks.
+
+    Raises:
+        TypeError, ValueError, UnknownNameError: `tasks` or `protocol` is wrong.
+    """
+    if content["tasks"] is None or content["protocol"] is None:
+        return content
+    restricted = copy.deepcopy(content)
+    restricted["tasks"] = task_names(content["tasks"])
+    drop_absent_tasks(restricted._cfg_dict, protocol_of(restricted))
+    return restricted
 
 
 def parse_option(option: str) -> tuple[str, Any]:

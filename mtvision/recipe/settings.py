@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
-from mtvision.core.naming import UnknownNameError
+from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.protocols import Protocol, get_protocol, own_protocol
 from mtvision.recipe.selection import RULES
 from mtvision.runtime.precision import Precision
@@ -175,7 +175,36 @@ class Settings:
                 f"evaluation.select='{rule}' chooses from evaluations during training: set "
                 "training.val_interval, e.g. to the iterations of an epoch."
             )
-        return cls(protocol=protocol_of(config), seed=seed, **sections)
+        protocol = protocol_of(config)
+        _check_tasks(protocol, sections["training"], sections["evaluation"])
+        return cls(protocol=protocol, seed=seed, **sections)
+
+
+def _check_tasks(protocol: Protocol, training: TrainingSettings, evaluation: EvaluationSettings) -> None:
+    """Every option of a task is one of the run's; said here, before training, and not after it.
+
+    Raises:
+        UnknownNameError: a task or a baseline that the protocol does not have.
+        ValueError: a baseline without a score of a task.
+    """
+    for key, entries in (
+        ("training.loss_options", training.loss_options),
+        ("evaluation.metric_options", evaluation.metric_options),
+        ("evaluation.during_training", evaluation.during_training),
+    ):
+        check_keys(f"task in {key}", entries, protocol.task_names)
+    baseline = evaluation.baseline
+    if not baseline:
+        return
+    if isinstance(baseline, str):
+        baseline = look_up(f"baseline of protocol {protocol.id}", baseline, protocol.baselines)
+    check_keys("task in evaluation.baseline", baseline, protocol.task_names)
+    lacking = [name for name in protocol.task_names if name not in baseline]
+    if lacking:
+        raise ValueError(
+            f"evaluation.baseline has no score of {', '.join(lacking)}; the gain needs one for every task. "
+            "Train the other tasks alone (tasks=[...]), or leave the baseline out."
+        )
 
 
 def protocol_of(config: Mapping[str, Any]) -> Protocol:
@@ -188,7 +217,7 @@ def protocol_of(config: Mapping[str, Any]) -> Protocol:
     else:
         protocol = own_protocol(**{key: to_plain_data(value) for key, value in entry.items()})
     tasks = config.get("tasks")
-    return protocol.select(list(tasks)) if tasks else protocol
+    return protocol if tasks is None else protocol.select(list(tasks))
 
 
 def to_plain_data(value: Any) -> Any:

@@ -50,10 +50,10 @@ def with_gain(
         ValueError: a task of a record has no single-task network, or several that differ.
         UnknownNameError: the protocol has no baseline of that name.
     """
-    single = [record for record in records if len(record.tasks) == 1]
+    single = [record for record in records if is_single_task(record)]
     result = []
     for record in records:
-        if len(record.tasks) == 1 or record.provenance == "paper":
+        if is_single_task(record) or record.provenance == "paper":
             result.append(record)
             continue
         try:
@@ -65,6 +65,12 @@ def with_gain(
                 problems.append(str(error))
             result.append(replace(record, gain=None))
     return result
+
+
+def is_single_task(record: Record) -> bool:
+    """Whether the network was trained on one task; a multi-task network may be scored on one alone."""
+    trained = (record.checkpoint or {}).get("tasks", record.task_names)
+    return len(record.tasks) == 1 and len(trained) == 1
 
 
 def _baseline(record: Record, single: Sequence[Record], name: str) -> Baseline:
@@ -193,7 +199,7 @@ def fold_single_task(records: Sequence[Record]) -> list[Record]:
     groups: dict[str, dict[int | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
     rest = []
     for record in records:
-        if len(record.tasks) == 1 and record.provenance != "paper":
+        if is_single_task(record) and record.provenance != "paper":
             groups[repr((training_key(record), _recipe(record)))][record.seed].append(record)
         else:
             rest.append(record)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.naming import look_up
 from mtvision.recipe.config import RunConfig, load_config, parse_option
 from mtvision.recipe.settings import TOP_LEVEL, section_defaults
 from mtvision.report.provenance import without_paths
@@ -114,6 +115,7 @@ def expand(
     axes: Mapping[str, Sequence[str]],
     work_dir: Path,
     options: Sequence[str] = (),
+    name: str | None = None,
 ) -> list[Run]:
     """All runs of the grid, configs outermost and seeds innermost; nothing on disk is looked at.
 
@@ -126,9 +128,12 @@ def expand(
         axes: from `parse_axes`.
         work_dir: receives one folder per run.
         options: `--cfg-options` that all runs get, without becoming part of their names.
+        name: of the rows, with `{key}` where a value of `--set` belongs; by default the config's name and all
+            values.
 
     Raises:
         FileNotFoundError, UnknownNameError, ValueError: as `load_config`.
+        UnknownNameError: `name` has a key that is not set.
         ValueError: two runs would be the same.
     """
     runs: list[Run] = []
@@ -137,7 +142,8 @@ def expand(
         for values in itertools.product(*axes.values()):
             changes = dict(zip(axes, values, strict=True))
             every = [int(plain["seed"])] if seeds is None else seeds
-            runs += [_run(config, plain, options, changes, seed, work_dir) for seed in every]
+            method = None if name is None else _named(name, changes)
+            runs += [_run(config, plain, options, changes, seed, work_dir, method) for seed in every]
     twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.fingerprint == b.fingerprint})
     if twice:
         raise ValueError(f"the grid has the same run more than once: {', '.join(twice)}.")
@@ -149,12 +155,19 @@ def expand(
 
 
 def _run(
-    file: Path, plain: RunConfig, common: Sequence[str], changes: Mapping[str, str], seed: int, folder: Path
+    file: Path,
+    plain: RunConfig,
+    common: Sequence[str],
+    changes: Mapping[str, str],
+    seed: int,
+    folder: Path,
+    method: str | None,
 ) -> Run:
     changed = [f"{key}={_value(plain, key, text)}" for key, text in changes.items()]
     labels = [_label(key, text) for key, text in changes.items()]
-    method = ", ".join([plain["name"] or file.stem, *labels])
-    options = (*common, *changed, *([f"name={method}"] if labels else []))
+    renamed = bool(labels) or method is not None
+    method = method or ", ".join([plain["name"] or file.stem, *labels])
+    options = (*common, *changed, *([f"name={method}"] if renamed else []))
     config = load_config(file, [*options, f"seed={seed}"])
     slug = "_".join([file.stem, *map(_slug, labels)])[:180]
     run_name = f"{slug}_seed{seed}"
@@ -167,6 +180,21 @@ def _run(
         fingerprint=fingerprint(config.text),
         iterations=int(config["training"]["iterations"]),
         work_dir=folder / run_name,
+    )
+
+
+def _named(template: str, changes: Mapping[str, str]) -> str:
+    """The template with the values of `--set`; lists of names are joined with a plus sign.
+
+    >>> _named("single-task {tasks}", {"tasks": "['depth']"})
+    'single-task depth'
+    """
+    values = {}
+    for key, text in changes.items():
+        _, value = parse_option(f"{key}={text}")
+        values[key] = "+".join(map(str, value)) if isinstance(value, list | tuple) else text
+    return re.sub(
+        r"\{([^{}]*)\}", lambda found: look_up("key of --set in --name", found[1], values), template
     )
 
 

@@ -114,6 +114,17 @@ def test_labels_of_tasks_and_arguments(tmp_path):
     assert all("/" not in run.name for run in odd)
 
 
+def test_rows_can_be_named(tmp_path):
+    file = discs.write_config(tmp_path)
+    axes = parse_axes(["tasks=['depth'],['semseg','depth']", "optimizer.lr=0.1"])
+    runs = expand([file], seeds=[0], axes=axes, work_dir=tmp_path, name="{tasks} at {optimizer.lr}")
+    assert [run.method for run in runs] == ["depth at 0.1", "semseg+depth at 0.1"]
+    assert [load_config(run.config, run.options).name for run in runs] == [run.method for run in runs]
+    assert len({run.name for run in runs}) == 2
+    with pytest.raises(UnknownNameError, match="key of --set in --name 'lr'"):
+        expand([file], seeds=[0], axes=axes, work_dir=tmp_path, name="{lr}")
+
+
 def test_mistakes_are_found_before_anything_runs(tmp_path):
     with pytest.raises(UnknownNameError, match="optimiser"):
         grid(tmp_path, "optimiser.lr=1")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
-from mtvision.core.task import Task
+from mtvision.core.task import Task, without_tasks
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.network import Network
 
@@ -16,7 +16,28 @@ class Adapter:
     A subclass overrides one of the two methods, or both. It swaps, wraps or parametrises modules of what it
     is given and never copies a backbone class. Its run-time settings come from
     `mtvision.core.context.current_context()`.
+
+    Attributes:
+        task_options: constructor's options that are {task: value}, see `for_tasks`.
     """
+
+    task_options: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def for_tasks(
+        cls, options: Mapping[str, Any], tasks: Sequence[str], absent: Collection[str]
+    ) -> dict[str, Any]:
+        """The options in a config for a run that has not all tasks of its protocol.
+
+        By default the options of `task_options` lose the entries of absent tasks.
+
+        Args:
+            options: what the config gives, without `type`.
+            tasks: of the run.
+            absent: tasks of the protocol that the run does not have.
+        """
+        del tasks
+        return without_tasks(options, cls.task_options, absent)
 
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """Change a backbone before a decoder is built on it; returns it, or one that takes its place.

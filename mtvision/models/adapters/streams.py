@@ -232,6 +232,7 @@ class StreamsAdapter(Adapter):
         UnknownNameError: a place is no block, or `weights` names a task that is not there.
     """
 
+    task_options = ("weights",)
     unit: type[CrossStitchUnit] | type[NDDRUnit]
 
     def __init__(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import nn
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
-from mtvision.core.task import Task
+from mtvision.core.task import Task, without_tasks
 
 
 class Decoder(nn.Module):
@@ -26,15 +27,33 @@ class Decoder(nn.Module):
 
     Attributes:
         out_channels: {task name: channels of its feature map}.
+        task_options: constructor's options that are {task: value}, see `for_tasks`.
         takes_task_pyramids: `forward` accepts `TaskPyramids` of a branching backbone.
     """
 
     out_channels: dict[str, int]
     takes_task_pyramids: bool = True
+    task_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, channels: Sequence[int], strides: Sequence[int], tasks: Sequence[Task]) -> None:
         super().__init__()
         self.channels, self.strides, self.tasks = tuple(channels), tuple(strides), tuple(tasks)
+
+    @classmethod
+    def for_tasks(
+        cls, options: Mapping[str, Any], tasks: Sequence[str], absent: Collection[str]
+    ) -> dict[str, Any]:
+        """The options in a config for a run that has not all tasks of its protocol.
+
+        By default the options of `task_options` lose the entries of absent tasks.
+
+        Args:
+            options: what the config gives, without `type`.
+            tasks: of the run.
+            absent: tasks of the protocol that the run does not have.
+        """
+        del tasks
+        return without_tasks(options, cls.task_options, absent)
 
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Feature maps (B, C, h, w) of `tasks` (all by default), and deep supervision in training mode.

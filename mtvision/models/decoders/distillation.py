@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,6 +55,15 @@ class Message(nn.Module):
         """Map (B, C, h, w) of a map of the same shape."""
         message: Tensor = self.conv(feature) * self.gate(feature).sigmoid()
         return message
+
+
+def helpers_for(options: Mapping[str, Any], tasks: Sequence[str], absent: Collection[str]) -> dict[str, Any]:
+    """`Decoder.for_tasks` of a decoder with `helpers`.
+
+    Absent helpers are dropped. If all tasks of the run are helpers, they become ordinary tasks.
+    """
+    helpers = [name for name in options.get("helpers", ()) if name not in absent]
+    return {**options, "helpers": helpers if any(name not in helpers for name in tasks) else []}
 
 
 def split_helpers(tasks: Sequence[Task], helpers: Sequence[str]) -> list[str]:

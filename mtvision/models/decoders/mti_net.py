@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
-from mtvision.models.decoders.distillation import Distillation, split_helpers
+from mtvision.models.decoders.distillation import Distillation, helpers_for, split_helpers
 from mtvision.models.layers import resize
 from mtvision.models.layers.residual import basic_block
 
@@ -47,6 +47,13 @@ class MTINetDecoder(Decoder):
         ValueError: a single level, every task a helper, or an unknown `mask_axis`.
         UnknownNameError: a helper is no task.
     """
+
+    @classmethod
+    def for_tasks(
+        cls, options: Mapping[str, Any], tasks: Sequence[str], absent: Collection[str]
+    ) -> dict[str, Any]:
+        """Without helpers that are absent."""
+        return helpers_for(options, tasks, absent)
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
-from mtvision.models.decoders.distillation import Distillation, split_helpers
+from mtvision.models.decoders.distillation import Distillation, helpers_for, split_helpers
 from mtvision.models.layers.residual import bottleneck
 
 
@@ -37,6 +38,13 @@ class PADNetDecoder(Decoder):
         UnknownNameError: a helper is no task.
         ValueError: every task is a helper, or `width` is no multiple of 4.
     """
+
+    @classmethod
+    def for_tasks(
+        cls, options: Mapping[str, Any], tasks: Sequence[str], absent: Collection[str]
+    ) -> dict[str, Any]:
+        """Without helpers that are absent."""
+        return helpers_for(options, tasks, absent)
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class ParallelDecoder(Decoder):
         UnknownNameError: `task_widths` names a task that is not there.
     """
 
+    task_options = ("task_widths",)
+
     def __init__(
         self,
         *,

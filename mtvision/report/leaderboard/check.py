@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from mtvision.report.baseline import with_gain
+from mtvision.report.baseline import is_single_task, with_gain
 from mtvision.report.record import PROTOCOL_EVALUATOR, Record, RecordError, describe_tasks
 
 Level = Literal["violation", "note"]
@@ -218,7 +218,7 @@ def _baseline(file: str, record: Record, every: Sequence[Record]) -> Iterator[Fi
         return
     level: Level = "violation" if record.provenance == "ours" and record.protocol in PROTOCOLS else "note"
     if record.gain is None:
-        single = [item for item in every if len(item.tasks) == 1 and item.protocol == record.protocol]
+        single = [item for item in every if is_single_task(item) and item.protocol == record.protocol]
         try:
             with_gain([record, *single])
         except ValueError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
+from mtvision.report.baseline import SINGLE_TASK, fold_single_task, is_single_task, with_gain
 from mtvision.report.grid import Cell, Column, Grid, Row
 from mtvision.report.published import CERTAINTIES, published_records, published_rows
 from mtvision.report.record import Record
@@ -119,11 +119,11 @@ def _place(protocol: str) -> tuple[int, str]:
 
 
 def _gains(records: Sequence[Record], baseline: str) -> tuple[list[Record], list[tuple[str, str]]]:
-    single = [record for record in records if len(record.tasks) == 1]
+    single = [record for record in records if is_single_task(record)]
     result, failed = [], []
     for record in records:
         try:
-            alone = [record] if len(record.tasks) == 1 else [record, *single]
+            alone = [record] if is_single_task(record) else [record, *single]
             result.append(with_gain(alone, baseline)[0])
         except (ValueError, KeyError) as error:
             result.append(record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.registry import ADAPTERS
+from mtvision.core.task import without_tasks
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.slimmable.attention import COMPOSITES, become
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
@@ -66,6 +67,17 @@ class Slimmable(Adapter):
         self.encoder, self.decoders = WidthConfig(tuple(encoder)).encoder, tuple(decoders)
         self.slots, self.projectors = slots, projectors
         self.fixed = None if fixed is None else WidthConfig.from_plain(fixed)
+
+    @classmethod
+    def for_tasks(
+        cls, options: Mapping[str, Any], tasks: Sequence[str], absent: Collection[str]
+    ) -> dict[str, Any]:
+        """Without the fixed widths of absent tasks."""
+        del tasks
+        fixed = options.get("fixed")
+        if not isinstance(fixed, Mapping):
+            return dict(options)
+        return {**options, "fixed": without_tasks(fixed, ("decoders",), absent)}
 
     def complete(self, network: Network) -> None:
         """Convert a network in place."""
