@@ -46,7 +46,7 @@ def task_names(value: Any) -> list[str]:
 def drop_absent_tasks(config: dict[str, Any], protocol: Protocol) -> None:
     """Remove the entries of tasks that the protocol has but the run has not, in place.
 
-    Names that are no task of the protocol stay, so that whoever reads them refuses them.
+    Names that are no task of the protocol stay. Building the run reports them as errors.
 
     Args:
         config: completed; changed in place.
@@ -62,14 +62,14 @@ def drop_absent_tasks(config: dict[str, Any], protocol: Protocol) -> None:
                 entries[key] = value
     for part, registry in COMPONENTS.items():
         entry = _section(config, "model").get(part)
-        # a class is imported only if it may have something to say
+        # import a class only if its options name tasks
         if absent and _mentions(entry, protocol.known_tasks):
             for component in entry if isinstance(entry, list | tuple) else [entry]:
                 _restrict(component, registry, protocol, absent)
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A section, or an empty one where there is none; whoever reads a wrong one refuses it."""
+    """A section of the config; empty if it is absent or no dict, which `Settings.of` or a builder reports."""
     found = config.get(name)
     return found if isinstance(found, dict) else {}
 
@@ -78,7 +78,7 @@ def _restrict(component: Any, registry: Registry, protocol: Protocol, absent: Co
     kind = component.get("type") if isinstance(component, dict) else None
     found: Any = registry.get(kind) if isinstance(kind, str) else kind
     if found is None:
-        return  # building it says what is wrong
+        return  # building it reports the error
     options = {key: to_plain_data(value) for key, value in component.items() if key != "type"}
     for key, value in found.for_tasks(options, protocol.task_names, absent).items():
         if value != options.get(key):
