@@ -14,7 +14,7 @@ help:
 	@echo "make controllable-demo  one slimmable network against separate ones, in work_dirs/slimmable (40 minutes)"
 	@echo "make branching-demo  search a tree, compare it with full and no sharing at equal parameters"
 	@echo "make test       all tests (under 15 minutes on two cores)"
-	@echo "make fast-test  the tests that take seconds"
+	@echo "make fast-test  all tests but those marked slow"
 	@echo "make mutation   which of 240 single changes of the code the tests notice (an hour and a half on two cores)"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       the documentation site, in site/"

@@ -161,14 +161,15 @@ def parse_option(option: str) -> tuple[str, Any]:
 
 
 def _override(config: Config, options: Mapping[str, Any]) -> None:
-    """Apply `--cfg-options`, refusing keys the config does not have.
+    """Apply `--cfg-options`; a key that the config does not have is an error.
 
-    mmengine would create the key and train on without a word; a mistyped learning rate then costs a day. Dots
-    descend into dicts and, as integers, into lists. Below a component (a dict with `type`) new arguments are
-    allowed, since the component itself refuses those it does not know.
+    mmengine would create the key silently and train with the old value. Dots descend into dicts and, as
+    integers, into lists. Below a component (a dict with `type`) new arguments are allowed, because building
+    the component checks them.
 
     Raises:
         UnknownNameError: a key is absent; the message names its siblings.
+        ValueError: a key of a plain value.
     """
     for path, value in options.items():
         node: Any = config._cfg_dict
@@ -191,7 +192,7 @@ def _child(node: Any, part: str, where: str) -> Any:
             return node[int(part)]
         raise UnknownNameError(f"index of {where}", part, map(str, range(len(node))))
     if not isinstance(node, dict):
-        raise UnknownNameError(f"key of {where} (which is the value {node!r})", part, ())
+        raise ValueError(f"--cfg-options: {where} is {node!r} and has no key '{part}'. Set {where} itself.")
     if part not in node:
         raise UnknownNameError(f"key of {where or 'the config'}", part, node)
     return node[part]

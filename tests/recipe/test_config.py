@@ -54,12 +54,16 @@ def test_options_change_values_and_lists(write):
         ("optimiser.lr=1", "Unknown key of the config 'optimiser'. Did you mean 'optimizer'"),
         ("training.iteratons=1", "Unknown key of training 'iteratons'. Did you mean 'iterations'"),
         ("schedule.1.end=1", "Unknown index of schedule '1'"),
-        ("optimizer.lr.x=1", "Unknown key of optimizer.lr"),
     ],
 )
 def test_unknown_option_names_its_neighbours(write, option, message):
     with pytest.raises(UnknownNameError, match=message):
         load_config(write(BASE), [option])
+
+
+def test_a_value_has_no_keys(write):
+    with pytest.raises(ValueError, match=r"optimizer\.lr is .* and has no key 'x'. Set optimizer\.lr itself"):
+        load_config(write(BASE), ["optimizer.lr.x=1"])
 
 
 def test_unknown_top_level_and_section_keys(write):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+import step_toy
 import torch
 from torch import nn
 
+from mtvision.balance import TorchJD
 from mtvision.balance.weighted import FixedWeights
 from mtvision.core.held_out import is_held_out
 from mtvision.core.sample import Batch, Meta
 from mtvision.steps import LossReport, StepProblem
 from mtvision.steps.search_step import SearchStep, part_of
+from mtvision.testing.processes import Group
 
 
 class Toy(nn.Module):
@@ -79,3 +84,27 @@ def test_parts_keep_labels_and_drop_absent_tasks():
     part = part_of(batch, [6, 2])
     assert part.ids == ["image-6", "image-2"]
     assert part.labels["a"][0, 0, 0, 0] == 7.0
+
+
+def test_a_process_without_training_images_takes_part_in_a_jacobian():
+    """One of two processes has held-out images only: both end with half the gradient of the other's batch."""
+    names = [f"image-{index}" for index in range(40)]
+    held = [name for name in names if is_held_out(name, 0.5)][:2]
+    free = [name for name in names if not is_held_out(name, 0.5)][:2]
+    group = Group(2)
+
+    def member(ids, average):
+        network, batch = step_toy.make_toy(), step_toy.make_batch(2)
+        for meta, name in zip(batch.meta, ids, strict=True):
+            meta.id = name
+        balancer = TorchJD(tasks=step_toy.NAMES, aggregator="Sum")
+        forward, named = step_toy.ToyForward(network), list(network.named_parameters())
+        SearchStep(held_out=0.5)(StepProblem(forward, balancer, named, average=average), batch)
+        return step_toy.gradients(network)
+
+    first, second = group.run([partial(member, ids, group.average) for ids in (held, free)])
+    alone = member(free, list)
+    for name, gradient in alone.items():
+        if gradient is not None:
+            torch.testing.assert_close(first[name], gradient / 2)
+            assert torch.equal(first[name], second[name])

@@ -10,6 +10,7 @@ import torch
 from step_rank_worker import run_job
 from step_toy import make_samples
 
+pytestmark = pytest.mark.slow  # two processes that import torch and compute every job
 HERE = Path(__file__).parent
 EIGHT = make_samples(8)
 # Only process 0 has depth labels (samples 0-3), only process 1 has edges; nobody has them in the third batch.
