@@ -54,6 +54,16 @@ def test_normals_constant_has_the_least_mean_angle():
     assert constant.value.norm() == pytest.approx(1)
 
 
+def test_normals_of_any_sign_count_and_vectors_of_length_0_do_not():
+    direction = torch.tensor([-2.0, -1.0, -2.0]) / 3
+    label = direction[:, None, None].repeat(1, 4, 4)
+    label[:, 0] = 0.0
+    label[:, 1] = torch.nan
+    constant = ConstantPredictor(normals())
+    constant.update(label)
+    torch.testing.assert_close(constant.value, direction, rtol=0, atol=1e-5)
+
+
 def test_probabilities_are_base_rates():
     constant = ConstantPredictor(saliency())
     constant.update(torch.tensor([[1, 0, 0, 0, 255]]))

@@ -108,8 +108,9 @@ def test_nothing_and_errors():
     ] == pytest.approx(1)
     with pytest.raises(ValueError, match="class id 2"):
         metric.count([Instance(mask, 2)], [])
-    with pytest.raises(ValueError, match="resize"):
-        metric.count([Instance(mask, 0)], [Instance(np.ones((4, 4), dtype=bool), 0)])
+    for size in (2, 4):
+        with pytest.raises(ValueError, match="resize"):
+            metric.count([Instance(mask, 0)], [Instance(np.ones((size, size), dtype=bool), 0)])
     with pytest.raises(ValueError, match="score"):
         metric.count([Instance(mask, 0, 3.0)], [])
 

@@ -328,6 +328,10 @@ class TestFolders:
         assert len(find_pairs(predictions, truths, get_boundary_protocol("seism-nyud"), subset=True)) == 3
         with pytest.raises(FileNotFoundError, match="1 of 1 images have no ground truth: nothing"):
             find_pairs(predictions, truths, self.protocol, ids=["nothing"])
+        with pytest.raises(FileNotFoundError, match=r"3 of 3 images .*: a, b, c\.$"):
+            find_pairs(predictions, truths, self.protocol, ids=list("abc"))
+        with pytest.raises(FileNotFoundError, match=r"4 of 4 images .*: a, b, c …\.$"):
+            find_pairs(predictions, truths, self.protocol, ids=list("abcd"))
         with pytest.raises(FileNotFoundError, match="no such folder"):
             find_pairs(tmp_path / "none", truths, self.protocol)
         (predictions / "001.png").unlink()

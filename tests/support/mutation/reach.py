@@ -141,20 +141,27 @@ def digest(path: Path) -> str:
 
 def lines_of(source: str, line: int) -> range:
     """The lines whose running shows that the statement at `line` was run."""
-    chain = _around(ast.parse(source), line)
-    statement = chain[-1]
+    tree = ast.parse(source)
+    chain = _around(tree, line)
+    statement: ast.AST = chain[-1]
     if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         owner = next(
             (one for one in reversed(chain) if isinstance(one, ast.FunctionDef | ast.ClassDef)), None
         )
-        if isinstance(owner, ast.FunctionDef):
+        if isinstance(owner, ast.FunctionDef) and not _runs_once(owner):
             return _own_lines(statement)
-        statement = owner if owner is not None else statement
+        statement = owner if isinstance(owner, ast.ClassDef) else tree
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         return range(statement.body[0].lineno, (statement.end_lineno or 0) + 1)
     if isinstance(statement, ast.ClassDef):
         return range(statement.lineno, (statement.end_lineno or 0) + 1)
     return range(1, len(source.splitlines()) + 1)
+
+
+def _runs_once(function: ast.FunctionDef) -> bool:
+    """Whether results are kept: then only the first of many tests that use them runs the lines."""
+    names = {ast.unparse(one).split("(")[0].rsplit(".", 1)[-1] for one in function.decorator_list}
+    return not names.isdisjoint({"cache", "lru_cache", "cached_property"})
 
 
 def _around(tree: ast.Module, line: int) -> list[ast.stmt]:
@@ -174,7 +181,7 @@ def _first(statement: ast.stmt) -> int:
     return min([statement.lineno, *(one.lineno for one in decorators)])
 
 
-def _own_lines(statement: ast.stmt) -> range:
+def _own_lines(statement: Any) -> range:
     """Of a compound statement its head, of any other the whole."""
     body: list[Any] = getattr(statement, "body", [])
     end = body[0].lineno if body else (statement.end_lineno or statement.lineno) + 1
