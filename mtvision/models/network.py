@@ -49,6 +49,7 @@ class Network(nn.Module):
         self.backbone, self.decoder = backbone, decoder
         self.heads = nn.ModuleDict({name: heads[name] for name in self.task_names})
         self.architecture = dict(architecture or {})
+        self.projectors: tuple[nn.Module, ...] = ()
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -54,10 +54,12 @@ def refuse_shared_decoder(network: Network) -> None:
     Raises:
         ValueError: names it.
     """
-    if not network.decoder.takes_task_pyramids:
+    reason = network.decoder.declaration().cannot_branch
+    if reason:
         raise ValueError(
             f"{type(network.decoder).__name__} reads one pyramid that all tasks share, so its backbone "
-            "cannot branch: leave Branched or BranchingSearch out of model.adapters, or take another decoder."
+            f"cannot branch: {reason}. Leave Branched or BranchingSearch out of model.adapters, or take another "
+            "decoder."
         )
 
 
@@ -80,10 +82,11 @@ class PathBackbone(Backbone):
         self, backbone: Backbone, ends: Sequence[int], copies: Sequence[int], tasks: Sequence[str]
     ) -> None:
         super().__init__()
-        if not backbone.only_maps:
+        reason = backbone.declaration().cannot_branch
+        if reason:
             raise ValueError(
-                f"branching: {type(backbone).__name__} gives its decoder more than maps (TaskPrompts), which "
-                "branches would lose. Leave one of the two out of model.adapters."
+                f"branching: {type(backbone).__name__} cannot branch: {reason}. Leave one of the two out of "
+                "model.adapters."
             )
         self.channels, self.strides = backbone.channels, backbone.strides
         self.size_multiple = backbone.size_multiple

@@ -1,18 +1,19 @@
-"""Which slice of a full tensor is active: the rule for channel counts, and the state all modules read."""
+"""The rule for channel counts, and the widths in force, which all slimmed modules of a network read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import current_context
+from mtvision.models.declarations import FIXED, Channels, Part
 
 DIVISOR = 8
 _MILLION = 1_000_000
@@ -33,23 +34,6 @@ def active_channels(base: int, ratio: float, divisor: int = DIVISOR) -> int:
     if count < 0.9 * wanted:
         count += divisor
     return min(base, count)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What decides a width: a stage of the encoder, the decoder of a task, the widest decoder, or nothing.
-
-    Args:
-        kind: `stage` (index in `key`), `task` (name in `key`), `shared` (a decoder's module that serves
-            several tasks: it follows the widest of them) or `fixed`.
-        key: index or name.
-    """
-
-    kind: Literal["stage", "task", "shared", "fixed"]
-    key: int | str = 0
-
-
-FIXED = Part("fixed")
 
 
 @dataclass(frozen=True)
@@ -80,6 +64,10 @@ class Widths:
         if part.kind == "shared":
             return max(self.tasks.values()) if self.shared is None else self.shared
         return 1.0
+
+    def active(self, run: Channels) -> int:
+        """Active channels of a run whose part and multiple are known."""
+        return active_channels(run.count, self.ratio(run.part or FIXED), run.multiple or DIVISOR)
 
     def seen_by(self, part: Part, sees: tuple[str, ...] | None = None) -> tuple[float, ...]:
         """Ratios that a part's output depends on: the encoder's up to it, its own or those of `sees`."""
@@ -208,93 +196,3 @@ class Slimming(nn.Module):
 
 def _forget_lookups(module: Slimming, _: Any) -> None:
     module.forget_lookups()
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of channels that is slimmed on its own, inside an axis where several were concatenated.
-
-    Args:
-        base: channels when full.
-        part: what decides its width; None = an equal share of what arrives.
-        divisor: of its active channels.
-    """
-
-    base: int
-    part: Part | None = None
-    divisor: int = DIVISOR
-
-    def active(self, widths: Widths) -> int:
-        """Channels of the run at these widths."""
-        return active_channels(self.base, widths.ratio(self.part or FIXED), self.divisor)
-
-
-@dataclass(frozen=True)
-class Slicing:
-    """How one module is slimmed.
-
-    Its input is sliced by the channels of the tensor that arrives; its output by the width of its part.
-
-    Args:
-        control: the network's shared state.
-        part: decides the output's width.
-        divisor: of active channels per block of the output.
-        blocks: equal runs of channels in the output that are sliced alike (3 for q, k, v).
-        inputs: runs of channels in the input, where it is a concatenation.
-        sees: tasks whose widths its input depends on; None = that of its part alone.
-    """
-
-    control: Slimming
-    part: Part
-    divisor: int = DIVISOR
-    blocks: int = 1
-    inputs: tuple[Segment, ...] = field(default=())
-    sees: tuple[str, ...] | None = None
-
-    def seen(self, widths: Widths) -> tuple[float, ...]:
-        """The ratios that its statistics depend on."""
-        return widths.seen_by(self.part, self.sees)
-
-    def arriving(self) -> int:
-        """Channels of `inputs` in force."""
-        widths = self.control.widths()
-        return sum(item.active(widths) for item in self.inputs)
-
-    def written(self, base: int) -> tuple[tuple[int, int], ...]:
-        """(base, active) of every block of an output of `base` channels."""
-        block = base // self.blocks
-        active = active_channels(block, self.control.widths().ratio(self.part), self.divisor)
-        return ((block, active),) * self.blocks
-
-    def read(self, base: int, given: int) -> tuple[tuple[int, int], ...]:
-        """(base, active) of every run of an input of `base` channels of which `given` arrive.
-
-        Raises:
-            ValueError: what arrives does not fit the widths.
-        """
-        if not self.inputs:
-            runs: tuple[tuple[int, int], ...] = ((base, given),)
-        elif self.inputs[0].part is None:
-            runs = tuple((item.base, given // len(self.inputs)) for item in self.inputs)
-        else:
-            widths = self.control.widths()
-            runs = tuple((item.base, item.active(widths)) for item in self.inputs)
-        if sum(active for _, active in runs) != given or any(active > full for full, active in runs):
-            raise ValueError(
-                f"slimmable: {given} channels arrive where {[active for _, active in runs]} of "
-                f"{[full for full, _ in runs]} were expected."
-            )
-        return runs
-
-
-def take(tensor: Tensor, axis: int, runs: Sequence[tuple[int, int]]) -> Tensor:
-    """The leading `active` channels of every run of `base` channels along an axis; a view where possible."""
-    if all(base == active for base, active in runs):
-        return tensor
-    if len(runs) == 1:
-        return tensor.narrow(axis, 0, runs[0][1])
-    pieces, start = [], 0
-    for base, active in runs:
-        pieces.append(tensor.narrow(axis, start, active))
-        start += base
-    return torch.cat(pieces, dim=axis)

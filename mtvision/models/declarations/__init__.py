@@ -1,0 +1,33 @@
+"""How modules declare the way they slim and branch; see `docs/slimmable.md` and `docs/branching.md`."""
+
+from __future__ import annotations
+
+from mtvision.models.declarations.declaration import (
+    FIXED,
+    LAST_STAGE,
+    READS,
+    SHARED,
+    WRITES,
+    Channels,
+    Declaration,
+    Declares,
+    Layer,
+    Part,
+    declaration_of,
+    declare,
+)
+
+__all__ = [
+    "FIXED",
+    "LAST_STAGE",
+    "READS",
+    "SHARED",
+    "WRITES",
+    "Channels",
+    "Declaration",
+    "Declares",
+    "Layer",
+    "Part",
+    "declaration_of",
+    "declare",
+]
