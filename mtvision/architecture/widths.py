@@ -4,9 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from mtvision.core.naming import UnknownNameError
+
+DIVISOR = 8
+
+
+@lru_cache(maxsize=65536)
+def active_channels(base: int, ratio: float, divisor: int = DIVISOR) -> int:
+    """Channels that are left of `base` at a ratio.
+
+    The multiple of `divisor` nearest to `base * ratio`, at least one such multiple, not below 90 % of the
+    wanted number (the rule of slimmable networks, Yu et al., ICLR 2019), and never more than `base`. All
+    layers with equal `base` in one part of a network agree, so that residual branches fit.
+    """
+    if ratio >= 1:
+        return base
+    wanted = base * ratio
+    count = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    if count < 0.9 * wanted:
+        count += divisor
+    return min(base, count)
 
 
 @dataclass(frozen=True)

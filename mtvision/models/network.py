@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -19,6 +19,15 @@ from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import resize
 
 
+@runtime_checkable
+class Regularised(Protocol):
+    """A module with a regulariser of its own."""
+
+    def auxiliary_loss(self) -> Tensor:
+        """The regulariser, a scalar that is added to the losses of the tasks."""
+        ...
+
+
 class Network(nn.Module):
     """Image to logits of every task.
 
@@ -28,6 +37,9 @@ class Network(nn.Module):
         heads: {task name: feature map to logits}.
         tasks: what the network predicts, in order.
         architecture: plain data from which `build_network` makes this network again, without weights.
+
+    Attributes:
+        projectors: modules that map each level of a slimmed pyramid to all channels, if an adapter made any.
 
     Raises:
         ValueError: a task has no head.
@@ -120,9 +132,8 @@ class Network(nn.Module):
         """Regularisers that modules define with a method `auxiliary_loss()`: {module path: scalar}."""
         found = {}
         for path, module in self.named_modules():
-            loss = getattr(module, "auxiliary_loss", None)
-            if callable(loss):
-                found[path] = loss()
+            if isinstance(module, Regularised):
+                found[path] = module.auxiliary_loss()
         return found
 
     def _to_size(self, logits: Tensor, image: tuple[int, int], size: tuple[int, int] | None) -> Tensor:

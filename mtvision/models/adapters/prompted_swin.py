@@ -182,9 +182,9 @@ class PromptedSwin(PromptedBackbone):
     def declaration(self) -> Declaration:
         """Not slimmed: see `docs/decoders/taskprompter.md`."""
         reason = (
-            "a level is read after the patch merging that ends a stage, and the scores of that stage's heads gate "
-            "equal groups of the merged channels, which belong to the next stage's width: with fewer heads or "
-            "channels the groups no longer lie where they lay; a prompted ViT can be slimmed"
+            "a level is read after the patch merging that ends a stage, and the scores of that stage's heads "
+            "gate equal groups of the merged channels, which belong to the width of the next stage. With "
+            "other widths the groups would not lie where they lay; a prompted ViT can be slimmed"
         )
         return replace(super().declaration(), cannot_slim=reason)
 

@@ -173,7 +173,7 @@ class CrossStitchUnit(nn.Module, Declares):
         """The leading weights of every pair of tasks."""
         rows: Any = self.weights
         pairs = [f"weights.{target}.{source}" for target, row in rows.items() for source in row]
-        return Declaration(tensors=dict.fromkeys(pairs, {0: Channels(self.channels)}))
+        return Declaration(tensors={key: {0: Channels(self.channels)} for key in pairs})
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mixed maps (B, C, h, w)."""
@@ -181,8 +181,7 @@ class CrossStitchUnit(nn.Module, Declares):
         rows: Any = self.weights
         for target, row in rows.items():
             terms = [
-                row[source][:, None, None].to(feature.dtype) * feature
-                for source, feature in maps.items()
+                row[source][:, None, None].to(feature.dtype) * feature for source, feature in maps.items()
             ]
             mixed[target] = torch.stack(terms).sum(dim=0)
         return mixed

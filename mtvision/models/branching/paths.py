@@ -11,6 +11,7 @@ from mtvision.core.context import current_context
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.branching.cuts import check_cuts
 from mtvision.models.branching.node import Maps, Node, exit_parameters
 from mtvision.models.network import Network
 
@@ -58,8 +59,8 @@ def refuse_shared_decoder(network: Network) -> None:
     if reason:
         raise ValueError(
             f"{type(network.decoder).__name__} reads one pyramid that all tasks share, so its backbone "
-            f"cannot branch: {reason}. Leave Branched or BranchingSearch out of model.adapters, or take another "
-            "decoder."
+            f"cannot branch: {reason}. Leave Branched or BranchingSearch out of model.adapters, or take "
+            "another decoder."
         )
 
 
@@ -75,7 +76,7 @@ class PathBackbone(Backbone):
         tasks: names.
 
     Raises:
-        ValueError: the backbone gives decoders more than maps.
+        ValueError: the backbone gives decoders more than maps, or is cut inside a residual connection.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class PathBackbone(Backbone):
                 f"branching: {type(backbone).__name__} cannot branch: {reason}. Leave one of the two out of "
                 "model.adapters."
             )
+        check_cuts(backbone)
         self.channels, self.strides = backbone.channels, backbone.strides
         self.size_multiple = backbone.size_multiple
         self.task_names = tuple(tasks)

@@ -13,7 +13,15 @@ from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import VisionTransformer
 
 from mtvision.models.declarations import torch_layers
-from mtvision.models.declarations.declaration import FIXED, READS, Channels, Declaration, Layer, declare
+from mtvision.models.declarations.declaration import (
+    FIXED,
+    READS,
+    Channels,
+    Declaration,
+    Layer,
+    Runs,
+    declare,
+)
 
 declare(Conv2dSame)(torch_layers.convolution)
 declare(LayerNorm)(torch_layers.layer_norm)
@@ -39,12 +47,13 @@ def attention(module: Any) -> Declaration:
     heads = Channels(int(module.num_heads) * size, multiple=size)
     windows = isinstance(module, WindowAttention)
     found = {name for name, item in module.named_children() if next(item.parameters(), None) is not None}
-    norms = {"q_norm": FIXED, "k_norm": FIXED, "norm": (heads,)}  # the first two norm every head alone
+    # The norms of queries and keys read one head at a time.
+    norms: dict[str, Runs] = {"q_norm": FIXED, "k_norm": FIXED, "norm": (heads,)}
     return Declaration(
         tensors={"relative_position_bias_table": {1: heads.per(size)}} if windows else {},
         numbers={"num_heads": heads.per(size), **({} if windows else {"attn_dim": heads})},
         writes={"qkv": (heads,) * 3, **({"gate": (heads,)} if "gate" in found else {})},
-        reads={"proj": (heads,)} | {name: runs for name, runs in norms.items() if name in found},
+        reads={"proj": (heads,), **{name: runs for name, runs in norms.items() if name in found}},
     )
 
 

@@ -6,7 +6,15 @@ from fractions import Fraction
 
 from torch import nn
 
-from mtvision.models.declarations.declaration import READS, WRITES, Channels, Declaration, Layer, declare
+from mtvision.models.declarations.declaration import (
+    READS,
+    WRITES,
+    Channels,
+    Declaration,
+    Layer,
+    Length,
+    declare,
+)
 
 
 @declare(nn.Conv2d)
@@ -95,7 +103,7 @@ def multihead_attention(layer: nn.MultiheadAttention) -> Declaration:
     Keys and values that are as wide as queries have to be so when slimmed; others stay whole.
     """
     width = Channels(layer.embed_dim)  # a multiple of the size of a head, as all of its part
-    blocks = {
+    blocks: dict[str, dict[int, Length]] = {
         "in_proj_weight": {0: (width,) * 3, 1: width},
         "q_proj_weight": {0: width, 1: width},
         "k_proj_weight": {0: width},

@@ -118,7 +118,11 @@ class ExpertBlock(nn.Module, Declares):
             tensors |= {f"{name}.down.weight": columns, f"{name}.down.bias": {}}
         numbers = {f"{name}.down.in_channels": width for name in experts}
         numbers |= {f"{name}.up.out_channels": width for name in experts}
-        shared = ["shared", *(f"before.{name}" for name in self.before), *(f"own.{name}.up" for name in self.own)]
+        shared = [
+            "shared",
+            *(f"before.{name}" for name in self.before),
+            *(f"own.{name}.up" for name in self.own),
+        ]
         writes = {**dict.fromkeys(shared, SHARED), **{f"own.{name}.down": FIXED for name in self.own}}
         return Declaration(tensors=tensors, numbers=numbers, writes=writes, part=SHARED)
 

@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 from torch import nn
 
-from mtvision.architecture.widths import WidthConfig
+from mtvision.architecture.widths import DIVISOR, WidthConfig
 from mtvision.core.registry import ADAPTERS
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
 from mtvision.models.adapters.slimmable.export import export_in_place
 from mtvision.models.adapters.slimmable.follow import follow
 from mtvision.models.adapters.slimmable.plan import Plan, make_plan
-from mtvision.models.adapters.slimmable.rules import Rules, read_rules
 from mtvision.models.adapters.slimmable.sliced import replace_modules, slice_module
 from mtvision.models.adapters.slimmable.slicing import Slicing
 from mtvision.models.adapters.slimmable.trial import try_out
-from mtvision.models.adapters.slimmable.width import DIVISOR, Slimming
+from mtvision.models.adapters.slimmable.width import Slimming
 from mtvision.models.declarations import FIXED, Channels, Part, timm_layers
 from mtvision.models.declarations.declaration import Side
+from mtvision.models.declarations.reading import Rules, read_rules
 from mtvision.models.declarations.torch_layers import convolution
 from mtvision.models.network import Network
 
@@ -77,17 +77,17 @@ class Slimmable(Adapter):
         rules = read_rules(network)
         plan = make_plan(network, rules)
         control = Slimming(plan.stages, network.task_names, slots=self.slots)
-        slicings = make_slicings(network, rules, plan, control)
+        slicings = make_slicings(rules, plan, control)
         layers = {path: item for path, item in slicings.items() if item.layer is not None}
-        followed = follow(network, layers)
+        reads, sees = follow(network, layers)
         replaced: dict[nn.Module, nn.Module] = {}
         for path, slicing in slicings.items():
-            names = followed.sees.get(path)
-            sees = None if not names else tuple(name for name in network.task_names if name in names)
+            names = sees.get(path, frozenset())
+            seen = tuple(name for name in network.task_names if name in names)
             whole = replace(
                 slicing,
-                reads=slicing.reads or followed.reads.get(path, ()),
-                sees=None if slicing.part.kind == "stage" else sees,
+                reads=slicing.reads or reads.get(path, ()),
+                sees=None if slicing.part.kind == "stage" or not seen else seen,
             )
             module = network.get_submodule(path)
             replaced[module] = self._converted(module, whole)
@@ -110,9 +110,7 @@ class Slimmable(Adapter):
         return slim_batch_norm(module, slicing, ratios if self.switchable else ())
 
 
-def make_slicings(
-    network: Network, rules: Rules, plan: Plan, control: Slimming
-) -> dict[str, Slicing]:
+def make_slicings(rules: Rules, plan: Plan, control: Slimming) -> dict[str, Slicing]:
     """{path: slicing} of all modules that are converted.
 
     Raises:
@@ -126,7 +124,11 @@ def make_slicings(
     for path, rule in rules.modules.items():
         if not rule.converts:
             continue
-        if rule.layer is not None and path not in plan.parts and not rule.said_by.keys() & {"writes", "reads"}:
+        if (
+            rule.layer is not None
+            and path not in plan.parts
+            and not rule.said_by.keys() & {"writes", "reads"}
+        ):
             raise ValueError(f"slimmable: '{path}' did not run in a trial pass; take it out of the network.")
         part = FIXED if path in plan.fixed else plan.placed(rule.part or part_of(path))
         owner = part_of(rule.said_by.get("tensors", path))
@@ -164,8 +166,6 @@ def _projectors(network: Network, control: Slimming) -> nn.ModuleList:
         writes = (Channels(count, FIXED, DIVISOR),)
         path = f"slimming.projectors.{level}"
         layers.append(
-            slice_module(
-                plain, Slicing(control, path, FIXED, said.layer, said.tensors, said.numbers, writes)
-            )
+            slice_module(plain, Slicing(control, path, FIXED, said.layer, said.tensors, said.numbers, writes))
         )
     return layers.to(next(network.parameters()).device)

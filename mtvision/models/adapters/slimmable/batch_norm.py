@@ -162,9 +162,7 @@ class SlimBatchNorm2d(Sliced):
         return cast(nn.ParameterList, self._modules["switch_bias"])
 
 
-def slim_batch_norm(
-    module: nn.Module, slicing: Slicing, switches: Sequence[float] = ()
-) -> SlimBatchNorm2d:
+def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[float] = ()) -> SlimBatchNorm2d:
     """The slimmable norm that takes the place of a plain one.
 
     Args:
@@ -183,8 +181,8 @@ def slim_batch_norm(
         )
     if switches and len(slicing.reads) > 1:
         raise ValueError(
-            f"slimmable: '{slicing.path}' is a switchable batch norm that reads several joined maps, which is "
-            "not supported; use Slimmable(batch_norm='universal')."
+            f"slimmable: '{slicing.path}' is a switchable batch norm that reads several joined maps, which "
+            "is not supported; use Slimmable(batch_norm='universal')."
         )
     norm.__dict__.update(slicing=slicing, plain=type(module), given=None, switches=tuple(switches))
     shape = (slicing.control.slots, norm.num_features)
@@ -220,9 +218,7 @@ def plain_batch_norm(norm: SlimBatchNorm2d, widths: Widths, *, fresh: bool) -> n
         mean, var = norm.full_statistics(given)
     weight, bias = norm.scale_and_shift(widths, given)
     affine = {name: item for name, item in (("weight", weight), ("bias", bias)) if item is not None}
-    plain = plain_module(
-        norm, {**affine, "running_mean": mean, "running_var": var}, {"num_features": given}
-    )
+    plain = plain_module(norm, {**affine, "running_mean": mean, "running_var": var}, {"num_features": given})
     for name in ("slot_mean", "slot_var", "switch_mean", "switch_var"):
         plain._buffers.pop(name, None)
     for name in ("switch_weight", "switch_bias"):

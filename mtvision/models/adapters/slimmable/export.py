@@ -10,9 +10,9 @@ from torch import nn
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context, use_context
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d, plain_batch_norm, slimming_of
-from mtvision.models.adapters.slimmable.plan import dry_run
 from mtvision.models.adapters.slimmable.sliced import Sliced, SlicedModule, plain_module, replace_modules
 from mtvision.models.adapters.slimmable.width import Widths
+from mtvision.models.dry_run import dry_run
 from mtvision.models.network import Network
 
 
@@ -54,8 +54,9 @@ def export_in_place(network: Network, widths: WidthConfig, *, fresh: bool = Fals
     sliced = [item for item in network.modules() if isinstance(item, Sliced) and item not in inside]
     with use_context(Context(widths=widths.to_plain())):
         plain = {item: _plain(item, control.complete(widths), fresh=fresh) for item in sliced}
-    replace_modules(network, plain)
+    replace_modules(network, {**plain})
     del network._modules["slimming"]
+    network.projectors = ()
     network.backbone.measure()
     network.decoder.channels = network.backbone.channels
     network.decoder.out_channels = {

@@ -1,27 +1,27 @@
 """Which runs of channels every layer reads, found by values.
 
 The plain network runs once more, on many copies of one image. What a layer writes is replaced by fixed
-numbers, so that a layer depends on the layers directly before it alone. In copy i some channels of one run of
-one layer are disturbed. A layer that sees the same channels disturbed, at some offset, reads that run there;
-one that sees a whole block disturbed depends on it (attention, gates, sums); anything else means that channels
-were cut or put in another order. Layers whose channels stay in place hand on what they read.
+numbers, so that a layer depends on the layers directly before it alone. In copy i some channels of one run
+of one layer are disturbed. A layer that sees the same channels disturbed, at some offset, reads that run
+there. One that sees a whole block disturbed depends on the run (attention, gates, sums). Anything else means
+that channels were cut or reordered. Layers whose channels stay in place hand on what they read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from mtvision.models.adapters.slimmable.plan import dry_run
+from mtvision.architecture.widths import DIVISOR
 from mtvision.models.adapters.slimmable.slicing import Slicing
-from mtvision.models.adapters.slimmable.width import DIVISOR
 from mtvision.models.declarations import FIXED, Channels, Layer
+from mtvision.models.dry_run import dry_run
 from mtvision.models.network import Network
 
 COPIES = 61
@@ -35,25 +35,18 @@ Call = dict[Row, Tensor]
 """What one call of a layer saw: {row: which of its channels differ from the undisturbed copy}."""
 
 
-@dataclass
-class Followed:
-    """What was found.
-
-    Args:
-        reads: {path of a layer: the runs it reads}, where they are several.
-        sees: {path of a layer: tasks whose widths its input depends on}.
-    """
-
-    reads: dict[str, tuple[Channels, ...]] = field(default_factory=dict)
-    sees: dict[str, frozenset[str]] = field(default_factory=dict)
-
-
-def follow(network: Network, layers: Mapping[str, Slicing]) -> Followed:
+def follow(
+    network: Network, layers: Mapping[str, Slicing]
+) -> tuple[dict[str, tuple[Channels, ...]], dict[str, frozenset[str]]]:
     """Find what the layers of a network read, while it is still plain.
 
     Args:
         network: not converted yet.
         layers: {path: slicing} of all layers.
+
+    Returns:
+        {path of a layer: the runs it reads}, where they are several; {path: tasks whose widths its input
+        depends on}.
 
     Raises:
         ValueError: a layer reads channels in an order, or in pieces, that cannot be sliced.
@@ -61,7 +54,7 @@ def follow(network: Network, layers: Mapping[str, Slicing]) -> Followed:
     calls = _observe(network, layers, training=False)
     if set(layers) - set(calls):  # auxiliary predictions are made in training only
         calls = {**_observe(network, layers, training=True), **calls}
-    followed = Followed(sees=_dependencies(calls, layers, frozenset(network.task_names)))
+    reads = {}
     kinds = {path: type(network.get_submodule(path)).__name__ for path in layers}
     factors = {1, *(int(item.layer.factor) for item in layers.values() if item.layer is not None)} - {0}
     for path, found in calls.items():
@@ -70,12 +63,12 @@ def follow(network: Network, layers: Mapping[str, Slicing]) -> Followed:
         runs = [_Input(path, call, layers, kinds, factors).runs() for call in found]
         if any(item != runs[0] for item in runs):
             raise ValueError(
-                f"slimmable: '{path}' ({kinds[path]}) reads channels of one layout in one call and of another "
-                "in the next, so it cannot be slimmed."
+                f"slimmable: '{path}' ({kinds[path]}) reads channels of one layout in one call and of "
+                "another in the next, so it cannot be slimmed."
             )
         if len(runs[0]) > 1:
-            followed.reads[path] = runs[0]
-    return followed
+            reads[path] = runs[0]
+    return reads, _dependencies(calls, layers, frozenset(network.task_names))
 
 
 def _dependencies(
@@ -83,7 +76,7 @@ def _dependencies(
 ) -> dict[str, frozenset[str]]:
     """{layer: tasks whose widths its input depends on}, through all layers before it."""
     before = {path: {name for call in found for name, _ in call} for path, found in calls.items()}
-    own = {"task": lambda key: frozenset((str(key),)), "shared": lambda _: tasks}
+    own = {"stage": frozenset(), "fixed": frozenset(), "task": frozenset(), "shared": tasks}
     sees: dict[str, frozenset[str]] = dict.fromkeys(before, frozenset())
     changed = True
     while changed:
@@ -91,8 +84,9 @@ def _dependencies(
         for path, names in before.items():
             found = sees[path]
             for name in names:
-                part = layers[name].part
-                found = found | sees[name] | own.get(part.kind, lambda _: frozenset())(part.key)
+                found = found | sees[name] | own[layers[name].part.kind]
+                if layers[name].part.kind == "task":
+                    found = found | {str(layers[name].part.key)}
             changed, sees[path] = changed or found != sees[path], found
     return sees
 
@@ -213,8 +207,9 @@ def _changed(tensor: Tensor, batch_axis: int, axis: int) -> Tensor:
 def _in_place(given: Tensor, one: Tensor, layer: Layer) -> Tensor:
     """What arrives, as large as what is written; norms and depthwise convolutions would change values."""
     if layer.factor != 1 and int(one.shape[layer.axis]) != int(given.shape[layer.axis]):
-        picked = torch.arange(int(one.shape[layer.axis]), device=given.device)
-        given = given.index_select(layer.axis, (picked // layer.factor).long().clamp(max=layer.inputs - 1))
+        up, down = layer.factor.numerator, layer.factor.denominator
+        picked = torch.arange(int(one.shape[layer.axis]), device=given.device) * down // up
+        given = given.index_select(layer.axis, picked)
     if given.shape[2:] != one.shape[2:] and layer.axis == 1:
         given = nn.functional.interpolate(given, size=one.shape[2:])
     return given.clone()
@@ -283,8 +278,8 @@ class _Input:
                 raise ValueError(
                     f"slimmable: what {kinds[0]} and {kinds[1]} write is added or multiplied before "
                     f"'{self.path}' ({self.kinds[self.path]}), channel by channel, but the first writes "
-                    f"{_told(run)} and the second {_told(other)}. Both sides of a residual connection or gate "
-                    "must be slimmed alike: declare the same part and runs for them."
+                    f"{_told(run)} and the second {_told(other)}. Both sides of a residual connection or "
+                    "gate must be slimmed alike: declare the same part and runs for them."
                 )
         return run
 
@@ -306,10 +301,10 @@ class _Input:
     def _error(self, how: str, sources: Iterable[str]) -> ValueError:
         names = ", ".join(dict.fromkeys(f"'{item}' ({self.kinds[item]})" for item in sources))
         return ValueError(
-            f"slimmable: '{self.path}' ({self.kinds[self.path]}) reads slimmed channels of {names} {how}, so it "
-            "would not find its own. Runs of channels must arrive whole, in order, and side by side. Declare "
-            f"`reads` of this layer, or `writes` of those before it, in the class around them (docs/slimmable.md), or "
-            "choose another network."
+            f"slimmable: '{self.path}' ({self.kinds[self.path]}) reads slimmed channels of {names} {how}, so "
+            "it would not find its own. Runs must arrive whole, in order, and side by side. Declare "
+            "`reads` of this layer, or `writes` of those before it, in the class around them "
+            "(docs/slimmable.md), or choose another network."
         )
 
 
@@ -324,7 +319,11 @@ def places(changed: Tensor, mask: Tensor) -> list[int]:
     ahead = int(mask.nonzero()[0])
     while left.any():
         start = int(left.nonzero()[0]) - ahead
-        if start < 0 or start + len(mask) > len(left) or not torch.equal(left[start : start + len(mask)], mask):
+        if (
+            start < 0
+            or start + len(mask) > len(left)
+            or not torch.equal(left[start : start + len(mask)], mask)
+        ):
             return []
         left[start : start + len(mask)] = False
         offsets.append(start)

@@ -8,7 +8,6 @@ of the plain module, under the same names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -98,15 +97,21 @@ def _empty(plain: type[nn.Module], tensors: Iterable[str], numbers: Iterable[str
     return kind.__new__(kind)
 
 
-@cache
+_CLASSES: dict[Any, type[SlicedModule]] = {}
+
+
 def _class(plain: type[nn.Module], tensors: tuple[str, ...], numbers: tuple[str, ...]) -> type[SlicedModule]:
-    members = {name: _tensor(name) for name in tensors} | {name: _number(name) for name in numbers}
-    return type(f"Sliced{plain.__name__}", (SlicedModule, plain), {**members, "__doc__": plain.__doc__})
+    key = (plain, tensors, numbers)
+    if key not in _CLASSES:
+        members = {name: _tensor(name) for name in tensors} | {name: _number(name) for name in numbers}
+        bases = (SlicedModule, plain)
+        _CLASSES[key] = type(f"Sliced{plain.__name__}", bases, {**members, "__doc__": plain.__doc__})
+    return _CLASSES[key]
 
 
 def _tensor(name: str) -> property:
     def active(module: SlicedModule) -> Tensor | None:
-        full = module._parameters.get(name)
+        full: Tensor | None = module._parameters.get(name)
         full = module._buffers.get(name) if full is None else full
         return None if full is None else module.slicing.cut(name, full, module.given)
 

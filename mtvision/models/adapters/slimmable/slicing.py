@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from mtvision.models.adapters.slimmable.width import Slimming, Widths
-from mtvision.models.declarations import Channels, Layer, Part
+from mtvision.models.declarations import READS, Channels, Layer, Part
 from mtvision.models.declarations.declaration import Length, Side
 
 Pairs = tuple[tuple[int, int], ...]
@@ -41,6 +42,7 @@ class Slicing:
     writes: tuple[Channels, ...] = ()
     reads: tuple[Channels, ...] = ()
     sees: tuple[str, ...] | None = None
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def seen(self, widths: Widths) -> tuple[float, ...]:
         """The ratios that its statistics depend on."""
@@ -55,7 +57,7 @@ class Slicing:
         full = 0 if self.layer is None else self.layer.inputs
         if given == full and not self.reads:
             return
-        found = self.entries(Side("reads"), given)
+        found = self._entries("reads", READS, given)
         if sum(active for _, active in found) != given or any(active > count for count, active in found):
             raise ValueError(
                 f"slimmable: {given} channels arrive at '{self.path}' where {[item for _, item in found]} of "
@@ -84,7 +86,9 @@ class Slicing:
             runs = (length,) if isinstance(length, Channels) else tuple(length)
             counts = [(run.count, widths.active(run)) for run in runs]
             scales = [run.scale for run in runs]
-        scaled = [(full * scale, active * scale) for (full, active), scale in zip(counts, scales, strict=True)]
+        scaled = [
+            (full * scale, active * scale) for (full, active), scale in zip(counts, scales, strict=True)
+        ]
         if any(item.denominator > 1 for pair in scaled for item in pair):
             raise ValueError(
                 f"slimmable: {[active for _, active in counts]} channels do not make whole groups at "
@@ -95,15 +99,25 @@ class Slicing:
     def cut(self, name: str, tensor: Tensor, given: int | None) -> Tensor:
         """The active slice of a tensor."""
         for axis, length in self.tensors[name].items():
-            tensor = take(tensor, axis, self.entries(length, given))
+            tensor = take(tensor, axis, self._entries((name, axis), length, given))
         return tensor
 
     def count(self, name: str, given: int | None) -> int | tuple[int, ...]:
         """A number in force."""
         length = self.numbers[name]
         if isinstance(length, tuple) and isinstance(length[0], Side):
-            return tuple(sum(active for _, active in self.entries(item, given)) for item in length)  # type: ignore[arg-type]
-        return sum(active for _, active in self.entries(length, given))  # type: ignore[arg-type]
+            return (sum(active for _, active in self._entries(name, length[0], given)),)
+        return sum(active for _, active in self._entries(name, cast(Length, length), given))
+
+    def _entries(self, key: Any, length: Length, given: int | None) -> Pairs:
+        """As `entries`, remembered under a name while the widths in force are the same."""
+        widths, known = self.control.widths(), self._known
+        if known.get("widths") is not widths:
+            known.clear()
+            known["widths"] = widths
+        if (key, given) not in known:
+            known[key, given] = self.entries(length, given)
+        return cast(Pairs, known[key, given])
 
 
 def take(tensor: Tensor, axis: int, runs: Sequence[tuple[int, int]]) -> Tensor:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
-
-from torch import nn
 
 from mtvision.architecture.widths import WidthConfig
-from mtvision.models.adapters.slimmable.plan import Pass, dry_run
 from mtvision.models.adapters.slimmable.width import Slimming
+from mtvision.models.dry_run import Pass, dry_run
 from mtvision.models.network import Network
 
 PROBE = 0.25
@@ -34,10 +31,16 @@ def try_out(network: Network, control: Slimming) -> None:
 
 def _run(network: Network, widths: WidthConfig) -> Pass:
     running: list[str] = []
+
+    def left(*_: object) -> None:
+        running.pop()
+
     with ExitStack() as stack:
         for path, module in network.named_modules():
-            for handle in _notes(path, module, running):
-                stack.callback(handle.remove)
+            enter = module.register_forward_pre_hook(lambda *_, path=path: running.append(path))
+            leave = module.register_forward_hook(left)
+            stack.callback(enter.remove)
+            stack.callback(leave.remove)
         try:
             return dry_run(network, widths, training=True)
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -45,19 +48,10 @@ def _run(network: Network, widths: WidthConfig) -> Pass:
             kind = type(network.get_submodule(path)).__name__
             raise ValueError(
                 f"slimmable: the network does not run at {widths}: {str(error).splitlines()[0]} It stops in "
-                f"'{path}' ({kind}). What is added, multiplied or attended there must be as wide: declare the "
-                "parts of these layers in the class around them (docs/slimmable.md), or choose another network."
+                f"'{path}' ({kind}). What is added, multiplied or attended there must be as wide: declare "
+                "the parts of these layers in the class around them (docs/slimmable.md), or choose another "
+                "network."
             ) from error
-
-
-def _notes(path: str, module: nn.Module, running: list[str]) -> tuple[Any, Any]:
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    return (
-        module.register_forward_pre_hook(lambda *_: running.append(path)),
-        module.register_forward_hook(leave),
-    )
 
 
 def _trials(control: Slimming) -> list[WidthConfig]:

@@ -96,7 +96,7 @@ class _Reader:
         own.part, own.multiple = said.part, said.multiple
         for below, part in said.parts.items():
             self.rules.parts[self._place(path, below, "parts")] = (path, part)
-        said_of = {"tensors": said.tensors, "numbers": said.numbers}
+        said_of: dict[str, Mapping[str, Any]] = {"tensors": said.tensors, "numbers": said.numbers}
         for table, entries in said_of.items():
             for key, value in entries.items():
                 below, _, name = key.rpartition(".")
@@ -116,7 +116,9 @@ class _Reader:
         place = ".".join(item for item in (path, below) if item)
         if place not in self.modules:
             children = ", ".join(name for name, _ in self.modules[path].named_children()) or "none"
-            raise self._error(path, f"{table} names '{below}', which it does not have (children: {children}).")
+            raise self._error(
+                path, f"{table} names '{below}', which it does not have (children: {children})."
+            )
         return place
 
     def _error(self, path: str, problem: str) -> DeclarationError:
