@@ -20,7 +20,7 @@ from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.search.cost_table import count_macs, make_cost_table
 from mtvision.testing.battery import Battery
-from mtvision.testing.numbers import all_finite, close, expect, same
+from mtvision.testing.numbers import all_finite, close_to, expect, same
 from mtvision.testing.report import Report
 
 
@@ -161,7 +161,7 @@ def export_equals_slimmed(case: SlimmableCase) -> None:
     slim, plain = case.exported
     slimmed = slim(case.images(2), context=Context(widths=case.mixed.to_plain()))
     for name, logits in plain(case.images(2)).items():
-        close(logits, slimmed[name], f"logits of {name}")
+        close_to(logits, slimmed[name], f"logits of {name}", tolerance=3e-6)
     left = [name for name, item in plain.named_modules() if isinstance(item, Sliced)]
     expect(not left, f"still sliced: {', '.join(left[:3])}.")
     sizes = [sum(item.numel() for item in network.parameters()) for network in (plain, slim)]
@@ -195,7 +195,7 @@ def gradients_stay_inside_the_slice(case: SlimmableCase) -> None:
             f"{name}: {touched} entries have a gradient, {exported[name].numel()} are exported.",
         )
         narrowed += exported[name].numel() < item.numel()
-    expect(narrowed > 0, "no parameter with a gradient became smaller.")
+    expect(narrowed > 10, f"only {narrowed} parameters with a gradient became smaller.")
 
 
 @SLIMMABLE.property("make_cost_table(network, size, (.5,), (.5,)).cost(widths)")

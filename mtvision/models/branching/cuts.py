@@ -53,9 +53,10 @@ def check_cuts(backbone: Backbone) -> None:
 
 
 def _holders(names: Sequence[str]) -> list[str]:
-    """Paths of the modules that hold some of the blocks, but not all."""
+    """Paths of the modules that hold some of the blocks, but not all; the innermost first."""
     found = {name[:place] for name in names for place in range(len(name)) if name[place] == "."}
-    return sorted(path for path in found if not all(name.startswith(f"{path}.") for name in names))
+    several = [path for path in found if not all(name.startswith(f"{path}.") for name in names)]
+    return sorted(several, key=lambda path: (-path.count("."), path))
 
 
 def _check_holder(

@@ -14,22 +14,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Part:
-    """What decides a width: a stage of the encoder, the decoder of a task, the widest decoder, or nothing.
-
-    Args:
-        kind: `stage` (index in `key`, -1 = the last), `task` (name in `key`), `shared` (a decoder's module
-            that serves several tasks: it follows the widest of them) or `fixed`.
-        key: index or name.
-    """
-
-    kind: Literal["stage", "task", "shared", "fixed"]
-    key: int | str = 0
-
-
-FIXED, SHARED, LAST_STAGE = Part("fixed"), Part("shared"), Part("stage", -1)
+from mtvision.architecture.widths import Part
 
 
 @dataclass(frozen=True)

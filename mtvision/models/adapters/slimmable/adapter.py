@@ -130,8 +130,8 @@ def make_slicings(rules: Rules, plan: Plan, control: Slimming) -> dict[str, Slic
             and not rule.said_by.keys() & {"writes", "reads"}
         ):
             raise ValueError(f"slimmable: '{path}' did not run in a trial pass; take it out of the network.")
-        part = FIXED if path in plan.fixed else plan.placed(rule.part or part_of(path))
         owner = part_of(rule.said_by.get("tensors", path))
+        part = FIXED if path in plan.fixed else plan.placed(rule.part or plan.parts.get(path, owner))
         writes: tuple[Channels, ...] = ()
         reads: tuple[Channels, ...] = ()
         if rule.layer is not None and rule.layer.outputs is not None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtvision.architecture.widths import WidthConfig
+from mtvision.architecture.widths import WidthConfig, Widths
 from mtvision.core.context import Context
 from mtvision.models.adapters.slimmable.sliced import Sliced, plain_module, same_state
 from mtvision.models.adapters.slimmable.slicing import Slicing, take
-from mtvision.models.adapters.slimmable.width import Slimming, Widths
+from mtvision.models.adapters.slimmable.width import Slimming
 from mtvision.models.declarations import READS
 
 

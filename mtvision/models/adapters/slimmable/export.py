@@ -7,11 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from mtvision.architecture.widths import WidthConfig
+from mtvision.architecture.widths import WidthConfig, Widths
 from mtvision.core.context import Context, use_context
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d, plain_batch_norm, slimming_of
 from mtvision.models.adapters.slimmable.sliced import Sliced, SlicedModule, plain_module, replace_modules
-from mtvision.models.adapters.slimmable.width import Widths
 from mtvision.models.dry_run import dry_run
 from mtvision.models.network import Network
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mtvision.models.adapters.slimmable.width import Slimming, Widths
-from mtvision.models.declarations import READS, Channels, Layer, Part
+from mtvision.architecture.widths import DIVISOR, FIXED, Part, Widths
+from mtvision.models.adapters.slimmable.width import Slimming
+from mtvision.models.declarations import READS, Channels, Layer
 from mtvision.models.declarations.declaration import Length, Side
 
 Pairs = tuple[tuple[int, int], ...]
@@ -77,14 +78,14 @@ class Slicing:
         widths = self.control.widths()
         if isinstance(length, Side):
             runs = self.writes if length.name == "writes" else self.reads
-            counts = [(run.count, widths.active(run)) for run in runs]
+            counts = [(run.count, _active(widths, run)) for run in runs]
             if not counts:
                 full = 0 if self.layer is None else self.layer.inputs
                 counts = [(full, full if given is None else given)]
             scales = [length.scale] * len(counts)
         else:
             runs = (length,) if isinstance(length, Channels) else tuple(length)
-            counts = [(run.count, widths.active(run)) for run in runs]
+            counts = [(run.count, _active(widths, run)) for run in runs]
             scales = [run.scale for run in runs]
         scaled = [
             (full * scale, active * scale) for (full, active), scale in zip(counts, scales, strict=True)
@@ -118,6 +119,10 @@ class Slicing:
         if (key, given) not in known:
             known[key, given] = self.entries(length, given)
         return cast(Pairs, known[key, given])
+
+
+def _active(widths: Widths, run: Channels) -> int:
+    return widths.active(run.count, run.part or FIXED, run.multiple or DIVISOR)
 
 
 def take(tensor: Tensor, axis: int, runs: Sequence[tuple[int, int]]) -> Tensor:

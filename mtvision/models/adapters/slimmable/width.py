@@ -1,63 +1,18 @@
-"""The rule for channel counts, and the widths in force, which all slimmed modules of a network read."""
+"""The widths in force, which all slimmed modules of a network read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtvision.architecture.widths import DIVISOR, WidthConfig, active_channels
+from mtvision.architecture.widths import Part, WidthConfig, Widths
 from mtvision.core.context import current_context
-from mtvision.models.declarations import FIXED, Channels, Part
 
 _MILLION = 1_000_000
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Ratios in force, complete.
-
-    Args:
-        stages: of the encoder.
-        tasks: of every task's decoder.
-        shared: of what serves several tasks; None = the widest task's.
-    """
-
-    stages: tuple[float, ...]
-    tasks: Mapping[str, float]
-    shared: float | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing is slimmed."""
-        return min(*self.stages, *self.tasks.values()) >= 1
-
-    def ratio(self, part: Part) -> float:
-        """Ratio of a part."""
-        if part.kind == "stage":
-            return self.stages[int(part.key)]
-        if part.kind == "task":
-            return self.tasks[str(part.key)]
-        if part.kind == "shared":
-            return max(self.tasks.values()) if self.shared is None else self.shared
-        return 1.0
-
-    def active(self, run: Channels) -> int:
-        """Active channels of a run whose part and multiple are known."""
-        return active_channels(run.count, self.ratio(run.part or FIXED), run.multiple or DIVISOR)
-
-    def seen_by(self, part: Part, sees: tuple[str, ...] | None = None) -> tuple[float, ...]:
-        """Ratios that a part's output depends on: the encoder's up to it, its own or those of `sees`."""
-        if part.kind == "stage":
-            return self.stages[: int(part.key) + 1]
-        if sees is not None:
-            return (*self.stages, *(self.tasks[name] for name in sees))
-        own = (self.tasks[str(part.key)],) if part.kind == "task" else tuple(self.tasks.values())
-        return (*self.stages, *own)
 
 
 class Slimming(nn.Module):
