@@ -16,9 +16,9 @@ DIVISOR = 8
 def active_channels(base: int, ratio: float, divisor: int = DIVISOR) -> int:
     """Channels that are left of `base` at a ratio.
 
-    The multiple of `divisor` nearest to `base * ratio`, at least one such multiple, not below 90 % of the
-    wanted number (the rule of slimmable networks, Yu et al., ICLR 2019), and never more than `base`. All
-    layers with equal `base` in one part of a network agree, so that residual branches fit.
+    The multiple of `divisor` nearest to `base * ratio`, at least one such multiple and at most `base`. It is
+    not below 90 % of `base * ratio` (the rule of slimmable networks, Yu et al., ICLR 2019). All layers with
+    equal `base` in one part of a network agree, so that residual branches fit.
     """
     if ratio >= 1:
         return base
@@ -117,8 +117,8 @@ class Part:
     """What decides a width: a stage of the encoder, the decoder of a task, the widest decoder, or nothing.
 
     Args:
-        kind: `stage` (index in `key`, -1 = the last), `task` (name in `key`), `shared` (a decoder's module
-            that serves several tasks: it follows the widest of them) or `fixed`.
+        kind: `stage` (index in `key`, -1 = the last), `task` (name in `key`), `shared` or `fixed`. A module
+            of a decoder that serves several tasks is shared: it follows the widest of them.
         key: index or name.
     """
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from mtvision.architecture.widths import FIXED, LAST_STAGE, SHARED, Part
 from mtvision.models.declarations.declaration import (
-    FIXED,
-    LAST_STAGE,
     READS,
-    SHARED,
     WRITES,
     Channels,
     Declaration,
     Declares,
     Layer,
-    Part,
     declaration_of,
     declare,
 )
