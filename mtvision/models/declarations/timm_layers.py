@@ -12,9 +12,9 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import VisionTransformer
 
+from mtvision.architecture.widths import FIXED
 from mtvision.models.declarations import torch_layers
 from mtvision.models.declarations.declaration import (
-    FIXED,
     READS,
     Channels,
     Declaration,
