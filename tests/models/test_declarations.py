@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,6 +97,15 @@ def test_a_decoder_from_outside_slims(slimmable_case, name):
 @pytest.mark.parametrize("name", BRANCHING.properties)
 def test_a_decoder_from_outside_branches(branching_case, name):
     BRANCHING.run("AttentionDecoder", branching_case, only=[name]).raise_if_failed()
+
+
+def test_the_example_of_the_page_slims():
+    page = (Path(__file__).parents[2] / "docs" / "slimmable.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class " in block]
+    found = {}
+    exec(code, found)
+    case = SlimmableCase(config=config(found["AttentionDecoder"]), tasks=TASKS, options={})
+    SLIMMABLE.run("example", case, only=["full_width_is_plain", "export_equals_slimmed"]).raise_if_failed()
 
 
 def test_attention_leaves_out_whole_heads(slimmable_case):
