@@ -132,9 +132,10 @@ def full_width_is_plain(case: SlimmableCase) -> None:
         backward(network, case.images(2))
     ours = dict(slim.named_parameters())
     for name, item in plain.named_parameters():
-        expect((item.grad is None) == (ours[name].grad is None), f"{name}: only one of both has a gradient.")
-        if item.grad is not None and ours[name].grad is not None:
-            same(ours[name].grad, item.grad, f"gradient of {name}")
+        wanted, found = item.grad, ours[name].grad
+        expect((wanted is None) == (found is None), f"{name}: only one of both has a gradient.")
+        if wanted is not None and found is not None:
+            same(found, wanted, f"gradient of {name}")
     expected = plain.eval()(case.images(2))
     for name, logits in slim.eval()(case.images(2)).items():
         same(logits, expected[name], f"logits of {name}")

@@ -19,13 +19,12 @@ from mtvision.models.adapters.slimmable.sliced import replace_modules, slice_mod
 from mtvision.models.adapters.slimmable.slicing import Slicing
 from mtvision.models.adapters.slimmable.trial import try_out
 from mtvision.models.adapters.slimmable.width import Slimming
-from mtvision.models.declarations import FIXED, Channels, Part, timm_layers
+from mtvision.models.declarations import FIXED, Channels, Part
+from mtvision.models.declarations import timm_layers as timm_layers  # registers how they slim
 from mtvision.models.declarations.declaration import Side
 from mtvision.models.declarations.reading import Rules, read_rules
 from mtvision.models.declarations.torch_layers import convolution
 from mtvision.models.network import Network
-
-assert timm_layers  # its import registers how timm's layers slim
 
 
 @ADAPTERS.register_module()

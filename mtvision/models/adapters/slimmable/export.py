@@ -52,8 +52,9 @@ def export_in_place(network: Network, widths: WidthConfig, *, fresh: bool = Fals
     inside = set(control.modules())
     sliced = [item for item in network.modules() if isinstance(item, Sliced) and item not in inside]
     with use_context(Context(widths=widths.to_plain())):
-        plain = {item: _plain(item, control.complete(widths), fresh=fresh) for item in sliced}
-    replace_modules(network, {**plain})
+        now = control.complete(widths)
+        plain: dict[nn.Module, nn.Module] = {item: _plain(item, now, fresh=fresh) for item in sliced}
+    replace_modules(network, plain)
     del network._modules["slimming"]
     network.projectors = ()
     network.backbone.measure()
