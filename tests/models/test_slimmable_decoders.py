@@ -116,7 +116,7 @@ def test_battery(cases, case, name):
 
 
 def test_every_decoder_of_the_suite_is_listed_here():
-    ours = {name for name, item in DECODERS.module_dict.items() if item.__module__.startswith("mtvision.")}
+    ours = {name for name, item in DECODERS.items() if item.__module__.startswith("mtvision.")}
     assert ours == {decoder["type"] for _, decoder, _, _ in DECODER_CASES.values()}
 
 
