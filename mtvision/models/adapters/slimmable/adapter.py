@@ -36,9 +36,9 @@ class Slimmable(Adapter):
     it the network is the full one, bit for bit.
 
     Slimmable: convolutions (dense, grouped, depthwise), transposed convolutions, linear layers, batch, layer
-    and group norms, timm's attention (ViT, Swin; whole heads are left out), patch merging and expanding, and
-    what the suite's decoders add (see `suite`). Concatenated channels are followed to the layers that read
-    them. Whatever else has parameters, and what cannot be followed, is refused when the network is built.
+    and group norms, attention of torch and timm (whole heads are left out), and what other modules declare
+    (see `mtvision.models.declarations`). Concatenated channels are followed to the layers that read them. A
+    module with parameters that declares nothing, or channels that cannot be followed, stop the build.
 
     Args:
         batch_norm: `universal` (shared affine; calibrate after training) or `switchable` (own affine and
