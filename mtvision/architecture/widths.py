@@ -4,9 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 from mtvision.core.naming import UnknownNameError
+
+DIVISOR = 8
+
+
+@lru_cache(maxsize=65536)
+def active_channels(base: int, ratio: float, divisor: int = DIVISOR) -> int:
+    """Channels that are left of `base` at a ratio.
+
+    The multiple of `divisor` nearest to `base * ratio`, at least one such multiple and at most `base`. It is
+    not below 90 % of `base * ratio` (the rule of slimmable networks, Yu et al., ICLR 2019). All layers with
+    equal `base` in one part of a network agree, so that residual branches fit.
+    """
+    if ratio >= 1:
+        return base
+    wanted = base * ratio
+    count = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    if count < 0.9 * wanted:
+        count += divisor
+    return min(base, count)
 
 
 @dataclass(frozen=True)
@@ -90,3 +110,63 @@ class WidthConfig:
     def __str__(self) -> str:
         encoder = "-".join(f"{ratio:g}" for ratio in self._encoder_ratios())
         return " ".join([f"encoder {encoder}", *(f"{name} {item:g}" for name, item in self.decoders.items())])
+
+
+@dataclass(frozen=True)
+class Part:
+    """What decides a width: a stage of the encoder, the decoder of a task, the widest decoder, or nothing.
+
+    Args:
+        kind: `stage` (index in `key`, -1 = the last), `task` (name in `key`), `shared` or `fixed`. A module
+            of a decoder that serves several tasks is shared: it follows the widest of them.
+        key: index or name.
+    """
+
+    kind: Literal["stage", "task", "shared", "fixed"]
+    key: int | str = 0
+
+
+FIXED, SHARED, LAST_STAGE = Part("fixed"), Part("shared"), Part("stage", -1)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Ratios in force, complete.
+
+    Args:
+        stages: of the encoder.
+        tasks: of every task's decoder.
+        shared: of what serves several tasks; None = the widest task's.
+    """
+
+    stages: tuple[float, ...]
+    tasks: Mapping[str, float]
+    shared: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is slimmed."""
+        return min(*self.stages, *self.tasks.values()) >= 1
+
+    def ratio(self, part: Part) -> float:
+        """Ratio of a part."""
+        if part.kind == "stage":
+            return self.stages[int(part.key)]
+        if part.kind == "task":
+            return self.tasks[str(part.key)]
+        if part.kind == "shared":
+            return max(self.tasks.values()) if self.shared is None else self.shared
+        return 1.0
+
+    def active(self, count: int, part: Part, multiple: int = DIVISOR) -> int:
+        """Active channels of a run of `count`, a multiple of `multiple`."""
+        return active_channels(count, self.ratio(part), multiple)
+
+    def seen_by(self, part: Part, sees: tuple[str, ...] | None = None) -> tuple[float, ...]:
+        """Ratios that a part's output depends on: the encoder's up to it, its own or those of `sees`."""
+        if part.kind == "stage":
+            return self.stages[: int(part.key) + 1]
+        if sees is not None:
+            return (*self.stages, *(self.tasks[name] for name in sees))
+        own = (self.tasks[str(part.key)],) if part.kind == "task" else tuple(self.tasks.values())
+        return (*self.stages, *own)

@@ -30,6 +30,9 @@ class Network(nn.Module):
         tasks: what the network predicts, in order.
         architecture: plain data from which `build_network` makes this network again, without weights.
 
+    Attributes:
+        projectors: modules that map each level of a slimmed pyramid to all channels, if an adapter made any.
+
     Raises:
         ValueError: a task has no head.
         UnknownNameError: a head belongs to no task.
@@ -50,6 +53,7 @@ class Network(nn.Module):
         self.backbone, self.decoder = backbone, decoder
         self.heads = nn.ModuleDict({name: heads[name] for name in self.task_names})
         self.architecture = dict(architecture or {})
+        self.projectors: tuple[nn.Module, ...] = ()
 
     @property
     def task_names(self) -> tuple[str, ...]:

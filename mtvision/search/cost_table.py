@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
 from mtvision.core.flops import flop_counter
-from mtvision.models.adapters.slimmable import slimming_of
+from mtvision.models.adapters.slimmable import Sliced, slimming_of
 from mtvision.models.network import Network
 from mtvision.search.latency import measure_latency
 
@@ -190,10 +190,8 @@ NEGLIGIBLE = 1e-6
 
 def tasks_are_coupled(network: Network) -> bool:
     """Whether a task's decoder depends on the widths of other tasks."""
-    slicings = [getattr(item, "slicing", None) for item in network.decoder.modules()]
-    return any(
-        item is not None and (item.part.kind == "shared" or len(item.sees or ()) > 1) for item in slicings
-    )
+    slicings = [item.slicing for item in network.decoder.modules() if isinstance(item, Sliced)]
+    return any(item.part.kind == "shared" or len(item.sees or ()) > 1 for item in slicings)
 
 
 def _count_coupled(
@@ -342,12 +340,11 @@ class _Meter:
         for path, module in self.network.named_modules():
             keys = path.split(".")
             task = next((key for key in keys[1:] if key in self.control.tasks), None)
-            slicing = getattr(module, "slicing", None)
             if keys[0] in ("decoder", "heads") and task is not None:
                 yield module, f"task {task}"
-            elif slicing is not None:
-                kind = slicing.part.kind
-                yield module, f"stage {slicing.part.key}" if kind == "stage" else "shared"
+            elif isinstance(module, Sliced):
+                part = module.slicing.part
+                yield module, f"stage {part.key}" if part.kind == "stage" else "shared"
 
     def _charge(self) -> None:
         total = self._counter.get_total_flops()

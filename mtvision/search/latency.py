@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtvision.architecture.widths import WidthConfig
-from mtvision.models.adapters.slimmable import slimming_of
+from mtvision.models.adapters.slimmable import Sliced, slimming_of
 from mtvision.models.network import Network
 
 
@@ -92,7 +92,7 @@ def _stage_times(network: Network, image: Tensor, runs: int) -> list[float]:
             seen.add(index)
             starts[index] = _wait(image.device)
 
-    layers = [item for item in network.backbone.modules() if getattr(item, "slicing", None) is not None]
+    layers = [item for item in network.backbone.modules() if isinstance(item, Sliced)]
     handles = [item.register_forward_pre_hook(note) for item in layers]
     samples: list[list[float]] = [[] for _ in range(control.stages)]
     try:

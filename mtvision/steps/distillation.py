@@ -38,8 +38,8 @@ class Seen:
         """
         self.maps, self.logits = pyramid.maps, dict(logits)
         if self._project:
-            layers = getattr(getattr(network, "slimming", None), "projectors", None)
-            if layers is None:
+            layers = network.projectors
+            if not layers:
                 raise ValueError(
                     "SandwichStep(distillation='projector') needs model.adapters=[dict(type='Slimmable', "
                     "projectors=True)]."

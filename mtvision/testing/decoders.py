@@ -186,8 +186,9 @@ def unknown_task_is_refused(case: DecoderCase) -> None:
 @DECODER.property("decoder(TaskPyramids({name: pyramid for name in decoder.reads(tasks)}), tasks)")
 def task_pyramids_are_read(case: DecoderCase) -> None:
     """Every task reads its own pyramid, and a subset needs the pyramids of `reads(subset)` alone."""
-    if not case.decoder.takes_task_pyramids:
-        raise NotApplicable("takes_task_pyramids is False: one pyramid serves all tasks.")
+    reason = case.decoder.declaration().cannot_branch
+    if reason:
+        raise NotApplicable(f"the declaration says cannot_branch: {reason}")
     equal = TaskPyramids(dict.fromkeys(case.names, case.pyramid))
     modules.agree(
         case.run(case.decoder, equal), case.whole, "the same pyramid for every task:", case.setting.dtype

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mtvision.models.backbones.backbone import Backbone, Shapes
+from mtvision.models.declarations import Channels, Declaration
 from mtvision.models.layers import resize
 from mtvision.models.layers.prompts import PromptLogits, PromptPyramid
 
@@ -44,7 +45,6 @@ class PromptedBackbone(Backbone):
     """
 
     reads: frozenset[int] = frozenset()
-    only_maps = False
 
     def __init__(
         self,
@@ -61,6 +61,13 @@ class PromptedBackbone(Backbone):
         self.size_multiple = backbone.size_multiple if image_scale == 1 else 1
         self.task_prompts = nn.Parameter(torch.empty(len(self.prompts), width))
         nn.init.trunc_normal_(self.task_prompts, mean=1.0, std=1.0)
+
+    def declaration(self) -> Declaration:
+        """Prompts are as wide as the tokens that they join."""
+        return Declaration(
+            tensors={"task_prompts": {1: Channels(self.task_prompts.shape[1])}},
+            cannot_branch="it gives its decoder more than maps (TaskPrompts), which branches would lose",
+        )
 
     def stem(self, image: Tensor) -> Tensor:
         """Prompts and patches, (B, T + h·w, C).

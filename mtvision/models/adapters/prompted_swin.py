@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from mtvision.models.adapters.prompted import PromptedBackbone, PromptUnit, new_linear, updated
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.timm_backbone import TimmBackbone
+from mtvision.models.declarations import Declaration
 from mtvision.models.layers.prompts import PromptLogits
 
 
@@ -179,6 +181,15 @@ class PromptedSwin(PromptedBackbone):
         self.exits, self.reads = (*exits, len(names)), frozenset({*reads, len(names)})
         self.norm = nn.LayerNorm(final.block.dim)
         self.measure()
+
+    def declaration(self) -> Declaration:
+        """Not slimmed: see `docs/decoders/taskprompter.md`."""
+        reason = (
+            "a level is read after the patch merging that ends a stage, and the scores of that stage's heads "
+            "gate equal groups of the merged channels, which belong to the width of the next stage. With "
+            "other widths the groups would not lie where they lay; a prompted ViT can be slimmed"
+        )
+        return replace(super().declaration(), cannot_slim=reason)
 
     def first_tokens(self, image: Tensor) -> Tensor:
         """Patches."""

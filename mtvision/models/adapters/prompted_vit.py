@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from mtvision.models.adapters.prompted import PromptedBackbone, PromptUnit, new_linear, updated
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.timm_backbone import TimmBackbone
+from mtvision.models.declarations import FIXED, Declaration, Declares
 from mtvision.models.layers.prompts import PromptLogits
 
 
-class PromptViTBlock(PromptUnit):
+class PromptViTBlock(PromptUnit, Declares):
     """A timm ViT block in which prompts attend to all tokens and to channels.
 
     A prompt becomes a map of the grid's size (`to_map`). This map is compared with every channel of the
@@ -38,6 +39,10 @@ class PromptViTBlock(PromptUnit):
         self.block, self.count, self.grid, self.windows = block, prompts, grid, windows
         self.to_map = new_linear(width, grid[0] * grid[1])
         self.to_prompt = None if last else new_linear(grid[0] * grid[1], width)
+
+    def declaration(self) -> Declaration:
+        """A map has one number per position, and a prompt gates the channels of a head together."""
+        return Declaration(writes={"to_map": FIXED}, multiple=self.block.attn.head_dim)
 
     def forward(self, state: Tensor) -> Tensor:
         """State (B, T + h·w, C) after the block."""

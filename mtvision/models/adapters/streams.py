@@ -17,6 +17,7 @@ from mtvision.core.task import Task
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.convert.files import read_tensors
+from mtvision.models.declarations import Channels, Declaration, Declares
 from mtvision.models.network import Network
 
 MakeUnit = Callable[[Sequence[str], int], nn.Module]
@@ -143,7 +144,7 @@ def channel_axes(backbone: Backbone, widths: Sequence[int]) -> list[int]:
     return axes
 
 
-class CrossStitchUnit(nn.Module):
+class CrossStitchUnit(nn.Module, Declares):
     """y_i = Σ_j α_ij ⊙ x_j with one α per pair of tasks and channel (Misra et al., CVPR 2016).
 
     Args:
@@ -155,6 +156,7 @@ class CrossStitchUnit(nn.Module):
 
     def __init__(self, tasks: Sequence[str], channels: int, *, own: float, other: float) -> None:
         super().__init__()
+        self.channels = channels
         self.weights = nn.ModuleDict(
             {
                 target: nn.ParameterDict(
@@ -167,14 +169,19 @@ class CrossStitchUnit(nn.Module):
             }
         )
 
+    def declaration(self) -> Declaration:
+        """The leading weights of every pair of tasks."""
+        rows: Any = self.weights
+        pairs = [f"weights.{target}.{source}" for target, row in rows.items() for source in row]
+        return Declaration(tensors={key: {0: Channels(self.channels)} for key in pairs})
+
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mixed maps (B, C, h, w)."""
         mixed = {}
         rows: Any = self.weights
         for target, row in rows.items():
             terms = [
-                row[source][: feature.shape[1], None, None].to(feature.dtype) * feature
-                for source, feature in maps.items()
+                row[source][:, None, None].to(feature.dtype) * feature for source, feature in maps.items()
             ]
             mixed[target] = torch.stack(terms).sum(dim=0)
         return mixed

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mtvision.core.pyramid import Pyramid
+from mtvision.models.declarations import Declares
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Shapes:
     levels: tuple[tuple[int, int], ...]
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, Declares):
     """Base of all backbones.
 
     A backbone is a stem, a list of blocks and some exits. For every backbone
@@ -70,7 +71,6 @@ class Backbone(nn.Module):
             normalised image) to a multiple of this. Maps then cover the padded image; `Network` knows.
         grad_checkpointing: recompute blocks in the backward pass instead of storing their activations.
             Running statistics of batch norms then move twice a step.
-        only_maps: the pyramid holds maps and nothing else, so that it can be put together of nodes.
     """
 
     channels: tuple[int, ...]
@@ -78,7 +78,6 @@ class Backbone(nn.Module):
     exits: tuple[int, ...] = ()
     size_multiple: int = 1
     grad_checkpointing: bool = False
-    only_maps: bool = True
 
     def stem(self, image: Tensor) -> Tensor:
         """State before the first block, of an image batch (B, 3, H, W) of any size."""
@@ -143,6 +142,10 @@ class Backbone(nn.Module):
         self.strides = tuple(stride for _, stride in shapes.levels)
         self.__dict__["_shapes"] = shapes
         return shapes
+
+    def level_modules(self) -> list[str]:
+        """Paths of the modules that write the levels, where that is known and there are no blocks."""
+        return []
 
     def trial_size(self) -> tuple[int, int]:
         """(H, W) of a small image that this backbone takes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtvision.core.registry import BACKBONES
@@ -51,13 +51,21 @@ class SwinBackbone(TimmBackbone):
             raise ValueError(f"SwinBackbone: '{name}' is not a Swin v1; use TimmBackbone for other models.")
         options = {"always_partition": pad_before_shift, "drop_path_rate": drop_path_rate, **options}
         super().__init__(name, pretrained=pretrained, level_norms=level_norms, **options)
-        for block in self.model.modules():
+        for name, block in list(self.model.named_modules()):
             if pad_before_shift and type(block) is SwinTransformerBlock:
-                block.__class__ = PadFirstBlock
+                self.model.set_submodule(name, PadFirstBlock(block))
 
 
 class PadFirstBlock(SwinTransformerBlock):
-    """timm's block with padding before the shift. Same state; timm builds it, then it is retyped."""
+    """timm's block with padding before the shift.
+
+    Args:
+        block: timm's, whose layers, buffers and options it takes over.
+    """
+
+    def __init__(self, block: SwinTransformerBlock) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(block.__dict__)
 
     def _attn(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape

@@ -11,6 +11,7 @@ from mtvision.core.context import current_context
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.branching.cuts import check_cuts
 from mtvision.models.branching.node import Maps, Node, exit_parameters
 from mtvision.models.network import Network
 
@@ -54,10 +55,12 @@ def refuse_shared_decoder(network: Network) -> None:
     Raises:
         ValueError: names it.
     """
-    if not network.decoder.takes_task_pyramids:
+    reason = network.decoder.declaration().cannot_branch
+    if reason:
         raise ValueError(
             f"{type(network.decoder).__name__} reads one pyramid that all tasks share, so its backbone "
-            "cannot branch: leave Branched or BranchingSearch out of model.adapters, or take another decoder."
+            f"cannot branch: {reason}. Leave Branched or BranchingSearch out of model.adapters, or take "
+            "another decoder."
         )
 
 
@@ -73,18 +76,20 @@ class PathBackbone(Backbone):
         tasks: names.
 
     Raises:
-        ValueError: the backbone gives decoders more than maps.
+        ValueError: the backbone gives decoders more than maps, or is cut inside a residual connection.
     """
 
     def __init__(
         self, backbone: Backbone, ends: Sequence[int], copies: Sequence[int], tasks: Sequence[str]
     ) -> None:
         super().__init__()
-        if not backbone.only_maps:
+        reason = backbone.declaration().cannot_branch
+        if reason:
             raise ValueError(
-                f"branching: {type(backbone).__name__} gives its decoder more than maps (TaskPrompts), which "
-                "branches would lose. Leave one of the two out of model.adapters."
+                f"branching: {type(backbone).__name__} cannot branch: {reason}. Leave one of the two out of "
+                "model.adapters."
             )
+        check_cuts(backbone)
         self.channels, self.strides = backbone.channels, backbone.strides
         self.size_multiple = backbone.size_multiple
         self.task_names = tuple(tasks)

@@ -11,14 +11,16 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.task import Task, without_tasks
+from mtvision.models.declarations import Declares
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, Declares):
     """Turns a pyramid into one feature map per task. Only decoders exchange features between tasks.
 
     A subclass calls this constructor, adds its modules, sets `out_channels` and implements `forward`.
     Modules of a single task should have the task's name in their path (an entry of a ModuleDict). The cost
-    report then counts them for that task.
+    report then counts them for that task, and a slimmable network gives them the width of that task.
+    `declaration` says what else concerns widths and branches, see `mtvision.models.declarations`.
 
     Args:
         channels: of each pyramid level, fine to coarse.
@@ -28,11 +30,9 @@ class Decoder(nn.Module):
     Attributes:
         out_channels: {task name: channels of its feature map}.
         task_options: constructor's options that are {task: value}, see `for_tasks`.
-        takes_task_pyramids: `forward` accepts `TaskPyramids` of a branching backbone.
     """
 
     out_channels: dict[str, int]
-    takes_task_pyramids: bool = True
     task_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, channels: Sequence[int], strides: Sequence[int], tasks: Sequence[Task]) -> None:

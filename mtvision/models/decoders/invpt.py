@@ -13,6 +13,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.models.declarations import SHARED, Declaration
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.invpt_stage import HEADS, InvPTStage
 from mtvision.models.layers import ConvNorm, resize
@@ -84,6 +85,10 @@ class InvPTDecoder(Decoder):
         self.project = nn.ModuleDict({name: _project(width) for name in names})
         self.out_channels = dict.fromkeys(names, width)
         self.stages.apply(_initialise)
+
+    def declaration(self) -> Declaration:
+        """Positions of all tasks attend to one another, so all are as wide."""
+        return Declaration(parts=dict.fromkeys(("mix", "skips", "stages"), SHARED))
 
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w) at eight times the resolution of the first stage."""

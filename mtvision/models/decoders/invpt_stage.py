@@ -10,6 +10,8 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.models.declarations import FIXED, SHARED, Channels, Declaration, Declares
+from mtvision.models.declarations.declaration import Runs
 from mtvision.models.layers import resize
 
 HEADS = 2
@@ -75,7 +77,7 @@ class InvPTStage(nn.Module):
         return cast(Tensor, self.up[name](resize(feature, (height, width))) + skips[name])
 
 
-class TaskAttention(nn.Module):
+class TaskAttention(nn.Module, Declares):
     """Attention over the positions of all tasks at once: fine queries, pooled keys, and a message.
 
     Scores are divided by the root of the full width, not of a head's. The message, the logits of the coarser
@@ -94,6 +96,13 @@ class TaskAttention(nn.Module):
         self.query = nn.ModuleDict({name: _queries(width) for name in names})
         self.proj_q, self.proj_k, self.proj_v, self.proj = (nn.Linear(width, width) for _ in range(4))
         self.fuse = nn.Conv2d(2 * HEADS, HEADS, 1) if fused else None
+
+    def declaration(self) -> Declaration:
+        """Every head keeps its leading channels; the message has one channel a head."""
+        heads = (Channels(self.proj.in_features // HEADS, SHARED),) * HEADS
+        fuse: dict[str, Runs] = {} if self.fuse is None else {"fuse": FIXED}
+        writes = {**dict.fromkeys(("proj_q", "proj_k", "proj_v"), heads), "proj": SHARED, **fuse}
+        return Declaration(writes=writes, reads={"proj": heads, **fuse})
 
     def forward(self, maps: Mapping[str, Tensor], message: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
         """Updates {task: (B, width, h/2, w/2)} and logits (B, HEADS, all queries, all keys)."""

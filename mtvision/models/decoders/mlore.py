@@ -12,6 +12,7 @@ from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.models.declarations import FIXED, Declaration
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.mlore_block import ExpertBlock, ExpertOptions, FoldedBlock
 from mtvision.models.layers import common_grid, enlarge, once_per_map
@@ -77,6 +78,10 @@ class MLoREDecoder(Decoder):
         self.levels = nn.ModuleDict(
             {name: _level_scores(width * len(self.channels), width, len(self.channels)) for name in names}
         )
+
+    def declaration(self) -> Declaration:
+        """One weight per level."""
+        return Declaration(writes={f"levels.{name}.3": FIXED for name in self.levels})
 
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w) at a quarter of the common stride."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.models.declarations import FIXED, SHARED, Channels, Declaration, Declares
 from mtvision.models.layers.gate import MapGate
 
 
@@ -82,7 +83,7 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.topk(count, dim=1).indices, True)
 
 
-class ExpertBlock(nn.Module):
+class ExpertBlock(nn.Module, Declares):
     """One block in training form, for all tasks.
 
     Args:
@@ -106,6 +107,24 @@ class ExpertBlock(nn.Module):
             nn.init.zeros_(cast(Tensor, expert.down.bias))
             nn.init.zeros_(cast(Tensor, expert.up.bias))
         self._routing: list[Tensor] = []
+
+    def declaration(self) -> Declaration:
+        """What all tasks share is as wide as the widest; ranks stay. Experts are used by their weights."""
+        width = Channels(self.options.width, SHARED)
+        experts = [f"experts.{index}" for index in range(len(self.experts))]
+        rows, columns = {0: width}, {1: width}
+        tensors = {f"{name}.up.{key}": rows for name in experts for key in ("weight", "bias")}
+        for name in experts:
+            tensors |= {f"{name}.down.weight": columns, f"{name}.down.bias": {}}
+        numbers = {f"{name}.down.in_channels": width for name in experts}
+        numbers |= {f"{name}.up.out_channels": width for name in experts}
+        shared = [
+            "shared",
+            *(f"before.{name}" for name in self.before),
+            *(f"own.{name}.up" for name in self.own),
+        ]
+        writes = {**dict.fromkeys(shared, SHARED), **{f"own.{name}.down": FIXED for name in self.own}}
+        return Declaration(tensors=tensors, numbers=numbers, writes=writes, part=SHARED)
 
     def forward(self, feature: Tensor, name: str) -> Tensor:
         """Map (B, width, h, w) of task `name` from a map of the same shape."""

@@ -12,6 +12,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.models.declarations import LAST_STAGE, SHARED, Channels, Declaration, Declares, Part
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.distillation import Distillation, helpers_for, split_helpers
@@ -81,6 +82,18 @@ class MTINetDecoder(Decoder):
         self.distillation = nn.ModuleList(Distillation(width, self.main, names) for width in self.channels)
         total = sum(self.channels)
         self.out_channels = {name: total if name in self.main else self.channels[0] for name in names}
+
+    def declaration(self) -> Declaration:
+        """Scales that tasks mix have one width, the finest follows each task.
+
+        The coarsest scale adds what it computes to the backbone's last map, so it is as wide as that.
+        """
+        parts: dict[str, Part] = {}
+        last = len(self.channels) - 1
+        for index in range(1, last + 1):
+            inside = (f"scales.{index}", f"propagation.{index - 1}", f"distillation.{index}")
+            parts |= dict.fromkeys(inside, SHARED if index < last else LAST_STAGE)
+        return Declaration(parts=parts)
 
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features at the finest scale: (B, sum of channels, h, w), of helpers (B, channels[0], h, w)."""
@@ -152,7 +165,7 @@ class Scale(nn.Module):
         return refined
 
 
-class Propagation(nn.Module):
+class Propagation(nn.Module, Declares):
     """Feature propagation module: all tasks of a scale mixed, then handed to each through its own gate.
 
     mask = softmax(g(x)) of the concatenated task features x (B, T·C, h, w); shared = r(mask ⊙ x) of C
@@ -176,7 +189,7 @@ class Propagation(nn.Module):
         super().__init__()
         if mask_axis not in ("published", "tasks"):
             raise ValueError(f"MTINetDecoder: mask_axis={mask_axis!r}; choose 'published' or 'tasks'.")
-        self.mask_axis, self.names = mask_axis, tuple(tasks)
+        self.mask_axis, self.names, self.width = mask_axis, tuple(tasks), width
         total = width * len(self.names)
         hidden = max(1, total // 4)
         self.mask = nn.Sequential(
@@ -192,6 +205,12 @@ class Propagation(nn.Module):
                 for name in self.names
             }
         )
+
+    def declaration(self) -> Declaration:
+        """The mask has a run for every task; the published softmax mixes neighbours, so runs are told."""
+        runs = (Channels(self.width),) * len(self.names)
+        layers = ["conv1", *([] if self.reduce.downsample is None else ["downsample.0"])]
+        return Declaration(writes={"mask.2": runs}, reads={f"reduce.{name}": runs for name in layers})
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Propagated maps (B, width, h, w) of every task."""

@@ -13,6 +13,7 @@ from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.models.declarations import SHARED, Declaration, Declares
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.mtmamba_stage import (
     Levels,
@@ -112,7 +113,7 @@ class MTMambaDecoder(Decoder):
         return cast(Tensor, self.final[name](stream)).permute(0, 3, 1, 2)
 
 
-class CrossTask(nn.Module):
+class CrossTask(nn.Module, Declares):
     """Cross-task block (CTM; "F-CTM" in MTMamba++): a task mixes its own scan with one scan of all tasks.
 
         g_t = sigmoid(W_t n_t)        x_t <- x_t + W'_t (g_t * G + (1 - g_t) * P_t)
@@ -148,6 +149,10 @@ class CrossTask(nn.Module):
         self.gate = linear(channels, inner)
         self.out_proj = linear(inner, channels)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def declaration(self) -> Declaration:
+        """Scans of tasks are mixed with the one of all, so they are as wide."""
+        return Declaration(parts={"op": SHARED, "gate": SHARED})
 
     def forward(self, streams: Streams, asked: Sequence[str]) -> dict[str, Tensor]:
         """Streams (B, h, w, C) of `asked`, each having read all."""

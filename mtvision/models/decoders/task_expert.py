@@ -22,6 +22,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.models.declarations import SHARED, Channels, Declaration, Declares, Part
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import common_grid, enlarge, once_per_map
 from mtvision.models.layers.gate import MapGate
@@ -89,6 +90,11 @@ class TaskExpertDecoder(Decoder):
             }
         )
 
+    def declaration(self) -> Declaration:
+        """A memory is as wide as its task."""
+        runs = {name: Channels(self.out_channels[name], Part("task", name)) for name in self.memory}
+        return Declaration(tensors={f"memory.{name}": {0: run} for name, run in runs.items()}, part=SHARED)
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w), `upscale` times finer than the common grid."""
         names = [task.name for task in self.asked(tasks)]
@@ -109,12 +115,12 @@ class TaskExpertDecoder(Decoder):
 
     def _start(self, name: str, feature: Tensor) -> Tensor:
         height, width = feature.shape[-2:]
-        start = self.memory[name] if name in self.memory else feature.new_zeros(self.out_channels[name])
+        start = self.memory[name] if name in self.memory else feature.new_zeros(1)  # as wide as is added
         # A copy: torch's counter of operations cannot take a parameter's view made without gradients.
         return start[None, :, None, None].expand(len(feature), -1, height, width).contiguous()
 
 
-class MemorialExperts(nn.Module):
+class MemorialExperts(nn.Module, Declares):
     """One memorial mixture-of-experts module, at one level.
 
     Args:
@@ -143,6 +149,10 @@ class MemorialExperts(nn.Module):
         self.gate = nn.ModuleDict({name: MapGate(channels, experts + reads, grid) for name in names})
         self.read = nn.ModuleDict({name: nn.Conv2d(width, width, 1) for name in names if reads})
         self.write = nn.ModuleDict({name: nn.Sequential(*_unit(width, width, 3)) for name in names})
+
+    def declaration(self) -> Declaration:
+        """What is read from a memory is added to the experts' maps, which all tasks share."""
+        return Declaration(writes={f"read.{name}": SHARED for name in self.read})
 
     def decompose(self, feature: Tensor) -> Tensor:
         """The experts' maps (B, experts, width, h, w) of a level (B, C, h, w)."""

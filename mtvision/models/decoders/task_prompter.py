@@ -13,6 +13,7 @@ from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.models.declarations import SHARED, Declaration, Declares
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import enlarge, resize
 from mtvision.models.layers.prompts import PromptLogits, PromptPyramid
@@ -42,8 +43,6 @@ class TaskPrompterDecoder(Decoder):
         ValueError: `kernel` is even.
     """
 
-    takes_task_pyramids = False  # the prompts of all tasks look at one map
-
     def __init__(
         self,
         *,
@@ -72,6 +71,10 @@ class TaskPrompterDecoder(Decoder):
             {name: nn.Conv2d(out_width, out_width, 3, padding=1) for name in names if smooth}
         )
 
+    def declaration(self) -> Declaration:
+        """One pyramid serves all tasks."""
+        return Declaration(cannot_branch="the prompts of all tasks look at one map")
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, out_width, h, w), on the first level's grid times `gate_upscale` and `upscale`.
 
@@ -97,7 +100,7 @@ class TaskPrompterDecoder(Decoder):
         return enlarge(feature, self.upscale)
 
 
-class PromptedLevel(nn.Module):
+class PromptedLevel(nn.Module, Declares):
     """One level: spatial and channel gate, fuse, cross-task reweighting.
 
     Args:
@@ -132,6 +135,11 @@ class PromptedLevel(nn.Module):
                 if reweight is not None
             }
         )
+
+    def declaration(self) -> Declaration:
+        """Where prompts reweight tasks, the fused maps of all tasks are added up."""
+        names = self.fuse if len(self.weigh) else ()
+        return Declaration(parts={f"fuse.{name}.4": SHARED for name in names})
 
     def forward(
         self, feature: Tensor, logits: PromptLogits, prompts: Sequence[str], asked: Sequence[str]

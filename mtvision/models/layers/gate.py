@@ -7,8 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mtvision.models.declarations import FIXED, Declaration, Declares, Part
 
-class MapGate(nn.Module):
+
+class MapGate(nn.Module, Declares):
     """Scores of some choices from one feature map (MLoRE, CVPR 2024, its authors' code).
 
     Two summaries of the map are joined: the mean over positions of `1x1 - LayerNorm - GELU - 1x1`, and
@@ -35,6 +37,11 @@ class MapGate(nn.Module):
         if self.pool is not None:
             nn.init.trunc_normal_(self.pool.weight, std=0.02)
             nn.init.zeros_(self.pool.bias)
+
+    def declaration(self) -> Declaration:
+        """Scores stay whole; `pool` reads positions, not channels."""
+        pool: dict[str, Part] = {} if self.pool is None else {"pool": FIXED}
+        return Declaration(writes={"scores": FIXED, **pool}, reads=pool)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Scores (B, choices) of a map (B, C, h, w).

@@ -6,8 +6,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from mtvision.models.declarations import Channels, Declaration, Declares
 
-class PatchExpand(nn.Module):
+
+class PatchExpand(nn.Module, Declares):
     """A linear layer makes the pixels of a `factor` x `factor` patch, which are then laid out and normed.
 
     The wide channel axis is ordered (row in patch, column in patch, channel), as in Swin-Unet and MTMamba.
@@ -23,6 +25,11 @@ class PatchExpand(nn.Module):
         self.factor = factor
         self.expand = nn.Linear(in_channels, factor * factor * out_channels, bias=False)
         self.norm = nn.LayerNorm(out_channels, eps=1e-5)
+
+    def declaration(self) -> Declaration:
+        """Every pixel of a patch has a run of channels."""
+        pixel = Channels(self.norm.normalized_shape[0])
+        return Declaration(writes={"expand": (pixel,) * self.factor**2})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, in_channels) to (B, factor h, factor w, out_channels)."""

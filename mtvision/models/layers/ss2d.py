@@ -16,12 +16,13 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.models.declarations import Channels, Declaration, Declares
 from mtvision.ops import selective_scan_2d
 
 NORM_EPS = 1e-5
 
 
-class SS2D(nn.Module):
+class SS2D(nn.Module, Declares):
     """Depthwise convolution, four selective scans, normalisation, and optionally a gate and a projection.
 
     Step sizes, B and C are linear functions of the scanned map itself or of another map, the context (CSS2D
@@ -65,6 +66,20 @@ class SS2D(nn.Module):
         self.out_norm = nn.LayerNorm(inner, eps=NORM_EPS)
         self.out_proj = nn.Identity() if out_channels is None else nn.Linear(inner, out_channels, bias=False)
         self.reset_parameters()
+
+    def declaration(self) -> Declaration:
+        """The leading inner channels, with their own steps and rates in each of the four directions."""
+        inner = Channels(self.dt_projs_bias.shape[1])
+        return Declaration(
+            tensors={
+                "x_proj_weight": {2: inner},
+                "dt_projs_weight": {1: inner},
+                "dt_projs_bias": {1: inner},
+                "A_logs": {0: (inner,) * 4},
+                "Ds": {0: (inner,) * 4},
+            },
+            writes={"in_proj": (inner,) * (2 if self.gate else 1)},
+        )
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
 
-from mtvision.architecture.widths import WidthConfig
+from mtvision.architecture.widths import DIVISOR, WidthConfig
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import without_tasks
 from mtvision.models.adapters.adapter import Adapter
-from mtvision.models.adapters.slimmable.attention import COMPOSITES, become
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
 from mtvision.models.adapters.slimmable.export import export_in_place
-from mtvision.models.adapters.slimmable.layout import follow
-from mtvision.models.adapters.slimmable.operators import CONVERSIONS, SlimConv2d
+from mtvision.models.adapters.slimmable.follow import follow
 from mtvision.models.adapters.slimmable.plan import Plan, make_plan
-from mtvision.models.adapters.slimmable.suite import DECLARED, REFUSED
+from mtvision.models.adapters.slimmable.sliced import replace_modules, slice_module
+from mtvision.models.adapters.slimmable.slicing import Slicing
 from mtvision.models.adapters.slimmable.trial import try_out
-from mtvision.models.adapters.slimmable.width import DIVISOR, FIXED, Part, Slicing, Slimming
+from mtvision.models.adapters.slimmable.width import Slimming
+from mtvision.models.declarations import FIXED, Channels, Part
+from mtvision.models.declarations import timm_layers as timm_layers  # registers how they slim
+from mtvision.models.declarations.declaration import Side
+from mtvision.models.declarations.reading import Rules, read_rules
+from mtvision.models.declarations.torch_layers import convolution
 from mtvision.models.network import Network
 
 
@@ -33,9 +37,9 @@ class Slimmable(Adapter):
     it the network is the full one, bit for bit.
 
     Slimmable: convolutions (dense, grouped, depthwise), transposed convolutions, linear layers, batch, layer
-    and group norms, timm's attention (ViT, Swin; whole heads are left out), patch merging and expanding, and
-    what the suite's decoders add (see `suite`). Concatenated channels are followed to the layers that read
-    them. Whatever else has parameters, and what cannot be followed, is refused when the network is built.
+    and group norms, attention of torch and timm (whole heads are left out), and what other modules declare
+    (see `mtvision.models.declarations`). Concatenated channels are followed to the layers that read them. A
+    module with parameters that declares nothing, or channels that cannot be followed, stop the build.
 
     Args:
         batch_norm: `universal` (shared affine; calibrate after training) or `switchable` (own affine and
@@ -81,85 +85,98 @@ class Slimmable(Adapter):
 
     def complete(self, network: Network) -> None:
         """Convert a network in place."""
-        for path, module in network.named_modules():
-            for kind, reason in REFUSED.items():
-                if isinstance(module, kind):
-                    raise ValueError(
-                        f"slimmable: '{path}' is a {type(module).__name__}, which cannot be slimmed: "
-                        f"{reason}. Choose another backbone and decoder."
-                    )
-        plan = make_plan(network)
+        rules = read_rules(network)
+        plan = make_plan(network, rules)
         control = Slimming(plan.stages, network.task_names, slots=self.slots)
-        make = _maker(control, plan)
-        declared = [path for path, item in network.named_modules() if type(item) in DECLARED]
-        special = _composites(network, plan, make)
-        slicings: dict[str, Slicing] = {}
-        for path, module in network.named_modules():
-            if path in special or next(module.parameters(recurse=False), None) is not None:
-                part = FIXED if path in plan.fixed else plan.parts.get(path)
-                slicings[path] = special.get(path) or make(part or FIXED)
-        followed = follow(network, slicings, declared)
+        slicings = make_slicings(rules, plan, control)
+        layers = {path: item for path, item in slicings.items() if item.layer is not None}
+        reads, sees = follow(network, layers)
+        replaced: dict[nn.Module, nn.Module] = {}
         for path, slicing in slicings.items():
-            inputs = slicing.inputs or followed.inputs.get(path, ())
-            sees = followed.sees.get(path)
-            names = None if not sees else tuple(name for name in network.task_names if name in sees)
-            whole = replace(slicing, inputs=inputs, sees=names if slicing.part.kind != "stage" else None)
-            ran = path in plan.parts or path in special
-            self._convert(path, network.get_submodule(path), whole, ran=ran)
+            names = sees.get(path, frozenset())
+            seen = tuple(name for name in network.task_names if name in names)
+            whole = replace(
+                slicing,
+                reads=slicing.reads or reads.get(path, ()),
+                sees=None if slicing.part.kind == "stage" or not seen else seen,
+            )
+            module = network.get_submodule(path)
+            replaced[module] = self._converted(module, whole)
+        replace_modules(network, replaced)
         network.add_module("slimming", control)
         control.counting = True  # a trial at widths that norms need not know
-        try_out(network, control, followed, declared)
+        try_out(network, control)
         control.counting = False
         if self.projectors:
             control.projectors = _projectors(network, control)
+            network.projectors = tuple(control.projectors)
         if self.fixed is not None:
             export_in_place(network, self.fixed, fresh=True)
 
-    def _convert(self, path: str, module: nn.Module, slicing: Slicing, *, ran: bool) -> None:
-        if type(module) in COMPOSITES or hasattr(module, "slicing"):
-            return
-        if isinstance(module, nn.ParameterDict) and ran:
-            return  # its owner slices what it holds
-        if not ran:
+    def _converted(self, module: nn.Module, slicing: Slicing) -> nn.Module:
+        if slicing.layer is None or not slicing.layer.normalises:
+            return slice_module(module, slicing)
+        listed = self.encoder if slicing.part.kind == "stage" else self.decoders
+        ratios = [item for item in listed if item < 1] if isinstance(listed, tuple) else []
+        return slim_batch_norm(module, slicing, ratios if self.switchable else ())
+
+
+def make_slicings(rules: Rules, plan: Plan, control: Slimming) -> dict[str, Slicing]:
+    """{path: slicing} of all modules that are converted.
+
+    Raises:
+        ValueError: a layer did not run in the trial pass.
+    """
+
+    def part_of(path: str) -> Part:
+        return plan.parts.get(path, Part("stage"))
+
+    slicings = {}
+    for path, rule in rules.modules.items():
+        if not rule.converts:
+            continue
+        if (
+            rule.layer is not None
+            and path not in plan.parts
+            and not rule.said_by.keys() & {"writes", "reads"}
+        ):
             raise ValueError(f"slimmable: '{path}' did not run in a trial pass; take it out of the network.")
-        if isinstance(module, nn.BatchNorm2d):
-            listed = self.encoder if slicing.part.kind == "stage" else self.decoders
-            ratios = [item for item in listed if item < 1] if isinstance(listed, tuple) else []
-            slim_batch_norm(module, slicing, ratios if self.switchable else ())
-            return
-        kind = CONVERSIONS.get(type(module))
-        if kind is None or getattr(module, "padding_mode", "zeros") != "zeros":
-            known = sorted({item.__name__ for item in (*CONVERSIONS, *COMPOSITES)} | {"BatchNorm2d"})
-            raise ValueError(
-                f"slimmable: '{path}' is a {type(module).__name__}, which cannot be slimmed. Slimmable are "
-                f"{', '.join(known)}. Choose a backbone, decoder or head made of these."
-            )
-        become(module, kind, slicing)
+        owner = part_of(rule.said_by.get("tensors", path))
+        part = FIXED if path in plan.fixed else plan.placed(rule.part or plan.parts.get(path, owner))
+        writes: tuple[Channels, ...] = ()
+        reads: tuple[Channels, ...] = ()
+        if rule.layer is not None and rule.layer.outputs is not None:
+            said = rule.writes if "writes" in rule.said_by else part
+            writes = plan.resolved(said, rule.layer.outputs, part_of(rule.said_by.get("writes", path)))
+            part = writes[0].part or part
+        if rule.layer is not None and "reads" in rule.said_by:
+            reads = plan.resolved(rule.reads, rule.layer.inputs, part_of(rule.said_by["reads"]))
 
+        def known(length: Any, owner: Part = owner) -> Any:
+            if isinstance(length, Side):
+                return length
+            if isinstance(length, Channels):
+                return plan.resolved_run(length, owner)
+            return tuple(known(item) for item in length)
 
-def _maker(control: Slimming, plan: Plan) -> Callable[..., Slicing]:
-    def make(part: Part, **options: Any) -> Slicing:
-        return Slicing(control, part, **{"divisor": plan.divisors.get(part, DIVISOR), **options})
-
-    return make
-
-
-def _composites(network: Network, plan: Plan, make: Callable[..., Slicing]) -> dict[str, Slicing]:
-    """Slicings of the children of modules that lay out channels in their own way."""
-    special: dict[str, Slicing] = {}
-    for path, module in list(network.named_modules()):
-        rule = COMPOSITES.get(type(module))
-        if rule is not None:
-            part = plan.parts.get(path, Part("stage"))
-            for child, slicing in rule(module, make, part).items():
-                special[f"{path}.{child}"] = slicing
-    return special
+        tensors = {
+            name: {axis: known(length) for axis, length in axes.items()}
+            for name, axes in rule.tensors.items()
+        }
+        numbers = {name: known(length) for name, length in rule.numbers.items()}
+        slicings[path] = Slicing(control, path, part, rule.layer, tensors, numbers, writes, reads)
+    return slicings
 
 
 def _projectors(network: Network, control: Slimming) -> nn.ModuleList:
     """For every level a 1x1 convolution from however many channels arrive to all of them."""
-    layers = nn.ModuleList(nn.Conv2d(count, count, 1) for count in network.backbone.channels)
-    for layer in layers:
-        layer.__class__ = SlimConv2d
-        layer.slicing = Slicing(control, FIXED)  # type: ignore[assignment]
+    layers = nn.ModuleList()
+    for level, count in enumerate(network.backbone.channels):
+        plain = nn.Conv2d(count, count, 1)
+        said = convolution(plain)
+        writes = (Channels(count, FIXED, DIVISOR),)
+        path = f"slimming.projectors.{level}"
+        layers.append(
+            slice_module(plain, Slicing(control, path, FIXED, said.layer, said.tensors, said.numbers, writes))
+        )
     return layers.to(next(network.parameters()).device)

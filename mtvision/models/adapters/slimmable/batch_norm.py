@@ -10,30 +10,29 @@ running statistics under the ordinary names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtvision.architecture.widths import WidthConfig
+from mtvision.architecture.widths import WidthConfig, Widths
 from mtvision.core.context import Context
-from mtvision.models.adapters.slimmable.width import Slicing, Slimming, Widths, take
+from mtvision.models.adapters.slimmable.sliced import Sliced, plain_module, same_state
+from mtvision.models.adapters.slimmable.slicing import Slicing, take
+from mtvision.models.adapters.slimmable.width import Slimming
+from mtvision.models.declarations import READS
 
 
-class SlimBatchNorm2d(nn.Module):
+class SlimBatchNorm2d(Sliced):
     """Made of a `BatchNorm2d` or timm's `BatchNormAct2d` by `slim_batch_norm`; not a subclass of either.
 
     (So that SyncBatchNorm conversion, which knows one set of statistics, leaves it alone.)
 
     Attributes:
-        plain: class that it was.
         switches: ratios of its part with affine and statistics of their own (switchable norms).
     """
 
-    slicing: Slicing
-    plain: type[nn.Module]
-    channel_axis: ClassVar[int] = 1
     switches: tuple[float, ...]
     num_features: int
     eps: float
@@ -53,6 +52,8 @@ class SlimBatchNorm2d(nn.Module):
             ValueError: in evaluation mode, at widths without statistics.
         """
         control, given = self.slicing.control, int(x.shape[1])
+        self.__dict__["given"] = given
+        self.slicing.check(given)
         widths = control.widths()
         weight, bias = self.scale_and_shift(widths, given)
         momentum = 0.0
@@ -62,7 +63,7 @@ class SlimBatchNorm2d(nn.Module):
             self._collect(x)
         elif not self.training:
             counts = x.is_meta or control.counting  # a run whose values do not matter
-            mean, var = self._full(given) if counts else self.statistics(widths, given)
+            mean, var = self.full_statistics(given) if counts else self.statistics(widths, given)
         elif widths.full:
             self.num_batches_tracked.add_(1)
             mean, var, momentum = self.running_mean, self.running_var, self._momentum()
@@ -76,7 +77,7 @@ class SlimBatchNorm2d(nn.Module):
         switch = self._switch(widths)
         if switch is not None:
             return self.switch_weights[switch][:given], self.switch_biases[switch][:given]
-        runs = self.slicing.read(self.num_features, given)
+        runs = self.slicing.entries(READS, given)
         weight, bias = (None if item is None else take(item, 0, runs) for item in (self.weight, self.bias))
         return weight, bias
 
@@ -87,7 +88,7 @@ class SlimBatchNorm2d(nn.Module):
             ValueError: there are none.
         """
         if min(self.slicing.seen(widths)) >= 1:
-            return self._full(given)
+            return self.full_statistics(given)
         slot = self.slicing.control.slot(self.slicing.part, widths, self.slicing.sees)
         if slot is not None:
             return self.slot_mean[slot, :given], self.slot_var[slot, :given]
@@ -95,7 +96,7 @@ class SlimBatchNorm2d(nn.Module):
         if switch is not None:
             return self._switched(switch, given)
         if self.switches:  # own width is full, another part is not
-            return self._full(given)
+            return self.full_statistics(given)
         raise ValueError(
             f"slimmable: batch norm has no statistics for the widths {widths.stages} {dict(widths.tasks)}. "
             "Calibrate this configuration first: mtvision.models.adapters.slimmable.calibrate(network, "
@@ -120,8 +121,9 @@ class SlimBatchNorm2d(nn.Module):
         var, mean = torch.var_mean(x.double(), dim=(0, 2, 3))
         self.__dict__["_collected"].append((mean, var))
 
-    def _full(self, given: int) -> tuple[Tensor, Tensor]:
-        runs = self.slicing.read(self.num_features, given)
+    def full_statistics(self, given: int) -> tuple[Tensor, Tensor]:
+        """The ordinary running mean and variance, sliced."""
+        runs = self.slicing.entries(READS, given)
         return take(self.running_mean, 0, runs), take(self.running_var, 0, runs)
 
     def _momentum(self) -> float:
@@ -160,8 +162,8 @@ class SlimBatchNorm2d(nn.Module):
         return cast(nn.ParameterList, self._modules["switch_bias"])
 
 
-def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[float] = ()) -> None:
-    """Convert a plain batch norm in place.
+def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[float] = ()) -> SlimBatchNorm2d:
+    """The slimmable norm that takes the place of a plain one.
 
     Args:
         module: with affine and running statistics.
@@ -171,19 +173,18 @@ def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[floa
     Raises:
         ValueError: no running statistics, or a switchable norm without affine.
     """
-    plain = type(module)
-    norm = cast(SlimBatchNorm2d, module)
+    norm = cast(SlimBatchNorm2d, same_state(module, SlimBatchNorm2d))
     if norm.running_mean is None or (switches and norm.weight is None):
         raise ValueError(
-            f"slimmable: {plain.__name__} without running statistics or affine is not supported."
+            f"slimmable: '{slicing.path}' ({type(module).__name__}) has no running statistics or no affine, "
+            "which is not supported."
         )
-    if switches and len(slicing.inputs) > 1:
+    if switches and len(slicing.reads) > 1:
         raise ValueError(
-            "slimmable: a switchable batch norm that reads several joined maps is not supported; use "
-            "Slimmable(batch_norm='universal')."
+            f"slimmable: '{slicing.path}' is a switchable batch norm that reads several joined maps, which "
+            "is not supported; use Slimmable(batch_norm='universal')."
         )
-    module.__class__ = SlimBatchNorm2d
-    norm.plain, norm.slicing, norm.switches = plain, slicing, tuple(switches)
+    norm.__dict__.update(slicing=slicing, plain=type(module), given=None, switches=tuple(switches))
     shape = (slicing.control.slots, norm.num_features)
     norm.register_buffer("slot_mean", norm.running_mean.new_zeros(shape))
     norm.register_buffer("slot_var", norm.running_var.new_ones(shape))
@@ -194,6 +195,36 @@ def slim_batch_norm(module: nn.Module, slicing: Slicing, switches: Sequence[floa
         for name, item in (("switch_weight", norm.weight), ("switch_bias", norm.bias)):
             copies = [nn.Parameter(item.detach().clone()) for _ in switches]
             norm.add_module(name, nn.ParameterList(copies))
+    return norm
+
+
+def plain_batch_norm(norm: SlimBatchNorm2d, widths: Widths, *, fresh: bool) -> nn.Module:
+    """The plain norm of the widths in force.
+
+    Args:
+        norm: has run at these widths.
+        widths: in force.
+        fresh: a norm without statistics starts anew instead of being refused.
+
+    Raises:
+        ValueError: it has no statistics for these widths.
+    """
+    given = norm.given or norm.num_features
+    try:
+        mean, var = norm.statistics(widths, given)
+    except ValueError:
+        if not fresh:
+            raise
+        mean, var = norm.full_statistics(given)
+    weight, bias = norm.scale_and_shift(widths, given)
+    affine = {name: item for name, item in (("weight", weight), ("bias", bias)) if item is not None}
+    plain = plain_module(norm, {**affine, "running_mean": mean, "running_var": var}, {"num_features": given})
+    for name in ("slot_mean", "slot_var", "switch_mean", "switch_var"):
+        plain._buffers.pop(name, None)
+    for name in ("switch_weight", "switch_bias"):
+        plain._modules.pop(name, None)
+    del plain.__dict__["switches"]
+    return plain
 
 
 @torch.no_grad()
@@ -253,10 +284,10 @@ def slimming_of(network: nn.Module) -> Slimming:
     Raises:
         ValueError: the network is not slimmable.
     """
-    found = getattr(network, "slimming", None)
-    if not isinstance(found, Slimming):
-        raise ValueError(
-            "this network is not slimmable. Train it with model.adapters=[dict(type='Slimmable')], see "
-            "docs/slimmable.md."
-        )
-    return found
+    for item in network.children():
+        if isinstance(item, Slimming):
+            return item
+    raise ValueError(
+        "this network is not slimmable. Train it with model.adapters=[dict(type='Slimmable')], see "
+        "docs/slimmable.md."
+    )

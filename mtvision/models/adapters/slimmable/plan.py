@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from mtvision.architecture.widths import WidthConfig
-from mtvision.core.context import Context, use_context
-from mtvision.core.output import DecoderOutput
-from mtvision.models.adapters.prompted_vit import PromptViTBlock
-from mtvision.models.adapters.slimmable.suite import REGROUP
-from mtvision.models.adapters.slimmable.width import DIVISOR, Part
-from mtvision.models.backbones.timm_backbone import TimmBackbone
+from mtvision.architecture.widths import DIVISOR
+from mtvision.models.declarations import Channels, Part
+from mtvision.models.declarations.declaration import Runs
+from mtvision.models.declarations.reading import Rules, declaration_error, parts_named
+from mtvision.models.dry_run import dry_run
 from mtvision.models.network import Network
 
 
@@ -29,70 +25,45 @@ class Plan:
     Args:
         parts: {module path: part}, of every module that ran.
         fixed: paths of layers whose output channels are those of a task's logits.
-        divisors: {part: what its active channels must be a multiple of}, where that is not 8.
+        multiples: {part: what its active channels must be a multiple of}, where that is not 8.
         stages: of the encoder.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
     fixed: set[str] = field(default_factory=set)
-    divisors: dict[Part, int] = field(default_factory=dict)
+    multiples: dict[Part, int] = field(default_factory=dict)
     stages: int = 1
 
+    def resolved(self, runs: Runs, full: int, part: Part) -> tuple[Channels, ...]:
+        """Runs with their parts and multiples.
 
-@dataclass
-class Pass:
-    """What one pass left: the decoder's output and the logits of the heads, both as they were written."""
+        Args:
+            runs: as declared.
+            full: channels that a single part stands for.
+            part: what `None` stands for.
+        """
+        given = (Channels(full, runs),) if isinstance(runs, Part) else runs
+        return tuple(self.resolved_run(run, part) for run in given)
 
-    decoded: DecoderOutput
-    logits: dict[str, Tensor]
+    def resolved_run(self, run: Channels, part: Part) -> Channels:
+        """A run with its part and multiple."""
+        own = self.placed(run.part or part)
+        return replace(run, part=own, multiple=run.multiple or self.multiples.get(own, DIVISOR))
 
-
-class _Run(nn.Module):
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Pass:
-        network = self.network
-        decoded: DecoderOutput = network.decoder(network.backbone(image))
-        return Pass(decoded, {name: network.heads[name](item) for name, item in decoded.features.items()})
-
-
-@contextmanager
-def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode inside a block; every module gets its own back."""
-    modes = {item: item.training for item in network.modules()}
-    network.train(training)
-    try:
-        yield
-    finally:
-        for item, mode in modes.items():
-            item.training = mode
+    def placed(self, part: Part) -> Part:
+        """A part whose stage is counted from the first."""
+        last = part.kind == "stage" and int(part.key) < 0
+        return Part("stage", self.stages + int(part.key)) if last else part
 
 
-@torch.no_grad()
-def dry_run(network: Network, widths: WidthConfig | None = None, *, training: bool = False) -> Pass:
-    """Run a network on a small black image; its buffers, its mode and random states stay untouched.
-
-    (Without values, on the meta device, it would take twenty times as long.)
-    """
-    wrapped = _Run(network)
-    buffers = {name: item.clone() for name, item in wrapped.named_buffers()}
-    device = next(network.parameters()).device
-    image = torch.zeros(2, 3, *network.backbone.trial_size(), device=device)
-    context = None if widths is None else Context(widths=widths.to_plain())
-    with in_mode(network, training), use_context(context), torch.random.fork_rng(devices=[]):
-        result: Pass = functional_call(wrapped, buffers, (image,))
-    return result
-
-
-def make_plan(network: Network) -> Plan:
+def make_plan(network: Network, rules: Rules) -> Plan:
     """Note in which stage, or for which task, every module runs.
 
     A stage is what runs up to one level of the pyramid. An encoder whose levels share a stride (ViT), or
     whose levels cannot be told apart, is a single stage: one width goes through all of it.
     """
     plan = Plan()
+    writers = {path for path, rule in rules.modules.items() if rule.layer and rule.layer.outputs}
     starts, ends, plan.stages = _boundaries(network)
     stage = [0]
     order: list[str] = []
@@ -106,7 +77,7 @@ def make_plan(network: Network) -> Plan:
 
         def after(_: nn.Module, __: Any, output: Any) -> None:
             stage[0] = min(ends.get(path, stage[0]), plan.stages - 1)
-            if isinstance(output, Tensor) and writes_channels(module):
+            if isinstance(output, Tensor) and path in writers:
                 written[id(output)] = path
 
         yield module.register_forward_pre_hook(before)
@@ -118,31 +89,39 @@ def make_plan(network: Network) -> Plan:
                 stack.callback(handle.remove)
         result = dry_run(network, training=True)
     plan.fixed = {written[id(item.logits)] for item in result.decoded.auxiliary if id(item.logits) in written}
-    modules = dict(network.named_modules())
     for task, logits in result.logits.items():
-        inside = [
-            path for path in order if path.startswith(f"heads.{task}.") and writes_channels(modules[path])
-        ]
+        inside = [path for path in order if path.startswith(f"heads.{task}.") and path in writers]
         plan.fixed |= {written.get(id(logits), inside[-1] if inside else f"heads.{task}")}
-    _regroup(modules, plan)
-    plan.divisors = _divisors(modules, plan.parts)
+    _apply(network, rules, plan)
     return plan
 
 
-def _regroup(modules: Mapping[str, nn.Module], plan: Plan) -> None:
-    """Parts that a module decides for what lies inside it."""
-    for path, module in modules.items():
-        rule = REGROUP.get(type(module))
-        for below, part in () if rule is None else rule(module, plan.stages):
-            inside = f"{path}.{below}"
-            for name in plan.parts:
-                if name == inside or name.startswith(f"{inside}."):
-                    plan.parts[name] = part
+def _apply(network: Network, rules: Rules, plan: Plan) -> None:
+    """Parts and multiples that modules declare."""
+    modules = dict(network.named_modules())
+    named = list(rules.parts.values())
+    named += [item for rule in rules.modules.values() for item in parts_named(rule)]
+    for path, part in named:
+        _check(path, modules[path], part, plan.stages, network.task_names)
+    for inside, (_, part) in rules.parts.items():
+        for path in plan.parts:
+            if path == inside or path.startswith(f"{inside}."):
+                plan.parts[path] = plan.placed(part)
+    for path, rule in rules.modules.items():
+        if path in plan.parts and rule.multiple > 1:
+            part = plan.parts[path]
+            plan.multiples[part] = math.lcm(plan.multiples.get(part, DIVISOR), rule.multiple)
 
 
-def writes_channels(module: nn.Module) -> bool:
-    """Whether a layer chooses how many channels it writes."""
-    return isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+def _check(path: str, module: nn.Module, part: Part, stages: int, tasks: Sequence[str]) -> None:
+    known = {"stage": part.key in range(-stages, stages), "task": part.key in tasks}
+    if not known.get(part.kind, part.kind in ("shared", "fixed")):
+        raise declaration_error(
+            path,
+            module,
+            f"unknown part {part.kind} {part.key!r}. There are {stages} stages of the encoder, the tasks "
+            f"{', '.join(tasks)}, `shared` and `fixed`.",
+        )
 
 
 def _boundaries(network: Network) -> tuple[dict[str, int], dict[str, int], int]:
@@ -157,10 +136,9 @@ def _boundaries(network: Network) -> tuple[dict[str, int], dict[str, int], int]:
             for index, name in enumerate(names)
         }
         return starts, {}, len(backbone.exits)
-    if isinstance(backbone, TimmBackbone):
-        paths = [f"backbone.{name}" for name in backbone.level_modules()]
-        if paths and all(path in dict(network.named_modules()) for path in paths):
-            return {}, {path: index + 1 for index, path in enumerate(paths)}, len(paths)
+    paths = [f"backbone.{name}" for name in backbone.level_modules()]
+    if paths and all(path in dict(network.named_modules()) for path in paths):
+        return {}, {path: index + 1 for index, path in enumerate(paths)}, len(paths)
     return {}, {}, 1
 
 
@@ -170,20 +148,3 @@ def _part(path: str, stage: int, tasks: Sequence[str]) -> Part:
         return Part("stage", stage)
     task = next((key for key in keys[1:] if key in tasks), None)
     return Part("shared") if task is None else Part("task", task)
-
-
-def _divisors(modules: Mapping[str, nn.Module], parts: Mapping[str, Part]) -> dict[Part, int]:
-    """Grouped convolutions and group norms need whole groups, so the layers before must write those."""
-    divisors: dict[Part, int] = {}
-    for path, part in parts.items():
-        module = modules[path]
-        size = 1
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            size = module.in_channels // module.groups
-        elif isinstance(module, nn.GroupNorm):
-            size = module.num_channels // module.num_groups
-        elif isinstance(module, PromptViTBlock):  # prompts gate the channels of a head together
-            size = module.block.attn.head_dim
-        if size > 1:
-            divisors[part] = math.lcm(divisors.get(part, DIVISOR), size)
-    return divisors

@@ -1,94 +1,18 @@
-"""Which slice of a full tensor is active: the rule for channel counts, and the state all modules read."""
+"""The widths in force, which all slimmed modules of a network read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtvision.architecture.widths import WidthConfig
+from mtvision.architecture.widths import Part, WidthConfig, Widths
 from mtvision.core.context import current_context
 
-DIVISOR = 8
 _MILLION = 1_000_000
-
-
-@lru_cache(maxsize=65536)
-def active_channels(base: int, ratio: float, divisor: int = DIVISOR) -> int:
-    """Channels that are left of `base` at a ratio.
-
-    The multiple of `divisor` nearest to `base * ratio`, at least one such multiple, not below 90 % of the
-    wanted number (the rule of slimmable networks, Yu et al., ICLR 2019), and never more than `base`. All
-    layers with equal `base` in one part of a network agree, so that residual branches fit.
-    """
-    if ratio >= 1:
-        return base
-    wanted = base * ratio
-    count = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
-    if count < 0.9 * wanted:
-        count += divisor
-    return min(base, count)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What decides a width: a stage of the encoder, the decoder of a task, the widest decoder, or nothing.
-
-    Args:
-        kind: `stage` (index in `key`), `task` (name in `key`), `shared` (a decoder's module that serves
-            several tasks: it follows the widest of them) or `fixed`.
-        key: index or name.
-    """
-
-    kind: Literal["stage", "task", "shared", "fixed"]
-    key: int | str = 0
-
-
-FIXED = Part("fixed")
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Ratios in force, complete.
-
-    Args:
-        stages: of the encoder.
-        tasks: of every task's decoder.
-        shared: of what serves several tasks; None = the widest task's.
-    """
-
-    stages: tuple[float, ...]
-    tasks: Mapping[str, float]
-    shared: float | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing is slimmed."""
-        return min(*self.stages, *self.tasks.values()) >= 1
-
-    def ratio(self, part: Part) -> float:
-        """Ratio of a part."""
-        if part.kind == "stage":
-            return self.stages[int(part.key)]
-        if part.kind == "task":
-            return self.tasks[str(part.key)]
-        if part.kind == "shared":
-            return max(self.tasks.values()) if self.shared is None else self.shared
-        return 1.0
-
-    def seen_by(self, part: Part, sees: tuple[str, ...] | None = None) -> tuple[float, ...]:
-        """Ratios that a part's output depends on: the encoder's up to it, its own or those of `sees`."""
-        if part.kind == "stage":
-            return self.stages[: int(part.key) + 1]
-        if sees is not None:
-            return (*self.stages, *(self.tasks[name] for name in sees))
-        own = (self.tasks[str(part.key)],) if part.kind == "task" else tuple(self.tasks.values())
-        return (*self.stages, *own)
 
 
 class Slimming(nn.Module):
@@ -208,93 +132,3 @@ class Slimming(nn.Module):
 
 def _forget_lookups(module: Slimming, _: Any) -> None:
     module.forget_lookups()
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of channels that is slimmed on its own, inside an axis where several were concatenated.
-
-    Args:
-        base: channels when full.
-        part: what decides its width; None = an equal share of what arrives.
-        divisor: of its active channels.
-    """
-
-    base: int
-    part: Part | None = None
-    divisor: int = DIVISOR
-
-    def active(self, widths: Widths) -> int:
-        """Channels of the run at these widths."""
-        return active_channels(self.base, widths.ratio(self.part or FIXED), self.divisor)
-
-
-@dataclass(frozen=True)
-class Slicing:
-    """How one module is slimmed.
-
-    Its input is sliced by the channels of the tensor that arrives; its output by the width of its part.
-
-    Args:
-        control: the network's shared state.
-        part: decides the output's width.
-        divisor: of active channels per block of the output.
-        blocks: equal runs of channels in the output that are sliced alike (3 for q, k, v).
-        inputs: runs of channels in the input, where it is a concatenation.
-        sees: tasks whose widths its input depends on; None = that of its part alone.
-    """
-
-    control: Slimming
-    part: Part
-    divisor: int = DIVISOR
-    blocks: int = 1
-    inputs: tuple[Segment, ...] = field(default=())
-    sees: tuple[str, ...] | None = None
-
-    def seen(self, widths: Widths) -> tuple[float, ...]:
-        """The ratios that its statistics depend on."""
-        return widths.seen_by(self.part, self.sees)
-
-    def arriving(self) -> int:
-        """Channels of `inputs` in force."""
-        widths = self.control.widths()
-        return sum(item.active(widths) for item in self.inputs)
-
-    def written(self, base: int) -> tuple[tuple[int, int], ...]:
-        """(base, active) of every block of an output of `base` channels."""
-        block = base // self.blocks
-        active = active_channels(block, self.control.widths().ratio(self.part), self.divisor)
-        return ((block, active),) * self.blocks
-
-    def read(self, base: int, given: int) -> tuple[tuple[int, int], ...]:
-        """(base, active) of every run of an input of `base` channels of which `given` arrive.
-
-        Raises:
-            ValueError: what arrives does not fit the widths.
-        """
-        if not self.inputs:
-            runs: tuple[tuple[int, int], ...] = ((base, given),)
-        elif self.inputs[0].part is None:
-            runs = tuple((item.base, given // len(self.inputs)) for item in self.inputs)
-        else:
-            widths = self.control.widths()
-            runs = tuple((item.base, item.active(widths)) for item in self.inputs)
-        if sum(active for _, active in runs) != given or any(active > full for full, active in runs):
-            raise ValueError(
-                f"slimmable: {given} channels arrive where {[active for _, active in runs]} of "
-                f"{[full for full, _ in runs]} were expected."
-            )
-        return runs
-
-
-def take(tensor: Tensor, axis: int, runs: Sequence[tuple[int, int]]) -> Tensor:
-    """The leading `active` channels of every run of `base` channels along an axis; a view where possible."""
-    if all(base == active for base, active in runs):
-        return tensor
-    if len(runs) == 1:
-        return tensor.narrow(axis, 0, runs[0][1])
-    pieces, start = [], 0
-    for base, active in runs:
-        pieces.append(tensor.narrow(axis, start, active))
-        start += base
-    return torch.cat(pieces, dim=axis)
