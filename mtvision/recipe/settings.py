@@ -261,11 +261,14 @@ def _check_tasks(protocol: Protocol, training: TrainingSettings, evaluation: Eva
         ("evaluation.during_training", evaluation.during_training),
     ):
         check_keys(f"task in {key}", entries, protocol.task_names)
-    baseline = evaluation.baseline
-    if not baseline:
+    named = evaluation.baseline
+    if not named:
         return
-    if isinstance(baseline, str):
-        baseline = look_up(f"baseline of protocol {protocol.id}", baseline, protocol.baselines)
+    baseline: Mapping[str, float] = (
+        look_up(f"baseline of protocol {protocol.id}", named, protocol.baselines)
+        if isinstance(named, str)
+        else named
+    )
     check_keys("task in evaluation.baseline", baseline, protocol.task_names)
     lacking = [name for name in protocol.task_names if name not in baseline]
     if lacking:

@@ -58,7 +58,7 @@ class TaskPrompts(Adapter):
             if self.image_scale != 1:
                 raise ValueError("TaskPrompts: image_scale is for Swin; give a ViT the img_size you want.")
             if backbone.model.cls_token is not None:
-                backbone = DropClassToken().apply(backbone, tasks)
+                DropClassToken().apply(backbone, tasks)  # in place
             return prompted_vit.PromptedViT(backbone, prompts, self.windows)
         if prompted_swin.takes(backbone):
             if backbone.level_norms is not None:
