@@ -29,12 +29,17 @@ class DropClassToken(Adapter):
         """The same backbone, changed in place."""
         del tasks
         model = backbone.model if isinstance(backbone, TimmBackbone) else None
-        table = model.pos_embed if isinstance(model, VisionTransformer) else None
-        if table is None or model.cls_token is None or model.no_embed_class:
+        if (
+            not isinstance(model, VisionTransformer)
+            or model.pos_embed is None
+            or model.cls_token is None
+            or model.no_embed_class
+        ):
             raise TypeError(
                 f"DropClassToken: {type(model or backbone).__name__} has no class token with a position "
                 "embedding. Use it with TimmBackbone and a vit_* model, or leave the adapter out."
             )
+        table = model.pos_embed
         model.pos_embed = nn.Parameter(table.detach()[:, 1:].clone(), requires_grad=table.requires_grad)
         model.cls_token = None
         model.num_prefix_tokens -= 1
