@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
 
 
@@ -52,14 +54,21 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
     return parser
 
 
-def read_config(arguments: argparse.Namespace) -> RunConfig:
-    """The config with the command line's changes."""
+def read_config(arguments: argparse.Namespace, needs: Sequence[str]) -> RunConfig:
+    """The config with the command line's changes, checked before anything slow is imported.
+
+    Args:
+        arguments: of a parser from `make_parser`.
+        needs: sections that the command cannot do without, see `mtvision.recipe.check.check_config`.
+    """
     options = list(arguments.cfg_options)
     if arguments.seed is not None:
         options.append(f"seed={arguments.seed}")
     if arguments.amp is not None:
         options.append(f"training.precision={arguments.amp}")
-    return load_config(arguments.config, options)
+    config = load_config(arguments.config, options)
+    check_config(config, needs)
+    return config
 
 
 def work_dir_of(arguments: argparse.Namespace) -> Path:

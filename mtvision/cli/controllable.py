@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pictures", type=int, default=2, help="test images on the page (default: 2)")
     arguments = parser.parse_args(argv)
-    config = read_config(arguments)
+    config = read_config(arguments, ("search", "model", "test_data or val_data"))
     from mtvision.procedures.control_report import summary_lines, terminal_tables, write_report
     from mtvision.procedures.controllable import measure, open_controlled, save_controlled, write_json
     from mtvision.procedures.search import build_searcher

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--device", default="cpu", help="where latency and memory are measured (default: cpu)"
     )
     arguments = parser.parse_args(argv)
-    config = read_config(arguments)
+    config = read_config(arguments, ("model",))
     protocol = protocol_of(config)
     size = tuple(arguments.shape) if arguments.shape else protocol.eval_size or protocol.train_size
     if size is None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mtvision.core.naming import look_up
+from mtvision.recipe.check import TO_TRAIN, check_config
+from mtvision.recipe.config import RunConfig
 from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
 from mtvision.report.record import Record, find_records, write_atomically
 from mtvision.sweep.grid import (
@@ -109,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         work_dir=arguments.work_dir,
         options=arguments.cfg_options,
         name=arguments.name,
+        check=_check if arguments.train_command == shlex.join(TRAIN) else None,
     )
     if arguments.reference is not None:  # a mistake here should not come up after days of training
         look_up("method to compare with", arguments.reference, {run.method: run for run in runs})
@@ -135,6 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _keep(runs, records, arguments)
     _summarise(runs, records, arguments, console)
     return _report_failures(outcomes, console)
+
+
+def _check(config: RunConfig) -> None:
+    check_config(config, TO_TRAIN)
 
 
 def _train(todo: Sequence[Run], arguments: argparse.Namespace, console: Console) -> list[Outcome]:

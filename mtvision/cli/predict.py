@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-arrays", action="store_true", help="panels only, no .npz files")
     parser.add_argument("--json", action="store_true", help="print a JSON list of the written files")
     arguments = parser.parse_args(argv)
-    config = read_config(arguments)
+    config = read_config(arguments, ("model",))
     protocol = protocol_of(config)
     from rich.progress import track
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options["preference"] = {name: _number(name, value) for name, value in pairs.items()}
     work_dir = work_dir_of(arguments)
     out = arguments.out or work_dir / "architecture.json"
-    config = read_config(arguments)
+    config = read_config(arguments, ("search", "model", "train_data"))
     from mtvision.procedures.search import SearchRequest, search, write_architecture
     from mtvision.runtime.launch import start_processes, stop_processes
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="throw away other predictions in --save-predictions"
     )
     arguments = parser.parse_args(argv)
-    config = read_config(arguments)
+    config = read_config(arguments, ("model", "test_data or val_data"))
     from mtvision.engine.evaluate import evaluate_checkpoint
     from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
 

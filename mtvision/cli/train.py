@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.recipe.check import TO_TRAIN
 
 DESCRIPTION = """\
 Train a config, evaluate the last checkpoint and write to the work dir:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("train", DESCRIPTION)
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the work dir")
     arguments = parser.parse_args(argv)
-    config = read_config(arguments)
+    config = read_config(arguments, TO_TRAIN)
     from mtvision.engine.training import train
     from mtvision.runtime.launch import start_processes, stop_processes
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import ClassVar, TypeVar
 
@@ -46,3 +47,13 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
         return table[name]
     except KeyError:
         raise UnknownNameError(kind, name, table) from None
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Errors about a config's values begin with the place that is checked, e.g. `test_data.dataset: `."""
+    try:
+        yield
+    except (ReportedError, ValueError, TypeError) as error:
+        error.args = (f"{place}: {error}", *error.args[1:])
+        raise

@@ -9,15 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtvision.core.naming import look_up
+from mtvision.core.registry import OPTIMIZERS
 from mtvision.core.roles import is_architecture
 from mtvision.models.network import Network
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "AdamW": torch.optim.AdamW,
-    "Adam": torch.optim.Adam,
-    "SGD": torch.optim.SGD,
-}
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -48,7 +42,7 @@ def build_optimizer(
     """
     options = dict(config)
     kind = options.pop("type", "AdamW")
-    factory = look_up("optimizer", kind, OPTIMIZERS) if isinstance(kind, str) else kind
+    factory = OPTIMIZERS.choose(kind)
     if "lr" not in options:
         raise ValueError("optimizer: 'lr' is missing.")
     lr = float(options["lr"])
@@ -82,7 +76,8 @@ def build_optimizer(
         groups[balancer_lr, -1.0] = {"params": own, "lr": balancer_lr, "weight_decay": 0.0}
     if not groups:
         raise ValueError("optimizer: no parameter of the network is trainable; unfreeze some.")
-    return factory(list(groups.values()), **options)
+    optimizer: torch.optim.Optimizer = factory(list(groups.values()), **options)
+    return optimizer
 
 
 def _factors(network: nn.Module, globs: Mapping[str, float]) -> dict[str, float]:

@@ -55,12 +55,15 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
 
     Raises:
         FileExistsError: `work_dir` holds an earlier run and neither `resume` nor `overwrite` is given.
+        FileNotFoundError, ValueError: a data set cannot be opened, the one to be scored included.
         TrainingInterruptedError: SIGINT or SIGTERM; the run can be resumed.
         NonFiniteLossError: a loss became NaN or infinite; earlier checkpoints are untouched.
     """
+    settings = Settings.of(config)
+    section = "test_data" if config["test_data"] else "val_data"
+    build_dataset(section, config[section], settings.protocol, settings.seed)  # a missing folder is found now
     run = fit(config, work_dir, resume=resume, overwrite=overwrite)
     record = evaluate_checkpoint(config, work_dir, run.checkpoint, hours=run.hours)
-    settings = Settings.of(config)
     if settings.evaluation.select != "last" and is_main_process():
         iterations = settings.training.iterations
         write_selection(work_dir, settings.evaluation.select, settings.protocol, iterations, record.scores)

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS, Registry
 from mtvision.core.task import Task
-from mtvision.models.network import Network, check_heads
-
-_KEYS = ("backbone", "adapters", "decoder", "head", "heads", "tasks")
+from mtvision.models.check import check_model
+from mtvision.models.network import Network
 
 
 def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
@@ -32,12 +30,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
         UnknownNameError: a key, a type or an option does not exist.
         ValueError: a task has no head, or an `architecture` was made for other tasks.
     """
-    _check(cfg, tasks)
-    names = [task.name for task in tasks]
-    heads = dict(cfg.get("heads") or {})
-    if cfg.get("head") is not None:
-        heads = dict.fromkeys(names, cfg["head"]) | heads
-    check_heads(heads, names)
+    heads = check_model(cfg, tasks)
     backbone = BACKBONES.build(cfg["backbone"])
     adapters = [ADAPTERS.build(item) for item in cfg.get("adapters") or ()]
     kept = [adapter.plain(item) for adapter, item in zip(adapters, cfg.get("adapters") or (), strict=True)]
@@ -54,24 +47,6 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     for adapter in adapters:
         adapter.complete(network)
     return network
-
-
-def _check(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> None:
-    for key in cfg:
-        if key not in _KEYS:
-            raise UnknownNameError("key of model", key, _KEYS)
-    for key in ("backbone", "decoder"):
-        if key not in cfg:
-            raise TypeError(f"model: the key '{key}' is missing (given: {', '.join(cfg) or 'nothing'}).")
-    made_for = cfg.get("tasks")
-    given = {task.name: task.out_channels for task in tasks}
-    if not given:
-        raise ValueError("model: no tasks. Give at least one task of the protocol.")
-    if made_for is not None and dict(made_for) != given:
-        raise ValueError(
-            f"model: this architecture predicts {dict(made_for)} (task: channels), but the tasks given are "
-            f"{given}. Use the protocol and tasks it was trained with."
-        )
 
 
 def _architecture(

@@ -15,6 +15,7 @@ from mtvision.core.observer import observe
 from mtvision.core.output import Auxiliary, NetworkOutput
 from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.check import check_heads
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import resize
 
@@ -132,21 +133,3 @@ class Network(nn.Module):
             round(goal * whole / side) for goal, whole, side in zip(target, padded, image, strict=True)
         )
         return resize(logits.float(), (height, width))[..., : target[0], : target[1]]
-
-
-def check_heads(heads: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """Every task has a head and every head a task.
-
-    Raises:
-        ValueError: a task has no head.
-        UnknownNameError: a head belongs to no task.
-    """
-    for name in tasks:
-        if name not in heads:
-            raise ValueError(
-                f"task '{name}' has no head (heads: {', '.join(heads) or 'none'}). "
-                f"Add model.heads['{name}'], set model.head for all tasks, or leave the task out."
-            )
-    for name in heads:
-        if name not in tasks:
-            raise UnknownNameError("task with a head", name, tasks)

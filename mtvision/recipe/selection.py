@@ -71,6 +71,30 @@ def average_last_10(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> li
 RULES = {"best_compat": best_compat, "average_last_10": average_last_10}
 
 
+def check_selection(rule: str, protocol: Protocol, iterations: int, interval: int) -> None:
+    """Refuse a rule that cannot be applied to the evaluations of a run, before the run.
+
+    Args:
+        rule: `last` or one of `RULES`.
+        protocol: of the run.
+        iterations: of the run.
+        interval: iterations between evaluations; the last iteration is evaluated in any case.
+
+    Raises:
+        ValueError, UnknownNameError: as the rules.
+    """
+    if rule == "last":
+        return
+    rows = [{"scores": dict.fromkeys(_score_names(protocol), 1.0)}] * -(-iterations // interval)
+    look_up("evaluation.select", rule, RULES)(rows, protocol)
+
+
+def _score_names(protocol: Protocol) -> list[str]:
+    """The scores of the published rules that the protocol's tasks can have."""
+    names = [name for table in COMPAT_BASES.values() for name in table]
+    return [name for name in names if name.partition("/")[0] in protocol.task_names]
+
+
 def write_selection(
     work_dir: Path, rule: str, protocol: Protocol, iteration: int, last: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:

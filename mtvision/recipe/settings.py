@@ -4,37 +4,107 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, get_args
+from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.core.values import Count, Factor, Positive, Rate, Share, check_fields
 from mtvision.protocols import Protocol, get_protocol, own_protocol
 from mtvision.recipe.selection import RULES
 from mtvision.runtime.precision import Precision
 
-TOP_LEVEL: dict[str, Any] = {
-    "name": None,
-    "provenance": "ours",
-    "protocol": None,
-    "tasks": None,
-    "model": None,
-    "train_data": None,
-    "val_data": None,
-    "test_data": None,
-    "balancer": {"type": "FixedWeights"},
-    "step": {"type": "PlainStep"},
-    "search": None,
-    "optimizer": None,
-    "schedule": None,
-    "training": None,
-    "evaluation": None,
-    "logging": None,
-    "seed": 0,
-}
-"""Every key a config may have. `model`, `protocol`, `train_data` and `optimizer` must be given to train."""
+
+@dataclass(frozen=True, kw_only=True)
+class TopLevel:
+    """Every key a config may have. `model`, `protocol`, `train_data` and `optimizer` must be given to train.
+
+    Args:
+        name: of the method in tables; by default the file's.
+        provenance: who made the numbers, see `docs/records.md`.
+        protocol: id of a benchmark, or tasks of your own.
+        tasks: a part of the protocol's.
+        model: see `mtvision.models.factory.build_network`.
+        train_data: the data set and its loader, as `val_data` and `test_data`.
+        val_data: judged during training; scored at the end where there is no `test_data`.
+        test_data: scored at the end.
+        balancer: how losses or gradients of the tasks become one step.
+        step: how a batch becomes gradients.
+        search: the searcher of `mtvision search`.
+        optimizer: see `OptimizerSettings`.
+        schedule: schedulers of mmengine, in iterations.
+        training: see `TrainingSettings`.
+        evaluation: see `EvaluationSettings`.
+        logging: see `LoggingSettings`.
+        seed: of every random draw.
+    """
+
+    name: str | None = None
+    provenance: str = "ours"
+    protocol: str | dict[str, Any] | None = None
+    tasks: list[str] | None = None
+    model: dict[str, Any] | None = None
+    train_data: dict[str, Any] | None = None
+    val_data: dict[str, Any] | None = None
+    test_data: dict[str, Any] | None = None
+    balancer: dict[str, Any] = field(default_factory=lambda: {"type": "FixedWeights"})
+    step: dict[str, Any] = field(default_factory=lambda: {"type": "PlainStep"})
+    search: dict[str, Any] | None = None
+    optimizer: dict[str, Any] | None = None
+    schedule: list[dict[str, Any]] | None = None
+    training: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    logging: dict[str, Any] | None = None
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        check_fields("", self)
+
+
+TOP_LEVEL: dict[str, Any] = asdict(TopLevel())
+"""{key: default} of the whole config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """Of every data section, besides its `dataset`.
+
+    Args:
+        batch_size: images per step and process.
+        num_workers: processes that load; 0 = the main one.
+    """
+
+    batch_size: Positive = 1
+    num_workers: Count = 0
+
 
 DATA_SECTIONS = ("train_data", "val_data", "test_data")
-LOADER_DEFAULTS = {"batch_size": 1, "num_workers": 0}
-"""Of every data section, besides its `dataset`; `batch_size` is per process."""
+LOADER_DEFAULTS: dict[str, Any] = asdict(LoaderSettings())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """What every optimizer takes; the further arguments of its class stand beside these keys.
+
+    Args:
+        type: AdamW, Adam, SGD or a torch class.
+        lr: learning rate.
+        weight_decay: of everything that is decayed.
+        no_decay: no weight decay for biases, norms and position embeddings.
+        layer_decay: factor < 1 by which the rate shrinks per block towards the stem.
+        backbone_lr: factor of the whole backbone.
+        balancer_lr: rate of the balancer's own parameters, by default `lr`.
+        architecture_lr: rate of architecture parameters, by default `lr`.
+        lr_factors: {glob of parameter names: factor}; the first that matches counts.
+    """
+
+    type: Any = "AdamW"
+    lr: Factor
+    weight_decay: Factor = 0.0
+    no_decay: bool = True
+    layer_decay: Rate | None = None
+    backbone_lr: Factor = 1.0
+    balancer_lr: Factor | None = None
+    architecture_lr: Factor | None = None
+    lr_factors: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +130,15 @@ class TrainingSettings:
             `dict(edge=dict(positive_weight=0.8))` on NYUD-v2.
     """
 
-    iterations: int = 1000
-    val_interval: int = 0
-    checkpoint_interval: int = 1000
-    keep_checkpoints: int = 2
-    log_interval: int = 50
-    micro_batches: int = 1
-    clip_grad: float | None = None
+    iterations: Positive = 1000
+    val_interval: Count = 0
+    checkpoint_interval: Count = 1000
+    keep_checkpoints: Positive = 2
+    log_interval: Positive = 50
+    micro_batches: Positive = 1
+    clip_grad: Rate | None = None
     precision: Precision = "fp32"
-    ema: float | None = None
+    ema: Share | None = None
     sync_bn: bool = True
     channels_last: bool = False
     load_from: str | None = None
@@ -76,11 +146,7 @@ class TrainingSettings:
     loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "keep_checkpoints", "log_interval", "micro_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
-        if self.precision not in get_args(Precision):
-            raise UnknownNameError("training.precision", self.precision, get_args(Precision))
+        check_fields("training", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +168,14 @@ class EvaluationSettings:
     precision: Precision = "fp32"
     metric_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     during_training: dict[str, dict[str, Any]] = field(default_factory=dict)
-    workers: int = 0
-    constant_predictor: int = 0
-    baseline: Any = None
-    pictures: int = 4
+    workers: Count = 0
+    constant_predictor: Count = 0
+    baseline: str | dict[str, float] | None = None
+    pictures: Count = 4
     select: str = "last"
 
     def __post_init__(self) -> None:
+        check_fields("evaluation", self)
         if self.select not in ("last", *RULES):
             raise UnknownNameError("evaluation.select", self.select, ("last", *RULES))
 
@@ -126,6 +193,9 @@ class LoggingSettings:
     tensorboard: bool = False
     wandb: bool = False
     project: str = "mtvision"
+
+    def __post_init__(self) -> None:
+        check_fields("logging", self)
 
 
 SECTIONS = {"training": TrainingSettings, "evaluation": EvaluationSettings, "logging": LoggingSettings}
@@ -161,14 +231,12 @@ class Settings:
         Raises:
             TypeError, ValueError, UnknownNameError: a value is missing, of the wrong kind or unknown.
         """
+        TopLevel(**{name: to_plain_data(config[name]) for name in TOP_LEVEL})
         sections = {}
         for name, kind in SECTIONS.items():
             values = to_plain_data(config[name])
             check_keys(f"key of '{name}'", values, (item.name for item in fields(kind)))
             sections[name] = kind(**values)
-        seed = config["seed"]
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
         rule = sections["evaluation"].select
         if rule != "last" and not sections["training"].val_interval:
             raise ValueError(
@@ -177,7 +245,7 @@ class Settings:
             )
         protocol = protocol_of(config)
         _check_tasks(protocol, sections["training"], sections["evaluation"])
-        return cls(protocol=protocol, seed=seed, **sections)
+        return cls(protocol=protocol, seed=config["seed"], **sections)
 
 
 def _check_tasks(protocol: Protocol, training: TrainingSettings, evaluation: EvaluationSettings) -> None:

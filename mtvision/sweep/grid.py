@@ -6,12 +6,12 @@ import ast
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mtvision.core.naming import look_up
+from mtvision.core.naming import look_up, within
 from mtvision.recipe.config import RunConfig, load_config, parse_option
 from mtvision.recipe.settings import TOP_LEVEL, section_defaults
 from mtvision.report.provenance import without_paths
@@ -116,6 +116,7 @@ def expand(
     work_dir: Path,
     options: Sequence[str] = (),
     name: str | None = None,
+    check: Callable[[RunConfig], object] | None = None,
 ) -> list[Run]:
     """All runs of the grid, configs outermost and seeds innermost; nothing on disk is looked at.
 
@@ -130,6 +131,7 @@ def expand(
         options: `--cfg-options` that all runs get, without becoming part of their names.
         name: of the rows, with `{key}` where a value of `--set` belongs; by default the config's name and all
             values.
+        check: called with the config of every run; raises for one that cannot be trained.
 
     Raises:
         FileNotFoundError, UnknownNameError, ValueError: as `load_config`.
@@ -143,7 +145,7 @@ def expand(
             changes = dict(zip(axes, values, strict=True))
             every = [int(plain["seed"])] if seeds is None else seeds
             method = None if name is None else _named(name, changes)
-            runs += [_run(config, plain, options, changes, seed, work_dir, method) for seed in every]
+            runs += [_run(config, plain, options, changes, seed, work_dir, method, check) for seed in every]
     twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.fingerprint == b.fingerprint})
     if twice:
         raise ValueError(f"the grid has the same run more than once: {', '.join(twice)}.")
@@ -162,6 +164,7 @@ def _run(
     seed: int,
     folder: Path,
     method: str | None,
+    check: Callable[[RunConfig], object] | None,
 ) -> Run:
     changed = [f"{key}={_value(plain, key, text)}" for key, text in changes.items()]
     labels = [_label(key, text) for key, text in changes.items()]
@@ -171,6 +174,9 @@ def _run(
     config = load_config(file, [*options, f"seed={seed}"])
     slug = "_".join([file.stem, *map(_slug, labels)])[:180]
     run_name = f"{slug}_seed{seed}"
+    if check is not None:
+        with within(run_name):
+            check(config)
     return Run(
         name=run_name,
         method=method,

@@ -74,9 +74,9 @@ def test_one_table_for_each_choice_that_outsiders_may_extend():
     assert set(tables) == {
         *("BACKBONES", "ADAPTERS", "DECODERS", "HEADS", "LOSSES"),
         *("BALANCERS", "STEPS", "DATASETS", "SEARCHERS", "MERGERS"),
-        *("METRICS", "TRANSFORMS", "PRESETS", "PREPARATIONS"),
+        *("METRICS", "TRANSFORMS", "PRESETS", "PREPARATIONS", "OPTIMIZERS", "SCHEDULES"),
     }
-    assert len({table.name for table in tables.values()}) == 14
+    assert len({table.name for table in tables.values()}) == 16
     assert {name for name, table in tables.items() if not table} == {"MERGERS"}
 
 

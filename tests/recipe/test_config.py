@@ -105,7 +105,7 @@ def test_tasks_select_a_part_of_the_protocol(write):
 
 
 def test_bad_values_are_named(write):
-    with pytest.raises(ValueError, match="training.iterations must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="training.iterations must be an integer of at least 1, got 0"):
         Settings.of(load_config(write(BASE), ["training.iterations=0"]))
     with pytest.raises(UnknownNameError, match="training.precision 'bf17'. Did you mean 'bf16'"):
         Settings.of(load_config(write(BASE), ["training.precision=bf17"]))

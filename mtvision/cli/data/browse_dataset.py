@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="PNG to write (default: <work-dir>/<split>.png)")
     arguments = parser.parse_args(argv)
-    config = read_config(arguments)
+    section = f"{arguments.split}_data"
+    config = read_config(arguments, (section,))
     protocol = protocol_of(config)
     import cv2
 
@@ -32,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtvision.recipe.data import build_dataset
     from mtvision.visualize import sheet
 
-    section = f"{arguments.split}_data"
     dataset = build_dataset(section, config[section], protocol, config["seed"])
     count = min(arguments.count, len(dataset))
     step = max(len(dataset) // count, 1)

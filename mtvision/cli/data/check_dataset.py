@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mtvision.core.registry import DATASETS
 from mtvision.protocols import Protocol, get_protocol
+from mtvision.recipe.check import check_config
 from mtvision.recipe.config import load_config, parse_option
 from mtvision.recipe.settings import protocol_of, to_plain_data
 
@@ -101,6 +102,7 @@ Wanted = list[tuple[dict[str, Any], Protocol | None]]
 
 def _from_config(arguments: argparse.Namespace) -> Wanted:
     config = load_config(arguments.config, arguments.cfg_options)
+    check_config(config)
     protocol = protocol_of(config)
     wanted: Wanted = []
     for section in ("train_data", "val_data", "test_data"):

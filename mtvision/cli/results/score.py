@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtvision.protocols import Protocol
+from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import Settings
 from mtvision.report.display import display_of
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     config = load_config(arguments.config, arguments.cfg_options)
-    settings = Settings.of(config)
+    settings = check_config(config, ("test_data or val_data",))
     from mtvision.data.manifest import data_manifest
     from mtvision.evaluation.evaluator import SampleEvaluator
     from mtvision.evaluation.prediction_files import PredictionFiles

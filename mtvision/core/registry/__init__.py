@@ -8,6 +8,7 @@ not import the others.
 
 from __future__ import annotations
 
+from mtvision.core.registry.sources import Definition
 from mtvision.core.registry.table import Registry
 
 BACKBONES = Registry("backbone", "BACKBONES", ["mtvision.models.backbones"])
@@ -26,6 +27,18 @@ TRANSFORMS = Registry("transform", "TRANSFORMS", ["mtvision.data.transforms"])
 PRESETS = Registry(
     "transforms preset", "PRESETS", ["mtvision.data.transforms.presets"], supplied=("protocol",)
 )
+OPTIMIZERS = Registry(
+    "optimizer",
+    supplied=("params",),
+    foreign={
+        "AdamW": Definition("torch.optim.adamw", "AdamW"),
+        "Adam": Definition("torch.optim.adam", "Adam"),
+        "SGD": Definition("torch.optim.sgd", "SGD"),
+    },
+)
+SCHEDULES = Registry(
+    "schedule", "PARAM_SCHEDULERS", ["mmengine.optim.scheduler"], supplied=("optimizer", "param_name")
+)
 SEARCHERS = Registry("searcher", "SEARCHERS", ["mtvision.search"])
 MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"])
 
@@ -39,8 +52,10 @@ __all__ = [
     "LOSSES",
     "MERGERS",
     "METRICS",
+    "OPTIMIZERS",
     "PREPARATIONS",
     "PRESETS",
+    "SCHEDULES",
     "SEARCHERS",
     "STEPS",
     "TRANSFORMS",

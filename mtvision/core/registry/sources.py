@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from mtvision.core import values
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,66 @@ def parameters_of(definition: Definition) -> dict[str, Parameter]:
 
     Annotations are text. A default is a placeholder: that there is one is known, its value is not.
     """
+    return {name: item for name, (item, _) in _signature(definition).items()}
+
+
+def kinds_of(definition: Definition) -> dict[str, Any]:
+    """{parameter: its type}, as far as it is made of plain types and aliases of the package; else `Any`."""
+    return {
+        name: Any if item.annotation is Parameter.empty else _type_of(item.annotation, module)
+        for name, (item, module) in _signature(definition).items()
+    }
+
+
+def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
+    """{name: (parameter, the module whose names its annotation uses)}."""
     node = _top_level(definition.module).get(definition.name)
     if isinstance(node, ast.FunctionDef):
-        return _parameters(node.args)
+        return _within(definition.module, _parameters(node.args))
     if not isinstance(node, ast.ClassDef):
         return {}
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             parameters = _parameters(item.args)
             del parameters[next(iter(parameters))]  # self
-            return parameters
+            return _within(definition.module, parameters)
     bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
-    inherited = [parameters_of(base) for base in bases if base is not None]
+    inherited = [_signature(base) for base in bases if base is not None]
     dataclass_call = next(
         (item for item in map(ast.unparse, node.decorator_list) if "dataclass" in item), None
     )
     if dataclass_call is not None:
         merged = {name: item for parameters in reversed(inherited) for name, item in parameters.items()}
-        return merged | _fields(node, keyword_only="kw_only=True" in dataclass_call)
+        own = _fields(node, keyword_only="kw_only=True" in dataclass_call)
+        return merged | _within(definition.module, own)
     return next((parameters for parameters in inherited if parameters), {})
+
+
+def _within(module: str, parameters: dict[str, Parameter]) -> dict[str, tuple[Parameter, str]]:
+    return {name: (item, module) for name, item in parameters.items()}
+
+
+_PLAIN: dict[str, Any] = {
+    item.__name__: item for item in (int, float, bool, str, list, dict, tuple, Mapping, Sequence, Path)
+} | {"Any": Any, "Literal": Literal, "Annotated": Annotated}
+_PLAIN |= {name: item for name, item in vars(values).items() if name[0].isupper()}
+
+
+def _type_of(annotation: str, module: str) -> Any:
+    """The type that an annotation means; `Any` for every class in it that is no plain type."""
+    names = {node.id for node in ast.walk(ast.parse(annotation, mode="eval")) if isinstance(node, ast.Name)}
+    space: dict[str, Any] = {"__builtins__": {}}
+    for name in names:
+        alias = find(module, name)
+        text = value_of(alias) if alias is not None else None
+        if name in _PLAIN:
+            space[name] = _PLAIN[name]
+        else:
+            space[name] = Any if alias is None or text is None else _type_of(text, alias.module)
+    try:
+        return eval(annotation, space)  # our own text, with nothing in reach but the types above
+    except (TypeError, AttributeError):  # e.g. `np.ndarray`
+        return Any
 
 
 def find(module: str, name: str) -> Definition | None:
@@ -79,10 +122,13 @@ def find(module: str, name: str) -> Definition | None:
     node = _top_level(module).get(name)
     if not isinstance(node, ast.ImportFrom):
         return None if node is None else Definition(module, name)
-    if node.module is None or node.module.partition(".")[0] != module.partition(".")[0]:
+    source = node.module or ""
+    if node.level:
+        source = ".".join([*module.split(".")[: -node.level], source])
+    if source.partition(".")[0] != module.partition(".")[0]:
         return None
     original = next(item.name for item in node.names if (item.asname or item.name) == name)
-    return find(node.module, original)
+    return find(source, original)
 
 
 def value_of(definition: Definition) -> str | None:

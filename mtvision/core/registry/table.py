@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.registry.sources import Definition, parameters_of, registered_names
+from mtvision.core.registry.sources import Definition, kinds_of, parameters_of, registered_names
+from mtvision.core.values import check_value
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 
@@ -21,15 +22,23 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
         variable: how the files at the locations call the table, e.g. `DECODERS`.
         locations: packages whose files register classes with `@<variable>.register_module()`.
         supplied: arguments that the suite passes to every entry it builds; a config must not.
+        foreign: {name: class of another package}, which registers nothing itself.
     """
 
     def __init__(
-        self, name: str, variable: str = "", locations: Collection[str] = (), supplied: Collection[str] = ()
+        self,
+        name: str,
+        variable: str = "",
+        locations: Collection[str] = (),
+        *,
+        supplied: Collection[str] = (),
+        foreign: Mapping[str, Definition] | None = None,
     ) -> None:
         self.name = name
         self.supplied = frozenset(supplied)
         self._variable = variable
         self._locations = tuple(locations)
+        self._foreign = dict(foreign or {})
         self._loaded: dict[str, Callable[..., Any]] = {}
         self._known: dict[str, Definition] | None = None
 
@@ -61,9 +70,15 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
     def __len__(self) -> int:
         return len({**self._definitions(), **self._loaded})
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def _definitions(self) -> dict[str, Definition]:
         if self._known is None:
-            self._known = {}
+            self._known = dict(self._foreign)
             for package in self._locations:
                 self._known |= registered_names(package, self._variable)
         return self._known
@@ -147,6 +162,26 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
         if missing:
             raise TypeError(f"{name}: missing argument {', '.join(missing)} (given: {sorted(given)}).")
         return parameters
+
+    def check_config(self, cfg: Any) -> None:
+        """As `check`, and compare the values with the types that the class declares.
+
+        Classes that are imported already, e.g. an outsider's, are judged by their parameters' names alone.
+
+        Raises:
+            TypeError, UnknownNameError: as `check`.
+            UnknownNameError, ValueError: a value has the wrong type or range.
+        """
+        self.check(cfg)
+        definition = self._definitions().get(cfg["type"]) if isinstance(cfg["type"], str) else None
+        if definition is None or (
+            cfg["type"] in self._loaded and self._loaded[cfg["type"]].__module__ != definition.module
+        ):
+            return
+        kinds = kinds_of(definition)
+        for name, value in cfg.items():
+            if name in kinds:
+                check_value(f"{name} of {definition.name}", value, kinds[name])
 
     def parameters(self, kind: Any) -> Mapping[str, inspect.Parameter]:
         """The parameters of what `type` means, from its source file if it is not imported yet.

@@ -8,6 +8,7 @@ from typing import Any
 from timm.models.hrnet import HighResolutionNet
 
 from mtvision.core.registry import BACKBONES
+from mtvision.models.backbones.names import TimmName
 from mtvision.models.backbones.timm_backbone import TimmBackbone
 
 
@@ -29,7 +30,7 @@ class HRNetBackbone(TimmBackbone):
         ValueError: the model is not an HRNet.
     """
 
-    def __init__(self, name: str, *, pretrained: bool | str | Path = False, **options: Any) -> None:
+    def __init__(self, name: TimmName, *, pretrained: bool | str | Path = False, **options: Any) -> None:
         if not name.startswith("hrnet"):
             raise ValueError(f"HRNetBackbone: '{name}' is not an HRNet; use TimmBackbone for other models.")
         super().__init__(name, pretrained=pretrained, **options)

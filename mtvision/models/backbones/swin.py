@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import BACKBONES
+from mtvision.models.backbones.names import TimmName
 from mtvision.models.backbones.timm_backbone import TimmBackbone
 
 
@@ -38,7 +39,7 @@ class SwinBackbone(TimmBackbone):
 
     def __init__(
         self,
-        name: str,
+        name: TimmName,
         *,
         pretrained: bool | str | Path = False,
         pad_before_shift: bool = True,

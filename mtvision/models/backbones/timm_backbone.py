@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import BACKBONES
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.families import Family, default_levels, family_of
+from mtvision.models.backbones.names import TimmName, unknown_model
 from mtvision.models.weights import LoadReport, create_pretrained, load_file
 
 # How the architectures that know only one image size are told to take any; the first that fits is used.
@@ -54,7 +54,7 @@ class TimmBackbone(Backbone):
 
     def __init__(
         self,
-        name: str,
+        name: TimmName,
         *,
         pretrained: bool | str | Path = False,
         levels: Sequence[int] | None = None,
@@ -169,12 +169,7 @@ class TimmBackbone(Backbone):
 def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = get_close_matches(architecture, timm.list_models(), n=8, cutoff=0.5)
-        error = UnknownNameError("timm model", name, near)
-        error.args = (
-            str(error).replace("Known: ", "Nearest names: ") + "\n`timm.list_models('*part*')` lists all.",
-        )
-        raise error
+        raise unknown_model(name, timm.list_models())
     tags = [item.partition(".")[2] for item in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise UnknownNameError(f"weight tag of timm model {architecture}", tag, tags)

@@ -1,0 +1,221 @@
+"""Types and ranges of the plain values in a config, and the message for a wrong one.
+
+A type is an annotation: `int`, `float | None`, `Literal["a", "b"]`, `list[str]`, `dict[str, float]`.
+`Annotated` adds a range, or a function that checks the value further.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mtvision.core.naming import UnknownNameError
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A range of `Annotated` numbers.
+
+    Args:
+        minimum: the smallest value.
+    """
+
+    minimum: float
+
+    def __contains__(self, value: float) -> bool:
+        return bool(value >= self.minimum)
+
+    def __str__(self) -> str:
+        return f"of at least {self.minimum}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """A range of `Annotated` numbers.
+
+    Args:
+        bound: what a value must exceed.
+    """
+
+    bound: float
+
+    def __contains__(self, value: float) -> bool:
+        return bool(value > self.bound)
+
+    def __str__(self) -> str:
+        return f"above {self.bound}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """A range of `Annotated` numbers, both ends included."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return bool(self.low <= value <= self.high)
+
+    def __str__(self) -> str:
+        return f"between {self.low} and {self.high}"
+
+
+@dataclass(frozen=True)
+class CheckedBy:
+    """A function that raises if an `Annotated` value is wrong.
+
+    Args:
+        path: `module:function`; the module is imported when a value is checked, so it must be a light one.
+    """
+
+    path: str
+
+    def check(self, value: Any) -> None:
+        """Call the function."""
+        module, _, name = self.path.partition(":")
+        attrgetter(name)(import_module(module))(value)
+
+
+Positive = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(0)]
+Rate = Annotated[float, Above(0)]
+Factor = Annotated[float, AtLeast(0)]
+Share = Annotated[float, Between(0, 1)]
+
+_RANGES = (AtLeast, Above, Between)
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    Path: "a path",
+    type(None): "None",
+}
+
+
+def check_value(key: str, value: Any, kind: Any, note: str = "") -> None:
+    """Refuse a value that does not have a type.
+
+    Args:
+        key: where the value stands, e.g. `training.iterations`.
+        value: plain data.
+        kind: a type as above; a kind that is not understood accepts everything.
+        note: a sentence for the end of the message.
+
+    Raises:
+        UnknownNameError: a text that is none of a `Literal`'s choices.
+        ValueError: any other value of the wrong type or range.
+    """
+    if _fits(value, kind):
+        for checker in _checkers(kind):
+            checker.check(value)
+        return
+    choices = _choices(kind)
+    if choices and isinstance(value, str) and not _accepts_text(kind):
+        raise UnknownNameError(key, value, map(str, choices))
+    hint = _hint(value, kind)
+    raise ValueError(" ".join(filter(None, [f"{key} must be {_describe(kind)}, got {value!r}.", hint, note])))
+
+
+def check_fields(section: str, settings: Any) -> None:
+    """Check every field of a dataclass against its annotation; `section` precedes its keys in messages.
+
+    Raises:
+        UnknownNameError, ValueError: as `check_value`.
+    """
+    kinds = get_type_hints(type(settings), include_extras=True)
+    for item in fields(settings):
+        note = "" if item.default in (MISSING, None) else f"The default is {item.default!r}."
+        key = f"{section}.{item.name}" if section else item.name
+        check_value(key, getattr(settings, item.name), kinds[item.name], note)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        base, *extras = arguments
+        return _fits(value, base) and all(value in item for item in extras if isinstance(item, _RANGES))
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, item) for item in arguments)
+    if origin is Literal:
+        return any(value == item and type(value) is type(item) for item in arguments)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            _fits(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
+        )
+    if origin is tuple and arguments[-1] is not ...:
+        return _is_list(value, len(arguments)) and all(map(_fits, value, arguments))
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return _is_list(value) and all(_fits(item, arguments[0]) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is Path:
+        return isinstance(value, str | Path)
+    return not isinstance(kind, type) or kind not in _NAMES or isinstance(value, kind)
+
+
+def _is_list(value: Any, length: int | None = None) -> bool:
+    return isinstance(value, list | tuple) and length in (None, len(value))
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the kind alone."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _choices(kind: Any) -> list[Any]:
+    return [choice for item in _parts(kind) if get_origin(item) is Literal for choice in get_args(item)]
+
+
+def _accepts_text(kind: Any) -> bool:
+    return any(item in (str, Path) for item in _parts(kind))
+
+
+def _checkers(kind: Any) -> list[CheckedBy]:
+    extras = [extra for item in _parts(kind) if get_origin(item) is Annotated for extra in get_args(item)[1:]]
+    return [extra for extra in extras if isinstance(extra, CheckedBy)]
+
+
+def _describe(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return " ".join(
+            [_describe(arguments[0]), *(str(item) for item in arguments[1:] if isinstance(item, _RANGES))]
+        )
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_describe, arguments))
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a dict{_of(arguments[1])}"
+    if origin is tuple and arguments[-1] is not ...:
+        return f"({', '.join(map(_describe, arguments))})"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list{_of(arguments[0])}"
+    return _NAMES.get(kind, "a value")
+
+
+def _of(kind: Any) -> str:
+    """` of integers`, for what a list or dict holds; empty if it may hold anything."""
+    plain = get_origin(kind) or kind
+    plain = get_origin(get_args(kind)[0]) or get_args(kind)[0] if plain is Annotated else plain
+    if isinstance(plain, type) and issubclass(plain, Mapping):
+        return " of dicts"
+    plurals = {int: "integers", float: "numbers", bool: "booleans", str: "strings", Path: "paths"}
+    return f" of {plurals[plain]}" if plain in plurals else ""
+
+
+def _hint(value: Any, kind: Any) -> str:
+    """What probably was meant, if that can be told."""
+    guesses: list[Any] = [[value], (value, value), {"type": value}]
+    if isinstance(value, float) and value.is_integer():
+        guesses.insert(0, int(value))
+    meant = next((guess for guess in guesses if _fits(guess, kind)), None)
+    return "" if meant is None else f"Did you mean {meant!r}?"

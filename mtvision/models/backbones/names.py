@@ -1,0 +1,55 @@
+"""Names of timm's models, without importing timm."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.values import CheckedBy
+
+TimmName = Annotated[str, CheckedBy("mtvision.models.backbones.names:check_timm_name")]
+"""A name of timm, with or without a weight tag: `resnet18`, `swin_tiny_patch4_window7_224.ms_in1k`."""
+
+_MODEL = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
+
+
+def check_timm_name(name: str) -> None:
+    """Refuse a name that is in none of timm's source files.
+
+    Nothing is refused once timm is imported: models may have been added then, and `TimmBackbone` asks timm.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+    """
+    architecture = name.partition(".")[0]
+    if "timm" in sys.modules:
+        return
+    text = _sources()
+    if f"def {architecture}(" not in text and f"'{architecture}':" not in text:  # the latter: an old name
+        raise unknown_model(name, _MODEL.findall(text))
+
+
+def unknown_model(name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name that timm does not have, with the nearest of the known ones."""
+    near = get_close_matches(name.partition(".")[0], list(known), n=8, cutoff=0.5)
+    error = UnknownNameError("timm model", name, near)
+    text = str(error).replace("Known: ", "Nearest names: ")
+    error.args = (f"{text}\n`timm.list_models('*part*')` lists all.",)
+    return error
+
+
+@cache
+def _sources() -> str:
+    """The text of the files in `timm/models`."""
+    spec = find_spec("timm")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("timm is not installed; `pip install timm`.")
+    files = sorted((Path(spec.origin).parent / "models").glob("*.py"))
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
