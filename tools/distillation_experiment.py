@@ -28,6 +28,7 @@ from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings, protocol_of
+from mtvision.runtime.atomic import write_text
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "slimmable"
 SLIMMABLE = CONFIGS / "slimmable_regnetx_002_synthetic_1xb8_400.py"
@@ -108,7 +109,7 @@ def main() -> None:
                 change(tasks, scores[item], alone[item]) for item in WIDTHS
             ]
             print(seed, variant, [f"{item:+.3f}" for item in found[variant][seed]], flush=True)
-        (arguments.work_dir / "distillation.json").write_text(json.dumps(everything, indent=1) + "\n")
+        write_text(arguments.work_dir / "distillation.json", json.dumps(everything, indent=1) + "\n")
     print("mean change against separate networks, ± sample standard deviation over seeds; widths", WIDTHS)
     for variant, rows in found.items():
         columns = list(zip(*rows.values(), strict=True))

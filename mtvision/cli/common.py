@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mtvision.recipe.config import RunConfig, load_config
+from mtvision.runtime.atomic import write_text
 
 
 def make_parser(command: str, description: str, *, checkpoint: bool = False) -> argparse.ArgumentParser:
@@ -50,6 +54,21 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
         help="continue from a checkpoint, by default the newest in the work dir",
     )
     return parser
+
+
+STDOUT = Path("-")
+"""What `--json -` is parsed as."""
+
+
+def write_json(target: Path | None, content: Mapping[str, Any]) -> None:
+    """What `--json FILE` does: write the result, print it for `-`; nothing without the option."""
+    if target is None:
+        return
+    text = json.dumps(content, indent=2)
+    if target == STDOUT:
+        print(text)
+    else:
+        write_text(target, text + "\n")
 
 
 def read_config(arguments: argparse.Namespace) -> RunConfig:

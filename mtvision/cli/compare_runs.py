@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mtvision.cli.common import STDOUT, write_json
 from mtvision.cli.run_differences import Comparison, compare_folders
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.config import load_config
-from mtvision.report.record import write_atomically
+from mtvision.runtime.atomic import write_text
 
 DESCRIPTION = """\
 Train the same configs for a few steps with two revisions of the code. Report whether every loss and every
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--iterations and --workers must be at least 1.")
     repository = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel"))
     results = []
+    shown = sys.stderr if arguments.json == STDOUT else sys.stdout
     with tempfile.TemporaryDirectory(prefix="compare_runs_") as folder:
         scratch = Path(folder)
         runs = arguments.keep.resolve() if arguments.keep else scratch / "runs"
@@ -92,14 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             sides = {"a": (a, runs / keys[0]), "b": (b, runs / f"{keys[1]}{again}")}
             for pair in pairs_of(arguments.configs, a, b):
                 result = _compare(pair, sides, arguments)
-                print(result, flush=True)
+                print(result, flush=True, file=shown)
                 results.append(result)
-    if arguments.json:
-        data = {"a": arguments.rev_a, "b": arguments.rev_b, "iterations": arguments.iterations}
-        entries = [{**asdict(item), "identical": item.identical} for item in results]
-        write_atomically(arguments.json, json.dumps({**data, "configs": entries}, indent=2) + "\n")
+    data = {"a": arguments.rev_a, "b": arguments.rev_b, "iterations": arguments.iterations}
+    entries = [{**asdict(item), "identical": item.identical} for item in results]
+    write_json(arguments.json, {**data, "configs": entries})
     same = sum(item.identical for item in results)
-    print(f"{same} of {len(results)} configs identical ({arguments.rev_a} against {arguments.rev_b})")
+    print(
+        f"{same} of {len(results)} configs identical ({arguments.rev_a} against {arguments.rev_b})",
+        file=shown,
+    )
     return 0 if same == len(results) else 1
 
 
@@ -116,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--iterations", type=int, default=20, metavar="N", help="steps (default 20)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the result as JSON; - prints only JSON"
+    )
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the runs; a later call repeats only what is missing"
     )
@@ -265,5 +271,5 @@ def run_config(root: Path, config: str, folder: Path, options: Sequence[str]) ->
         return f"exit code {code}: {' '.join(told) or 'no output'}"
     for checkpoint in folder.rglob("*.pth"):
         checkpoint.unlink()  # of no use here, and large
-    write_atomically(folder / DONE_FILE, json.dumps({"command": command[1:]}, indent=2) + "\n")
+    write_text(folder / DONE_FILE, json.dumps({"command": command[1:]}, indent=2) + "\n")
     return ""

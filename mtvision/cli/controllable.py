@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mtvision.cli.common import make_parser, read_config, work_dir_of
 from mtvision.recipe.config import load_config
+from mtvision.runtime.progress import messages
 
 DESCRIPTION = """\
 Measure how well budgets and preferences control a trained slimmable network. Writes to the work dir
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     searcher, _ = build_searcher(config)
     if not isinstance(searcher, WidthSearcher):
         raise ValueError(f"controllable: search.type is {type(searcher).__name__}, expected WidthSearcher.")
-    out, console = work_dir_of(arguments), Console()
+    out = work_dir_of(arguments)
     separate = {}
     for item in arguments.separate:
         width, found, path = item.partition("=")
@@ -59,15 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         separate[float(width)] = (_config_beside(Path(path)), Path(path))
     controlled = open_controlled(config, arguments.checkpoint, searcher, out / "width_table.json")
     save_controlled(controlled, out / "controllable.pth")
-    result = measure(controlled, arguments.budgets, separate, console)
+    result = measure(controlled, arguments.budgets, separate, messages())
     save_controlled(controlled, out / "controllable.pth")  # again, with statistics of the mixtures measured
     write_json(out / "controllability.json", result)
     write_report(controlled, result, out, pictures=arguments.pictures)
     for table in terminal_tables(result, controlled.settings.protocol.tasks):
-        console.print(table)
+        Console().print(table)
     for line in summary_lines(result):
-        console.print(line, highlight=False)
-    console.print(f"everything is in {out}", highlight=False)
+        print(line)
+    messages().print(f"everything is in {out}")
     return 0
 
 

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from mtvision.core.naming import look_up
 from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
-from mtvision.report.record import Record, find_records, write_atomically
+from mtvision.report.record import Record, find_records
+from mtvision.runtime.atomic import write_text
+from mtvision.runtime.progress import messages
 from mtvision.sweep.grid import (
     FINISHED,
     Run,
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 if every run has a record, 1 if not, 130 if interrupted."""
     arguments = _parser().parse_args(argv)
-    console = Console()
+    console = messages()
     runs = expand(
         arguments.configs,
         seeds=arguments.seeds,
@@ -127,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if arguments.dry_run:
         for run in runs:
-            console.print(f"  {run.state:<9} {run.name}", markup=False, highlight=False, soft_wrap=True)
+            print(f"  {run.state:<9} {run.name}")
         return 0
     outcomes = _train(todo, arguments, console)
     done = {outcome.run.name: outcome.record for outcome in outcomes}
@@ -183,10 +185,10 @@ def _summarise(
         _store_gains(runs, with_gain(shown, baseline, problems), arguments.results)
     options = {"reference": arguments.reference, "baseline": baseline}
     text = summary(shown, **options)
-    write_atomically(arguments.work_dir / "summary.md", summary(shown, format="markdown", **options) + "\n")
-    console.print("\n" + text + "\n", markup=False, highlight=False, soft_wrap=True)
+    write_text(arguments.work_dir / "summary.md", summary(shown, format="markdown", **options) + "\n")
+    print(f"\n{text}\n", flush=True)
     for problem in problems:
-        console.print(f"no gain: {problem}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"no gain: {problem}", markup=False, soft_wrap=True)
 
 
 def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Record]:
@@ -218,5 +220,5 @@ def _report_failures(outcomes: Sequence[Outcome], console: Console) -> int:
     console.print(f"{len(failed)} of {len(outcomes)} runs have no result; run the same command to continue:")
     for outcome in failed:
         line = f"  {outcome.run.name}: {outcome.problem}\n    log: {outcome.run.log}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
     return 130 if all(outcome.interrupted for outcome in failed) else 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING
 from mtvision.cli.common import make_parser, read_config
 from mtvision.core.context import Context
 from mtvision.recipe.settings import protocol_of
+from mtvision.runtime.atomic import atomic_file, atomic_path
+from mtvision.runtime.progress import messages, track
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mtvision.evaluation.predictor import Predictor
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -50,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
     protocol = protocol_of(config)
-    from rich.progress import track
-
     from mtvision.evaluation.predictor import Predictor
     from mtvision.recipe.building import trained_network
     from mtvision.search.width_table import WidthTable
@@ -70,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = [_predict_video(predictor, arguments.input, arguments.out, control)]
     else:
         written = []
-        for path in track(list(find_images(arguments.input)), "predict", disable=arguments.json):
+        images = list(find_images(arguments.input))
+        for path in track(images, "predict", len(images), quiet=arguments.json):
             written += _predict_image(predictor, path, arguments.out, control, arrays=not arguments.no_arrays)
     if arguments.json:
         print(json.dumps([str(path) for path in written], indent=2))
@@ -88,7 +85,7 @@ def _control(predictor: Predictor, arguments: argparse.Namespace) -> Context | N
     preference = None if arguments.preference is None else parse_preference(arguments.preference)
     choice = predictor.choose(arguments.budget, preference)
     text = f"{choice.widths}, {choice.cost / 1e6:.1f} of {choice.budget / 1e6:.1f} million MACs per image"
-    print(text, file=sys.stderr)
+    messages().print(text)
     return Context(widths=choice.widths.to_plain())
 
 
@@ -120,22 +117,22 @@ def _predict_image(
     import numpy as np
 
     from mtvision.data.decode import read_image
-    from mtvision.visualize import panel
+    from mtvision.visualize import panel, write_picture
 
     image = read_image(path)
     prediction = predictor(image, control)
     written = [out / f"{path.stem}.png"]
-    _write(written[0], panel(image, prediction, predictor.protocol.tasks))
+    write_picture(written[0], panel(image, prediction, predictor.protocol.tasks))
     if arrays:
         written.append(out / f"{path.stem}.npz")
-        np.savez_compressed(written[1], allow_pickle=False, **prediction)
+        with atomic_file(written[1]) as file:
+            np.savez_compressed(file, allow_pickle=False, **prediction)
     return written
 
 
 def _predict_video(predictor: Predictor, path: Path, out: Path, control: Context | None) -> Path:
     import cv2
     import numpy as np
-    from rich.progress import track
 
     from mtvision.visualize import panel
 
@@ -144,25 +141,20 @@ def _predict_video(predictor: Predictor, path: Path, out: Path, control: Context
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     target = out / f"{path.stem}.mp4"
     writer = None
-    for _ in track(range(frames), "predict"):
-        read, frame = capture.read()
-        if not read:
-            break
-        image = np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
-        picture = panel(image, predictor(image, control), predictor.protocol.tasks)
-        height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    with atomic_path(target, suffix=".part.mp4") as temporary:  # OpenCV chooses the format by the ending
+        for _ in track(range(frames), "predict", frames):
+            read, frame = capture.read()
+            if not read:
+                break
+            image = np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+            picture = panel(image, predictor(image, control), predictor.protocol.tasks)
+            size = (picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)
+            writer = writer or cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+            writer.write(np.ascontiguousarray(picture[: size[1], : size[0], ::-1]))
+        capture.release()
         if writer is None:
-            writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-        writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
-    capture.release()
-    if writer is None:
-        raise OSError(f"{path}: no frame could be read; convert it to a common format, e.g. H.264 in .mp4.")
-    writer.release()
+            raise OSError(
+                f"{path}: no frame could be read; convert it to a common format, e.g. H.264 in .mp4."
+            )
+        writer.release()
     return target
-
-
-def _write(path: Path, picture: NDArray[np.uint8]) -> None:
-    import cv2
-
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise OSError(f"could not write {path}.")

@@ -13,6 +13,7 @@ from mtvision.architecture.tree import Tree
 from mtvision.cli.common import make_parser, read_config, work_dir_of
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
+from mtvision.runtime.progress import messages
 
 if TYPE_CHECKING:
     from mtvision.procedures.search import SearchRequest
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             show_trade_off(config, request, arguments.cost_weights)
         else:
             found = search(config, request)
-            write_architecture(found, out, Console())
+            write_architecture(found, out, messages())
             show(found, out)
     finally:
         stop_processes()
@@ -85,9 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(found: Mapping[str, Any], out: Path) -> None:
     """Print what was found and draw tree and affinities beside the file."""
-    import cv2
-
     from mtvision.runtime.launch import is_main_process
+    from mtvision.visualize import write_picture
     from mtvision.visualize.branching import affinity_picture, tree_picture
 
     if not is_main_process():
@@ -96,7 +96,7 @@ def show(found: Mapping[str, Any], out: Path) -> None:
     if "tree" in found:
         tree = Tree.from_plain(found["tree"])
         console.print(tree.draw(), highlight=False, markup=False)
-        cv2.imwrite(str(out.with_suffix(".tree.png")), tree_picture(tree)[..., ::-1])
+        write_picture(out.with_suffix(".tree.png"), tree_picture(tree))
     for group in found.get("groups", ()):
         console.print(f"train together: {', '.join(group)}", highlight=False)
     affinities = found.get("affinities")
@@ -109,7 +109,7 @@ def show(found: Mapping[str, Any], out: Path) -> None:
         for name, row in zip(names, matrix, strict=True):
             table.add_row(name, *(f"{value:.3f}" for value in row))
         console.print(table)
-        cv2.imwrite(str(out.with_suffix(".affinity.png")), affinity_picture(names, matrix)[..., ::-1])
+        write_picture(out.with_suffix(".affinity.png"), affinity_picture(names, matrix))
 
 
 def show_trade_off(config: RunConfig, request: SearchRequest, cost_weights: Sequence[float]) -> None:
@@ -127,9 +127,8 @@ def show_trade_off(config: RunConfig, request: SearchRequest, cost_weights: Sequ
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(f"wrote {request.work_dir / 'trade_off.json'}, .md and .png", highlight=False)
+    Console().print(table)
+    messages().print(f"wrote {request.work_dir / 'trade_off.json'}, .md and .png")
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

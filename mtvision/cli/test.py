@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.cli.common import STDOUT, make_parser, read_config, work_dir_of, write_json
 from mtvision.evaluation.formats import FORMATS
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
@@ -33,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--split", choices=("test", "val"), default="test", help="which data section (default: test)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the record here as well; - prints only JSON")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the record here as well; - prints only JSON"
+    )
     parser.add_argument("--save-predictions", type=Path, metavar="DIR", help="keep every prediction there")
     parser.add_argument(
         "--prediction-format",
@@ -57,17 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             work_dir_of(arguments),
             arguments.checkpoint,
             section=f"{arguments.split}_data",
-            quiet=arguments.json == "-",
+            quiet=arguments.json == STDOUT,
             save=writer,
         )
         if writer is not None:
             writer.finish()
-        if arguments.json and is_main_process():
-            text = json.dumps(record.to_json(), indent=2)
-            if arguments.json == "-":
-                print(text)
-            else:
-                Path(arguments.json).write_text(text + "\n")
+        if is_main_process():
+            write_json(arguments.json, record.to_json())
     finally:
         stop_processes()
     return 0

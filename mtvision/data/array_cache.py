@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE, Task
+from mtvision.runtime.atomic import atomic_file, write_text
 
 ARRAYS, INDEX = "arrays.bin", "index.json"
 Encoded = tuple[NDArray[Any], NDArray[np.float32] | None]
@@ -106,10 +107,9 @@ def write_cache(
     index_file, arrays_file = target / INDEX, target / ARRAYS
     if index_file.is_file() and json.loads(index_file.read_text())["fingerprints"] == marks:
         return arrays_file.stat().st_size
-    target.mkdir(parents=True, exist_ok=True)
     index_file.unlink(missing_ok=True)  # without an index there is no cache, whatever happens from here on
     samples = []
-    with arrays_file.with_suffix(".part").open("wb") as file:
+    with atomic_file(arrays_file) as file:
         for raw in _decoded(dataset, workers):
             entry: dict[str, Any] = {"id": raw.meta.id, "size": raw.meta.size, "extra": raw.meta.extra}
             entry["image"] = _append(file, (raw.image, None))
@@ -119,10 +119,7 @@ def write_cache(
             samples.append(entry)
             if advance:
                 advance(1)
-    arrays_file.with_suffix(".part").replace(arrays_file)
-    temporary = index_file.with_suffix(".part")
-    temporary.write_text(json.dumps({"fingerprints": marks, "samples": samples}))
-    temporary.replace(index_file)
+    write_text(index_file, json.dumps({"fingerprints": marks, "samples": samples}))
     return arrays_file.stat().st_size
 
 

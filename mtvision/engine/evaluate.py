@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from mtvision.engine.records import make_record, write_record
 from mtvision.evaluation.evaluator import SampleEvaluator
@@ -16,7 +15,9 @@ from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings
 from mtvision.report.record import Record
+from mtvision.report.table import render_table
 from mtvision.runtime.launch import is_main_process
+from mtvision.runtime.progress import messages
 
 
 def evaluate_checkpoint(
@@ -36,7 +37,7 @@ def evaluate_checkpoint(
         work_dir: receives `record.json`, `table.md` and `pictures/`.
         checkpoint: weights of the config's network.
         section: `test_data` or `val_data`; `val_data` is used where a config has no `test_data`.
-        quiet: print nothing.
+        quiet: print neither progress nor the table.
         hours: training time, if known.
         save: called with the id and the predictions of every image, e.g. a `PredictionWriter`.
 
@@ -45,7 +46,7 @@ def evaluate_checkpoint(
     """
     settings = Settings.of(config)
     protocol, options = settings.protocol, settings.evaluation
-    console = Console(quiet=quiet or not is_main_process())
+    console = messages(quiet=quiet or not is_main_process())
     section = section if config[section] else "val_data"
     network, meta = trained_network(config, protocol, checkpoint, other_tasks=True)
     network = network.to(device())
@@ -74,7 +75,9 @@ def evaluate_checkpoint(
     if is_main_process():
         work_dir.mkdir(parents=True, exist_ok=True)
         write_panels(network, protocol, dataset, work_dir / "pictures", options.pictures, options.precision)
-        write_record(record, work_dir, console)
+        write_record(record, work_dir)
+        if not quiet:
+            print(render_table([record], format="terminal"))
     return record
 
 

@@ -11,18 +11,13 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TextColumn
 from torch import Tensor
 
 from mtvision.recipe.selection import VALIDATION_FILE
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.launch import is_main_process
+from mtvision.runtime.progress import bars, messages
 from mtvision.tracking.loggers import Loggers
 
 LOSS_FILE = "losses.jsonl"
@@ -35,7 +30,7 @@ class ProgressHook(Hook):
         loggers: TensorBoard, W&B.
         interval: steps between two lines on the terminal and two points in the loggers.
         headlines: scores (`task/name`) shown after an evaluation.
-        console: where the bar and the lines go.
+        console: where the bar and the lines go, by default stderr.
     """
 
     priority = "BELOW_NORMAL"  # before the schedule moves on and before a checkpoint is written
@@ -46,12 +41,12 @@ class ProgressHook(Hook):
         self._loggers = loggers
         self._headlines = tuple(headlines)
         self._interval = interval
-        self._console = console or Console()
+        self._console = console or messages()
         self._pending: list[dict[str, Tensor | float]] = []
         self._recent: list[dict[str, float]] = []  # on disk already, since the last report
         self._progress: Progress | None = None
         self._task: Any = None
-        self._since = time.perf_counter()
+        self._since = self._started = time.perf_counter()
         self.hours = 0.0
 
     def before_train(self, runner: Any) -> None:
@@ -63,17 +58,9 @@ class ProgressHook(Hook):
             _keep_until(Path(runner.work_dir) / name, runner.iter)
         if not self._console.is_terminal:
             return
-        self._progress = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=self._console,
-        )
+        self._progress = bars(self._console, TextColumn("{task.fields[losses]}"))
         self._task = self._progress.add_task(
-            "train", total=runner.max_iters, completed=runner.iter, losses=""
+            "[bold]train", total=runner.max_iters, completed=runner.iter, losses=""
         )
         self._progress.start()
 
@@ -110,7 +97,6 @@ class ProgressHook(Hook):
             self._console.print(
                 f"iter {step}/{runner.max_iters}  eta {left / 60:.1f} min  {seconds:.3f} s/iter  "
                 f"lr {lr:.2e}  {losses}{memory}",
-                highlight=False,
                 soft_wrap=True,
             )
         self._loggers.scalars({**means, "lr": lr, "seconds_per_iteration": seconds}, step)
@@ -135,9 +121,9 @@ class ProgressHook(Hook):
         if metrics and is_main_process():
             with (Path(runner.work_dir) / VALIDATION_FILE).open("a") as file:
                 file.write(json.dumps({"iter": runner.iter, "scores": metrics}) + "\n")
-            self._console.print(f"evaluation at iteration {runner.iter}:", highlight=False)
+            self._console.print(f"evaluation at iteration {runner.iter}:")
             line = "  ".join(f"{name} {metrics[name]:.4f}" for name in self._headlines if name in metrics)
-            self._console.print(f"  {line}", highlight=False, soft_wrap=True)
+            self._console.print(f"  {line}", soft_wrap=True)
             self._loggers.scalars({f"val/{name}": value for name, value in metrics.items()}, runner.iter)
 
     def after_train(self, runner: Any) -> None:
@@ -147,7 +133,7 @@ class ProgressHook(Hook):
 
     def close(self) -> None:
         """Stop drawing; safe to call twice."""
-        self.hours = (time.perf_counter() - getattr(self, "_started", self._since)) / 3600
+        self.hours = (time.perf_counter() - self._started) / 3600
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -164,4 +150,4 @@ def _keep_until(path: Path, iteration: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             continue
-    path.write_text("".join(f"{line}\n" for line in kept))
+    write_text(path, "".join(f"{line}\n" for line in kept))

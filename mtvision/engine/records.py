@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from mtvision.core.naming import look_up
 from mtvision.data.dataset import DenseDataset
@@ -27,8 +26,9 @@ from mtvision.report.provenance import (
     package_versions,
     without_paths,
 )
-from mtvision.report.record import Record, describe_tasks, write_atomically
+from mtvision.report.record import Record, describe_tasks
 from mtvision.report.table import render_table
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
 
 _RULE = "last"
@@ -93,11 +93,10 @@ def make_record(
     )
 
 
-def write_record(record: Record, work_dir: Path, console: Console) -> None:
-    """Write `record.json` and `table.md` to the work dir and print the table."""
+def write_record(record: Record, work_dir: Path) -> None:
+    """Write `record.json` and `table.md` to the work dir."""
     record.save(work_dir / "record.json")
-    write_atomically(work_dir / "table.md", render_table([record], format="markdown") + "\n")
-    console.print(render_table([record], format="terminal"), soft_wrap=True, markup=False, highlight=False)
+    write_text(work_dir / "table.md", render_table([record], format="markdown") + "\n")
 
 
 def backbone_name(config: Mapping[str, Any]) -> str:

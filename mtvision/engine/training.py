@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import ValLoop
-from rich.console import Console
 
 from mtvision.core.naming import look_up
 from mtvision.data.part import PartOfDataset
@@ -36,8 +35,10 @@ from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
 from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
 from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
+from mtvision.runtime.progress import messages
 from mtvision.tracking.loggers import Loggers, record_summary
 
 
@@ -104,10 +105,10 @@ def fit(
         As `train`.
     """
     settings = Settings.of(config)
-    console = Console(quiet=not is_main_process())
+    console = messages(quiet=not is_main_process())
     checkpoint = _prepare_work_dir(work_dir, resume, overwrite)
     if is_main_process():
-        (work_dir / "config.py").write_text(config.text)
+        write_text(work_dir / "config.py", config.text)
     seed_everything(settings.seed)
     train_set = build_dataset("train_data", config["train_data"], settings.protocol, settings.seed)
     if keep is not None:
@@ -126,7 +127,7 @@ def fit(
     console.print(
         f"[bold]{config['name'] or work_dir.name}[/]: {settings.protocol.title}, {len(train_set)} images, "
         f"{sum(item.numel() for item in network.parameters()) / 1e6:.2f} M parameters, to {work_dir}",
-        highlight=False,
+        soft_wrap=True,
     )
     try:
         runner.train()

@@ -11,13 +11,11 @@ padding.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +28,7 @@ import mtvision
 from mtvision.core.naming import look_up
 from mtvision.core.task import Task
 from mtvision.evaluation.formats import FORMATS, Format
-from mtvision.report.record import write_atomically
+from mtvision.runtime.atomic import atomic_file, write_text
 from mtvision.runtime.launch import is_main_process
 
 MANIFEST = "predictions.json"
@@ -143,7 +141,7 @@ class PredictionWriter:
         self._write_manifest({"complete": False, "sizes": {}})
 
     def _write_manifest(self, state: Mapping[str, Any]) -> None:
-        write_atomically(self.folder / MANIFEST, json.dumps({**self._identity, **state}, indent=1) + "\n")
+        write_text(self.folder / MANIFEST, json.dumps({**self._identity, **state}, indent=1) + "\n")
 
 
 def as_stored(task: Task, values: NDArray[Any], suffix: str) -> NDArray[Any]:
@@ -369,21 +367,8 @@ def _probabilities(path: Path, task: Task, values: NDArray[Any]) -> NDArray[np.f
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:
-    def write(stream: BinaryIO) -> None:
+    with atomic_file(path) as file:
         if path.suffix == ".npy":
-            np.save(stream, values, allow_pickle=False)
+            np.save(file, values, allow_pickle=False)
         else:
-            Image.fromarray(values).save(stream, format="PNG")
-
-    _write_atomically(path, write)
-
-
-def _write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+            Image.fromarray(values).save(file, format="PNG")

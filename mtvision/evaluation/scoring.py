@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,7 +22,8 @@ from mtvision.protocols import Protocol
 from mtvision.recipe.settings import EvaluationSettings
 from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.precision import Precision, autocast
-from mtvision.visualize import panel
+from mtvision.runtime.progress import track
+from mtvision.visualize import panel, write_picture
 
 
 @torch.no_grad()
@@ -66,9 +65,9 @@ def evaluate(
 
 
 def _shown(loader: DataLoader[Batch], console: Console | None) -> Iterable[Batch]:
-    if console is not None and console.is_terminal and is_main_process():
-        return track(loader, "evaluate", total=len(loader), console=console, transient=True)
-    return loader
+    if console is None or not is_main_process():
+        return loader
+    return track(loader, "evaluate", len(loader), console=console, transient=True)
 
 
 def evaluate_files(
@@ -153,9 +152,7 @@ def write_panels(
         )
         prediction = predict_batch(network, protocol.tasks, batch, precision)[0]
         path = folder / f"{_file_name(sample.meta.id)}.png"
-        picture = panel(sample.image, prediction, protocol.tasks, labels=sample.labels)
-        if not cv2.imwrite(str(path), picture[..., ::-1]):
-            raise OSError(f"could not write {path}.")
+        write_picture(path, panel(sample.image, prediction, protocol.tasks, labels=sample.labels))
         written.append(path)
     return written
 

@@ -18,6 +18,7 @@ from mtvision.evaluation.scoring import predict_batch
 from mtvision.procedures.controllable import Controlled
 from mtvision.recipe.data import build_dataset
 from mtvision.report.control_page import control_page, write_control_page
+from mtvision.runtime.atomic import write_text
 from mtvision.visualize import panel
 from mtvision.visualize.controllability import plot_trade_off, plot_widths
 
@@ -28,8 +29,7 @@ def write_report(
     """Table in Markdown, two plots, one page; returns their paths."""
     tasks = controlled.settings.protocol.tasks
     paths = [folder / name for name in ("controllability.md", "trade_off.png", "widths.png", "page.html")]
-    folder.mkdir(parents=True, exist_ok=True)
-    paths[0].write_text("\n\n".join(_markdown(*item) for item in tables(result, tasks)) + "\n")
+    write_text(paths[0], "\n\n".join(_markdown(*item) for item in tables(result, tasks)) + "\n")
     plot_trade_off(result, tasks, paths[1])
     plot_widths(result, tasks, paths[2])
     write_control_page(paths[3], _page(controlled, result, pictures))

@@ -22,6 +22,7 @@ from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import load_checkpoint, save_checkpoint, to_plain
 from mtvision.search.controllability import (
     Outcome,
@@ -178,7 +179,7 @@ def measure(
         ]
         alike = dict.fromkeys((task.name for task in tasks), 1 / len(tasks))
         uniform.append(outcome(budget, alike, table.uniform(budget)))
-        console.print(f"budget {budget:g} of the full network: {len(chosen)} outcomes", highlight=False)
+        console.print(f"budget {budget:g} of the full network: {len(chosen)} outcomes")
     alone = {
         ratio: reference if ratio == 1 else separate_scores(*item) for ratio, item in sorted(separate.items())
     }
@@ -253,5 +254,4 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
             return [clean(item) for item in value]
         return None if isinstance(value, float) and math.isnan(value) else value
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(clean(content), indent=1) + "\n")
+    write_text(path, json.dumps(clean(content), indent=1) + "\n")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from mtvision.recipe.building import network_of, trained_network
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings, to_plain_data
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import load_checkpoint, load_network_weights
 from mtvision.runtime.launch import is_main_process
 from mtvision.search import Searcher, SearchProblem
@@ -281,18 +280,9 @@ def write_architecture(found: Mapping[str, Any], path: Path, console: Console | 
     """Write the result of a search; a crash leaves the old file or the new one."""
     if not is_main_process():
         return
-    text = json.dumps(found, indent=2) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_text(path, json.dumps(found, indent=2) + "\n")
     if console is not None:
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}")
 
 
 def _sha256(path: Path) -> str:

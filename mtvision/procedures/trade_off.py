@@ -11,6 +11,7 @@ from typing import Any
 from mtvision.core.task import Task
 from mtvision.procedures.search import SearchRequest, search, write_architecture
 from mtvision.recipe.config import RunConfig
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.launch import is_main_process
 from mtvision.visualize.branching import plot_cost_curve
 
@@ -61,7 +62,7 @@ def trade_off(
     result = {"rows": rows}
     if is_main_process():
         write_architecture(result, request.work_dir / "trade_off.json")
-        (request.work_dir / "trade_off.md").write_text(markdown(trade_off_table(result, tasks)))
+        write_text(request.work_dir / "trade_off.md", markdown(trade_off_table(result, tasks)))
         plot_cost_curve(rows, tasks, request.work_dir / "trade_off.png")
     return result
 
@@ -95,7 +96,8 @@ def markdown(table: Table) -> str:
 def _adapter_place(config: Mapping[str, Any]) -> int:
     adapters = (config["model"] or {}).get("adapters") or ()
     for index, item in enumerate(adapters):
-        if getattr(item["type"], "__name__", item["type"]) == ADAPTER:
+        kind = item["type"]
+        if (kind if isinstance(kind, str) else kind.__name__) == ADAPTER:
             return index
     raise ValueError(
         "--cost-weights needs a supernet whose cost has a weight: "

@@ -14,6 +14,7 @@ from typing import Any
 
 from mtvision.core.naming import look_up
 from mtvision.protocols import Protocol
+from mtvision.runtime.atomic import write_text
 
 VALIDATION_FILE = "validations.jsonl"
 SELECTION_FILE = "selection.json"
@@ -97,5 +98,5 @@ def write_selection(
         "iterations": [row["iter"] for row in chosen],
         "scores": {name: sum(row["scores"][name] for row in chosen) / len(chosen) for name in names},
     }
-    (work_dir / SELECTION_FILE).write_text(json.dumps(result, indent=2) + "\n")
+    write_text(work_dir / SELECTION_FILE, json.dumps(result, indent=2) + "\n")
     return result

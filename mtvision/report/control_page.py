@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from mtvision.runtime.atomic import write_text
+
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -81,5 +83,4 @@ def control_page(
 
 def write_control_page(path: Path, page: str) -> None:
     """Write a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    write_text(path, page)

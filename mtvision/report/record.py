@@ -7,17 +7,17 @@ data, also for protocols of users' own data.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite, isnan, nan
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from mtvision.core.task import Task
 from mtvision.report.provenance import now
 from mtvision.report.schema_check import SCHEMA_VERSION, violations
+from mtvision.runtime.atomic import write_text
 
 Scores = dict[str, dict[str, float]]
 """{task: {score: value}}; NaN where nothing could be scored."""
@@ -145,7 +145,7 @@ class Record:
         if problems:
             raise RecordError(f"record for {target.name}", problems)
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(target, text)
+        write_text(target, text)
         return target
 
     @classmethod
@@ -285,31 +285,17 @@ def _looks_like_record(file: Path) -> bool:
     return isinstance(data, dict) and {"schema", "scores"} <= data.keys()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file through a temporary one beside it, so that nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _plain(value: Any) -> Any:
     """Copy as JSON's types: tuples become lists, keys text, NumPy numbers Python's."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
-        return value.item()
-    return value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _without_nan(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.naming import ReportedError
+from mtvision.runtime.atomic import atomic_file
 
 FORMAT = "mtvision-checkpoint-1"
 
@@ -66,17 +65,8 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint; a crash at any moment leaves the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        torch.save({"format": FORMAT, **content}, file)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.naming import UnknownNameError
+from mtvision.runtime.atomic import write_text
 from mtvision.search.cost_table import CostTable
 
 Objective = Literal["weighted", "mean"]
@@ -243,8 +244,7 @@ class WidthTable:
 
     def save(self, path: Path) -> None:
         """Write JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_plain()) + "\n")
+        write_text(path, json.dumps(self.to_plain()) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> WidthTable:

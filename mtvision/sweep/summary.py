@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
 from mtvision.report.display import display_of
@@ -15,6 +15,7 @@ from mtvision.report.paired import paired_grid
 from mtvision.report.record import Record
 from mtvision.report.render import FORMATS
 from mtvision.report.table import build_grid, group_seeds
+from mtvision.runtime.progress import bars
 from mtvision.sweep.grid import Run
 from mtvision.sweep.local import Outcome, Watcher
 
@@ -24,22 +25,15 @@ class Board(Watcher):
 
     Args:
         runs: that will be trained.
-        console: where to draw.
+        console: where to draw, see `mtvision.runtime.progress.messages`.
         results: receives a copy of each record as soon as its run has ended, or None.
     """
 
     def __init__(self, runs: Sequence[Run], console: Console, results: Path | None = None) -> None:
-        self._console, self._results = console, results
+        self._results = results
         self._total, self._done, self._iterations = len(runs), 0, 0
         self._bars: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = bars(console)
         self._all = self._progress.add_task("[bold]all", total=sum(run.iterations for run in runs))
 
     def __enter__(self) -> Board:
@@ -78,9 +72,7 @@ class Board(Watcher):
         self._say(f"finished {run.name}  {headlines(outcome.record)}")
 
     def _say(self, text: str) -> None:
-        self._progress.console.print(
-            f"[{self._done}/{self._total}] {text}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._progress.console.print(f"[{self._done}/{self._total}] {text}", markup=False, soft_wrap=True)
 
 
 def last_step(losses: Path) -> int:

@@ -1,6 +1,7 @@
-"""Colour maps and panels."""
+"""Colour maps, panels and picture files."""
 
 from mtvision.visualize.colours import colourise, generate_palette, palette, value_range
+from mtvision.visualize.files import write_picture
 from mtvision.visualize.legends import legend
 from mtvision.visualize.panels import denormalise, panel, sheet
 
@@ -13,4 +14,5 @@ __all__ = [
     "panel",
     "sheet",
     "value_range",
+    "write_picture",
 ]

@@ -14,6 +14,7 @@ from mtvision.architecture.tree import Tree
 from mtvision.core.task import Task
 from mtvision.visualize.colours import Picture
 from mtvision.visualize.drawing import FAINT, INK, LINE, canvas, pad, shorten, text_width, write
+from mtvision.visualize.files import write_figure
 
 _CELL, _ROW, _SIZE = 92, 64, 13
 
@@ -103,5 +104,4 @@ def plot_cost_curve(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], pa
         axis.set_xlabel("MACs of the tree, millions", fontsize=9)
         axis.margins(0.15)
         axis.grid(alpha=0.25)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mtvision.core.instances import BASE
 from mtvision.core.task import IGNORE, Colours, Task
@@ -28,7 +29,7 @@ DEPTH_COLOURS = cv2.COLORMAP_INFERNO
 
 def to_array(values: Any) -> NDArray[Any]:
     """A NumPy view of an array or tensor (moved to the CPU if needed), for anything a label may be."""
-    if hasattr(values, "detach"):
+    if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values)
 

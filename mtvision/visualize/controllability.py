@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mtvision.core.task import Task
+from mtvision.visualize.files import write_figure
 
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
 
@@ -45,7 +46,7 @@ def plot_trade_off(result: Mapping[str, Any], tasks: Sequence[Task], path: Path)
         axis.set_xlabel("share of the full network's MACs", fontsize=9)
         axis.grid(alpha=0.25)
     axes[0][0].legend(fontsize=8)
-    _save(figure, path)
+    write_figure(path, figure)
 
 
 def plot_widths(result: Mapping[str, Any], tasks: Sequence[Task], path: Path) -> None:
@@ -72,7 +73,7 @@ def plot_widths(result: Mapping[str, Any], tasks: Sequence[Task], path: Path) ->
         axis.grid(alpha=0.25)
     axes[0][0].legend(fontsize=7)
     axes[0][0].set_ylabel("width", fontsize=9)
-    _save(figure, path)
+    write_figure(path, figure)
 
 
 def _mean(ratios: float | Sequence[float]) -> float:
@@ -83,9 +84,3 @@ def _line(axis: Any, pairs: Sequence[tuple[float, float]], colour: int, label: s
     if pairs:
         x, y = zip(*sorted(pairs), strict=True)
         axis.plot(x, y, marker="o", markersize=4, color=COLOURS[colour % len(COLOURS)], label=label)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)

@@ -9,7 +9,10 @@ import discs
 import numpy as np
 import pytest
 
+from mtvision.cli import benchmark
 from mtvision.cli.main import COMMANDS, call, command_line
+from mtvision.report.record import Record
+from mtvision.report.table import render_table
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +144,22 @@ def test_every_command_explains_itself(command, capsys):
         command_line([command, "--help"])
     assert caught.value.code == 0
     assert f"mtvision {command}" in capsys.readouterr().out
+
+
+def test_benchmark_prints_json_and_nothing_else(monkeypatch, capsys):
+    def same() -> dict:
+        """Two equal things."""
+        return {"one": lambda: None, "other": lambda: None}
+
+    monkeypatch.setitem(benchmark.SUITES, "same", same)
+    assert call("benchmark", ["same", "--repeats", "1", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["same"]) == {"one", "other"}
+
+
+def test_status_of_a_training_run_goes_to_stderr(run, capsys, tmp_path):
+    options = ["--cfg-options", "training.iterations=1", "training.val_interval=0"]
+    assert call("train", [str(run / "discs_config.py"), "--work-dir", str(tmp_path / "run"), *options]) == 0
+    out, err = capsys.readouterr()
+    assert "iter 1/1" in err
+    assert "M parameters, to" in err
+    assert out == render_table([Record.load(tmp_path / "run" / "record.json")], format="terminal") + "\n"

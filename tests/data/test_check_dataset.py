@@ -225,6 +225,8 @@ def test_command_line_reports_and_fails(nyud, tmp_path, capsys):
     ):
         assert text in printed
     content = json.loads(out.read_text())
+    assert check_main([*arguments, "--json", "-"]) == 1
+    assert json.loads(capsys.readouterr().out) == content  # JSON and nothing else
     assert content["splits"]["val"]["read"] == 2
     assert content["splits"]["train"]["sizes"] == {"17x23": 3}
     for split in ("train", "val"):

@@ -14,7 +14,8 @@ from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context.labels import read_label_map
 from mtvision.data.prepare import prepare_cityscapes, prepare_nyudv2, prepare_pascal_context
 from mtvision.data.prepare.pascal_context import context_to_voc
-from mtvision.data.prepare.work import Outcome, copy_file, run_jobs, whole_file, write_bytes, write_png
+from mtvision.data.prepare.work import Outcome, copy_file, run_jobs, write_compared, write_png
+from mtvision.runtime.atomic import atomic_path
 
 QUIET = {"progress": False, "expected": None}
 
@@ -250,7 +251,7 @@ def test_cityscapes_damaged_member_is_named(miniature, tmp_path):
 
 
 def _half_a_file(path):
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
 
@@ -304,7 +305,7 @@ def test_the_list_of_the_boundary_benchmark_is_kept_or_missed(voc, tmp_path):
     assert "test_new.txt: '0001' is not in val.txt" in outcome.problems[0]
 
 
-@pytest.mark.parametrize("writer", [write_bytes, copy_file])
+@pytest.mark.parametrize("writer", [write_compared, copy_file])
 def test_a_file_that_does_not_hold_what_was_written_is_no_file(tmp_path, monkeypatch, writer):
     source = tmp_path / "source"
     source.write_bytes(b"content")
@@ -312,11 +313,11 @@ def test_a_file_that_does_not_hold_what_was_written_is_no_file(tmp_path, monkeyp
     monkeypatch.setattr("shutil.copyfile", lambda _, target: target.write_bytes(b""))
     target = tmp_path / "out" / "file"
     with pytest.raises(OSError, match="Check the disk"):
-        writer(*((target, b"content") if writer is write_bytes else (source, target)))
+        writer(*((target, b"content") if writer is write_compared else (source, target)))
     assert list(target.parent.iterdir()) == []
 
 
 def test_unpacking_shows_how_far_it_is(miniature, tmp_path, capsys):
     pack(miniature.nyud(tmp_path / "NYUDv2"), tmp_path / "NYUDv2.tar.gz")
     prepare_nyudv2(tmp_path, tmp_path / "out", expected=None)
-    assert "NYUDv2.tar.gz" in capsys.readouterr().out
+    assert "NYUDv2.tar.gz" in capsys.readouterr().err

@@ -81,6 +81,8 @@ def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path,
     assert found["images"] == 5
     assert found["predictions"]["format"] == "exact"
     assert "mIoU" in capsys.readouterr().out
+    assert call("score", [str(run / "exact"), "--config", str(run / "scenes.py"), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == expected  # JSON and nothing else
 
 
 def test_8bit_files_change_only_what_they_round(run, tmp_path):
@@ -248,7 +250,7 @@ def test_every_value_survives(tmp_path):
         found = files.read(task, "city/a.b", (6, 7))
         assert found.dtype == maps[task.name].dtype
         assert torch.equal(found, maps[task.name])
-    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert not list((tmp_path / "out").rglob("*.part"))
     np.save(tmp_path / "out" / "depth" / "city" / "a.b.npy", np.zeros((6, 9)))
     with pytest.raises(PredictionFilesError, match=r"a\.b\.npy is 6x9 instead of 6x7"):
         files.require(["city/a.b"])

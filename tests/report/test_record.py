@@ -19,7 +19,6 @@ from mtvision.report.record import (
     describe_tasks,
     find_records,
     migrate,
-    write_atomically,
 )
 from mtvision.report.schema_check import record_schema, violations
 
@@ -51,7 +50,6 @@ def test_round_trip_is_exact(tmp_path):
     assert Record.load(path) == record
     assert Record.load(path).scores["semseg"]["miou"] == 1 / 3  # all digits
     assert json.loads(path.read_text())["schema"] == 1
-    assert oct(path.stat().st_mode & 0o777) == "0o644"
 
 
 def test_nan_is_null_on_disk_and_nan_in_memory(tmp_path):
@@ -248,12 +246,6 @@ def test_rows_differ_in_more_than_the_seed():
     assert one.row_key == two.row_key
     assert one.row_key != make_record(row="another config").row_key
     assert one.row_key != make_record(provenance="smoke").row_key
-
-
-def test_write_atomically_replaces(tmp_path):
-    write_atomically(tmp_path / "a.txt", "one")
-    write_atomically(tmp_path / "a.txt", "zwei ±")
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "zwei ±"
 
 
 def test_importing_the_report_needs_no_torch():

@@ -26,11 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
     protocol = protocol_of(config)
-    import cv2
-
     from mtvision.core.sample import SampleKey
     from mtvision.recipe.data import build_dataset
-    from mtvision.visualize import sheet
+    from mtvision.visualize import sheet, write_picture
 
     section = f"{arguments.split}_data"
     dataset = build_dataset(section, config[section], protocol, config["seed"])
@@ -38,9 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     step = max(len(dataset) // count, 1)
     samples = [dataset[SampleKey(arguments.epoch, index * step)] for index in range(count)]
     path = arguments.out or work_dir_of(arguments) / f"{arguments.split}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = sheet(samples, protocol.tasks)
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise OSError(f"could not write {path}.")
+    write_picture(path, sheet(samples, protocol.tasks))
     print(f"{count} of {len(dataset)} samples: {path}")
     return 0

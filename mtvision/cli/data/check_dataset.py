@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from mtvision.cli.common import STDOUT, write_json
 from mtvision.core.registry import DATASETS
 from mtvision.protocols import Protocol, get_protocol
 from mtvision.recipe.config import load_config, parse_option
 from mtvision.recipe.settings import protocol_of, to_plain_data
+from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:
     from mtvision.data.check import Finding, SplitStatistics
@@ -40,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.config is None) == (arguments.dataset is None):
         parser.error("give either a config, or --dataset and --root.")
-    console = Console(highlight=False)
     wanted = _from_config(arguments) if arguments.config else _from_names(arguments, parser)
     from mtvision.data.check import judge, judge_overlap, render, to_json
 
@@ -56,14 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         findings += judge(dataset, statistics, complete=count == len(dataset))
         splits[dataset.split] = (dataset, statistics)
         if arguments.sheet:
-            _write_sheet(dataset, statistics, arguments.sheet, console)
+            _write_sheet(dataset, statistics, arguments.sheet)
     findings += judge_overlap(
         {name: statistics for name, (_, statistics) in splits.items()},
         {name: dataset.ids for name, (dataset, _) in splits.items()},
     )
-    render(console, splits, findings)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(to_json(splits, findings), indent=2) + "\n")
+    write_json(arguments.json, to_json(splits, findings))
+    if arguments.json != STDOUT:
+        render(Console(highlight=False), splits, findings)
     return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sheet", type=Path, help="PNG to draw samples with their labels on, one file a split"
     )
-    parser.add_argument("--json", type=Path, help="write everything as JSON")
+    parser.add_argument("--json", type=Path, help="write everything as JSON; - prints only JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -143,22 +143,15 @@ def _open(config: Mapping[str, Any], protocol: Protocol | None) -> tuple[DenseDa
 
 
 def _collect(dataset: DenseDataset, count: int, workers: int, quiet: bool) -> SplitStatistics:
-    from rich.progress import Progress
-
     from mtvision.data.check import collect
 
-    with Progress(disable=quiet, transient=True) as progress:
-        line = progress.add_task(f"reading {dataset.split}", total=count)
-        return collect(
-            dataset, range(count), workers=workers, advance=lambda number: progress.advance(line, number)
-        )
+    with counting(f"reading {dataset.split}", count, quiet=quiet, transient=True) as counter:
+        return collect(dataset, range(count), workers=workers, advance=counter.advance)
 
 
-def _write_sheet(dataset: DenseDataset, statistics: SplitStatistics, path: Path, console: Console) -> None:
+def _write_sheet(dataset: DenseDataset, statistics: SplitStatistics, path: Path) -> None:
     """Eight samples spread over the split, those with the rarest looks not excluded."""
-    import cv2
-
-    from mtvision.visualize import sheet
+    from mtvision.visualize import sheet, write_picture
 
     readable = [index for index, name in enumerate(dataset.ids) if name not in statistics.failures]
     if not readable:
@@ -166,8 +159,5 @@ def _write_sheet(dataset: DenseDataset, statistics: SplitStatistics, path: Path,
     step = max(len(readable) // 8, 1)
     samples = [dataset[index] for index in readable[::step][:8]]
     target = path.with_name(f"{path.stem}_{dataset.split}{path.suffix or '.png'}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    picture = sheet(samples, dataset.protocol.tasks)
-    if not cv2.imwrite(str(target), picture[..., ::-1]):
-        raise OSError(f"could not write {target}.")
-    console.print(f"samples drawn on {target}")
+    write_picture(target, sheet(samples, dataset.protocol.tasks))
+    messages().print(f"samples drawn on {target}")

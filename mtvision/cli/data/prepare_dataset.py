@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtvision.core.registry import PREPARATIONS
+from mtvision.runtime.progress import counting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,8 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_cache(console: Console, arguments: argparse.Namespace, outcome: Outcome) -> None:
-    from rich.progress import Progress
-
     from mtvision.data.array_cache import write_cache
     from mtvision.data.cityscapes import Cityscapes
     from mtvision.data.nyudv2 import NYUDv2
@@ -95,10 +93,8 @@ def _write_cache(console: Console, arguments: argparse.Namespace, outcome: Outco
     tasks = [name for name in kind.default_protocol.task_names if name not in outcome.off]
     for split in ("train", "val"):
         dataset = kind(arguments.target, split=split, tasks=tasks, check=not arguments.any_count)
-        with Progress(disable=arguments.quiet) as progress:
-            line = progress.add_task(f"decoding {split}", total=len(dataset))
-            advance = partial(progress.advance, line)
-            size = write_cache(dataset, arguments.cache, workers=arguments.workers, advance=advance)
+        with counting(f"decoding {split}", len(dataset), quiet=arguments.quiet) as counter:
+            size = write_cache(dataset, arguments.cache, workers=arguments.workers, advance=counter.advance)
         console.print(f"{arguments.cache / split}: {len(dataset)} decoded samples, {size / 1e9:.2f} GB.")
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtvision.cli.common import STDOUT, write_json
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
+from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mtvision.metrics.boundary.runner import evaluate_folders, find_pairs
 
@@ -63,24 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.predictions, arguments.ground_truth, protocol, ids=ids, subset=arguments.subset
     )
     cache = None if arguments.no_cache else arguments.cache
-    if cache is None and not arguments.no_cache and arguments.json is not None:
+    if cache is None and not arguments.no_cache and arguments.json not in (None, STDOUT):
         cache = arguments.json.with_suffix(".counts")
-    console = Console(stderr=True)
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("images", total=len(pairs))
+    with counting("images", len(pairs)) as counter:
         result = evaluate_folders(
-            pairs,
-            protocol,
-            workers=arguments.workers,
-            cache=cache,
-            progress=lambda number: bar.update(task, completed=number),
+            pairs, protocol, workers=arguments.workers, cache=cache, progress=counter.reach
         )
     if result.reused:
-        console.print(f"{result.reused} of {len(pairs)} images were counted before ({cache}).")
-    if arguments.json is not None:
-        _write(arguments.json, result)
-    Console(file=sys.stdout).print(scores_table(result))
+        messages().print(f"{result.reused} of {len(pairs)} images were counted before ({cache}).")
+    write_json(arguments.json, result.as_json())
+    if arguments.json != STDOUT:
+        Console().print(scores_table(result))
     return 0
 
 
@@ -129,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes (default: one per core)",
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all results to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="write all results to this file; - prints only JSON"
+    )
     parser.add_argument(
         "--cache",
         type=Path,
@@ -176,10 +170,3 @@ def _read_ids(path: Path) -> list[str]:
     if not ids:
         raise ValueError(f"{path}: holds no image name; write one per line, without extension.")
     return ids
-
-
-def _write(path: Path, result: Evaluation) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(result.as_json(), indent=2) + "\n")
-    temporary.replace(path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -13,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from mtvision.cli.common import STDOUT, write_json
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import Settings
 from mtvision.report.display import display_of
-from mtvision.report.record import Record, describe_tasks, write_atomically
+from mtvision.report.record import Record, describe_tasks
 from mtvision.report.table import render_table
+from mtvision.runtime.progress import messages
 
 if TYPE_CHECKING:
     from mtvision.evaluation.evaluator import SampleEvaluator, Scores
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     workers = settings.evaluation.workers if arguments.workers is None else arguments.workers
     evaluator = SampleEvaluator(protocol.tasks, options, workers)
-    console = Console(stderr=True)
+    console = messages()
     _say_what_is_left_out(files, settings.protocol, console)
     try:
         scores = evaluate_files(files, evaluation_loader(dataset, config[section]), evaluator, console)
@@ -70,14 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluator.close()
     intervals = _intervals(evaluator, arguments.bootstrap) if arguments.bootstrap else {}
     record = _record(config, settings, protocol, files, scores)
-    if arguments.json is not None:
-        content = _as_json(record, intervals, arguments.bootstrap, files, len(dataset))
-        content["data"] = data_manifest(dataset)
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
-    out = Console(file=sys.stdout)
-    out.print(render_table([record], format="terminal"), soft_wrap=True, markup=False, highlight=False)
+    content = _as_json(record, intervals, arguments.bootstrap, files, len(dataset))
+    write_json(arguments.json, {**content, "data": data_manifest(dataset)})
+    if arguments.json == STDOUT:
+        return 0
+    print(render_table([record], format="terminal"))
     if intervals:
-        out.print(interval_table(record, intervals, arguments.bootstrap, len(dataset)))
+        Console().print(interval_table(record, intervals, arguments.bootstrap, len(dataset)))
     return 0
 
 

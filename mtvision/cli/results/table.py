@@ -14,9 +14,10 @@ from mtvision.report.grid import Grid
 from mtvision.report.marked import count_tables, difference, regenerate
 from mtvision.report.paired import paired_grid
 from mtvision.report.published import CERTAINTIES, published_records, published_rows
-from mtvision.report.record import Record, find_records, write_atomically
+from mtvision.report.record import Record, find_records
 from mtvision.report.render import FORMATS
 from mtvision.report.table import build_grid, is_published
+from mtvision.runtime.atomic import write_text
 
 DESCRIPTION = """\
 Make a table of records. Runs that differ in their seed alone form one row, mean ± standard deviation.
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give record files or folders, or --write or --check with a document")
     text = table_text(arguments)
     if arguments.out:
-        write_atomically(arguments.out, text + "\n")
+        write_text(arguments.out, text + "\n")
     else:
         print(text)
     return 0
@@ -125,7 +126,7 @@ def _documents(paths: Sequence[Path], *, check: bool) -> int:
                 file=sys.stderr,
             )
         else:
-            write_atomically(path, new)
+            write_text(path, new)
             print(f"{path}: {count_tables(old)} tables, regenerated.")
     return 1 if stale else 0
 

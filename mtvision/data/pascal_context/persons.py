@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtvision.data.pascal_context.labels import PERSON, object_categories, read_objects
+from mtvision.runtime.atomic import write_text
 
 
 def cache_folder() -> Path:
@@ -41,7 +41,7 @@ def images_with_person(root: Path, split: str, ids: Sequence[str]) -> list[str]:
         categories = {
             name: object_categories(read_objects(root / "human_parts" / f"{name}.mat")) for name in ids
         }
-        _write(path, categories)
+        write_text(path, json.dumps(categories))
     return _select(categories, ids)
 
 
@@ -55,10 +55,3 @@ def _read(path: Path, ids: Sequence[str]) -> dict[str, list[int]] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and set(content) == set(ids) else None
-
-
-def _write(path: Path, categories: Mapping[str, Sequence[int]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(categories, file)
-    Path(file.name).replace(path)  # another process sees the whole file or none

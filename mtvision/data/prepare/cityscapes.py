@@ -13,7 +13,7 @@ import numpy as np
 
 from mtvision.core.registry import PREPARATIONS
 from mtvision.data.prepare.sources import check_count, check_source, require, write_note
-from mtvision.data.prepare.work import Outcome, run_jobs, write_bytes
+from mtvision.data.prepare.work import Outcome, run_jobs, write_compared
 from mtvision.protocols.cityscapes import CITYSCAPES_SPLITS
 
 ENDINGS = {
@@ -140,5 +140,5 @@ def _unpack(member: _Member) -> Outcome:
     if picture is None or picture.dtype != expected:
         found = "no picture" if picture is None else f"a picture of type {picture.dtype}"
         raise ValueError(f"{member.archive}: '{member.name}' is {found}, expected {expected}.")
-    write_bytes(member.target, content)
+    write_compared(member.target, content)
     return Outcome(written=1)

@@ -24,9 +24,11 @@ from mtvision.data.prepare.sources import (
     unpack_tar,
     write_note,
 )
-from mtvision.data.prepare.work import Outcome, missing, run_jobs, write_npy, write_png, write_text
+from mtvision.data.prepare.work import Outcome, missing, run_jobs, write_npy, write_png
 from mtvision.data.published import read_ids
 from mtvision.protocols.nyudv2 import NYUD_SPLITS
+from mtvision.runtime.atomic import write_text
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 CROP = (slice(45, 470), slice(40, 600))
 """Rows and columns without the white border of registration: 425x560, as in the packaged set."""
@@ -168,9 +170,12 @@ def _class_mapping(source: Path) -> tuple[int, ...]:
 
 def _load(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
-        content = loadmat(file)
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise ValueError(f"{file}: cannot be read as a MATLAB file ({error}). Download it again.") from error
+        with foreign_errors():
+            content = loadmat(file)
+    except ForeignError as foreign:
+        raise ValueError(
+            f"{file}: cannot be read as a MATLAB file ({foreign.error}). Download it again."
+        ) from foreign.error
     for name in names:
         if name not in content:
             raise ValueError(f"{file}: has no variable '{name}'.")

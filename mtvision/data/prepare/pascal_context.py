@@ -28,9 +28,10 @@ from mtvision.data.prepare.sources import (
     unpack_tar,
     write_note,
 )
-from mtvision.data.prepare.work import Outcome, copy_file, missing, run_jobs, write_png, write_text
+from mtvision.data.prepare.work import Outcome, copy_file, missing, run_jobs, write_png
 from mtvision.data.published import read_ids
 from mtvision.protocols.pascal_context import PASCAL_CLASSES, PASCAL_SPLITS
+from mtvision.runtime.atomic import write_text
 
 UNPACKED = ".unpacked"
 """Folder inside the target where archives of the source are unpacked; may be deleted afterwards."""

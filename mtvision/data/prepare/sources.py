@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import DownloadColumn, Progress
-
 from mtvision import __version__
-from mtvision.data.prepare.work import Outcome, write_bytes, write_text
+from mtvision.data.prepare.work import Outcome, write_compared
+from mtvision.runtime.atomic import write_text
+from mtvision.runtime.progress import reading
 
 NOTE_FILE = "prepared.json"
 
@@ -65,8 +65,7 @@ def unpack_tar(archive: Path, target: Path, *, strip: str | None = None, progres
     outcome = Outcome()
     try:
         with (
-            Progress(*Progress.get_default_columns(), DownloadColumn(), disable=not progress) as bar,
-            bar.open(archive, "rb", description=archive.name) as stream,
+            reading(archive, quiet=not progress) as stream,
             tarfile.open(fileobj=stream) as file,
         ):
             for member in file:
@@ -97,7 +96,7 @@ def _unpack_member(
         outcome.kept += 1
         return
     content = file.extractfile(member)
-    write_bytes(path, content.read() if content else b"")
+    write_compared(path, content.read() if content else b"")
     outcome.written += 1
 
 

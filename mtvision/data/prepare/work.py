@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import io
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -19,10 +17,11 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mtvision.runtime.atomic import atomic_path
+from mtvision.runtime.progress import counting
 
 Job = TypeVar("Job")
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 @dataclass
@@ -52,36 +51,16 @@ class Outcome:
         self.notes += [note for note in other.notes if note not in self.notes]
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Temporary path in the same folder that becomes `path` if the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
+def write_compared(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and read it back.
 
     Raises:
         OSError: the file does not hold what was written.
     """
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         if temporary.read_bytes() != content:
             raise OSError(f"{path}: the file does not hold what was written. Check the disk and its space.")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all."""
-    write_bytes(path, text.encode())
 
 
 def write_png(path: Path, array: NDArray[Any]) -> None:
@@ -101,14 +80,14 @@ def write_png(path: Path, array: NDArray[Any]) -> None:
         raise OSError(
             f"{path}: an array of shape {array.shape} of {array.dtype} cannot be a PNG without loss."
         )
-    write_bytes(path, content)
+    write_compared(path, content)
 
 
 def write_npy(path: Path, array: NDArray[Any]) -> None:
     """Write a NumPy file whole or not at all."""
     buffer = io.BytesIO()
     np.save(buffer, array)
-    write_bytes(path, buffer.getvalue())
+    write_compared(path, buffer.getvalue())
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -117,7 +96,7 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         OSError: the copy differs.
     """
-    with whole_file(target) as temporary:
+    with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
         if not filecmp.cmp(source, temporary, shallow=False):
             raise OSError(f"{target}: differs from {source}, of which it is a copy. Check the disk.")
@@ -141,14 +120,13 @@ def run_jobs(
     A job that raises becomes a line of `problems`; the other jobs continue.
     """
     total = Outcome()
-    with Progress(*COLUMNS, disable=not progress) as bar, _executor(workers) as executor:
-        line = bar.add_task(title, total=len(jobs))
+    with counting(title, len(jobs), quiet=not progress) as counter, _executor(workers) as executor:
         futures: list[tuple[Job, Future[Outcome] | None]] = [
             (job, executor.submit(function, job) if executor else None) for job in jobs
         ]
         for job, future in futures:
             total.add(_guard(future.result if future else partial(function, job)))
-            bar.advance(line)
+            counter.advance()
     return total
 
 

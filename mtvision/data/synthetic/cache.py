@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 import warnings
 import zipfile
 import zlib
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mtvision.data.synthetic.render import Rendering, empty_rendering
+from mtvision.runtime.atomic import atomic_file, write_text
 
 
 class RenderCache:
@@ -65,15 +64,8 @@ class RenderCache:
     def save(self, name: str, rendering: Rendering) -> None:
         """Write a rendering; a process that reads at the same time gets the old file, none, or the whole new
         one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / "parameters.json"
         if not note.exists():
-            note.write_text(self._text + "\n", encoding="utf-8")
-        temporary = self.folder / f".{name}.{uuid.uuid4().hex}.part"
-        try:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, **rendering.arrays())  # type: ignore[arg-type]
-            os.replace(temporary, self.path(name))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            write_text(note, self._text + "\n")
+        with atomic_file(self.path(name), sync=False) as file:
+            np.savez_compressed(file, **rendering.arrays())  # type: ignore[arg-type]

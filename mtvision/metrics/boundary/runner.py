@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, astuple, dataclass, fields
@@ -239,14 +237,8 @@ def _load(path: Path, key: str) -> ImageCounts | None:
 
 
 def _save(path: Path, key: str, counts: ImageCounts) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, key=np.array(key), counts=np.stack(astuple(counts)))
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    # written directly: `_load` finds a file that a crash cut off by its checksums and counts again
+    np.savez_compressed(path, key=np.array(key), counts=np.stack(astuple(counts)))
 
 
 def _number(value: float) -> float | None:

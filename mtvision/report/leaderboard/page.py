@@ -20,8 +20,9 @@ from mtvision.report.leaderboard.details import Pictures, row_detail
 from mtvision.report.leaderboard.rows import BoardRow, Section, build_sections, latency_condition
 from mtvision.report.leaderboard.runs import RunFolders
 from mtvision.report.published import CERTAINTIES
-from mtvision.report.record import Record, write_atomically
+from mtvision.report.record import Record
 from mtvision.report.render import plain
+from mtvision.runtime.atomic import write_text
 
 STYLES = ("style.css",)
 SCRIPTS = ("dom.js", "table.js", "chart.js", "drawer.js", "compare.js", "main.js")
@@ -93,7 +94,7 @@ def build_page(
 def write_page(out: str | Path, text: str) -> Path:
     """Write `index.html` into a folder, atomically; returns the file."""
     file = Path(out) / "index.html"
-    write_atomically(file, text)
+    write_text(file, text)
     return file
 
 

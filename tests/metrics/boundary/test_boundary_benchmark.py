@@ -374,6 +374,10 @@ class TestCommandLine:
         assert len(result["curve"]["threshold"]) == 7
         assert set(result["per_image"]) == {"000", "001", "002"}
         assert len(list((tmp_path / "results" / "odsf.counts").glob("*.npz"))) == 3
+        assert main([*arguments[:-1], "-", "--cache", str(tmp_path / "results" / "odsf.counts")]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out) == result  # JSON and nothing else
+        assert "3 of 3 images were counted before" in err
 
     @pytest.mark.parametrize("place", [".", "../ImageSets/Context", None])
     def test_the_published_list_is_found_or_missed(self, tmp_path, capsys, place, monkeypatch):

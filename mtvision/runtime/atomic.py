@@ -1,0 +1,85 @@
+"""Files that appear whole: whatever interrupts a write leaves the old file or the new one, never half of one.
+
+Content goes to a temporary file beside the target, is flushed to the disk, and then takes the target's name.
+Every result, table, checkpoint and cache of the package is written by this module.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_path(path: str | Path, *, suffix: str = ".part", sync: bool = True) -> Iterator[Path]:
+    """Empty temporary file that becomes `path` if the block ends without an exception; else it is removed.
+
+    For writers that open a file by its name; `atomic_file` serves all others. The folder is made. The file
+    gets the permissions of any new file (0666 without the umask). A symbolic link stays a link. A device or a
+    pipe, such as `/dev/stdout`, is written directly.
+
+    Args:
+        path: the file to write.
+        suffix: ending of the temporary file, for writers that choose the format by it.
+        sync: flush to the disk before the file takes its name. Only for caches whose reader finds damage may
+            this be False: after a power failure the file may be incomplete.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    given = Path(path)
+    if given.exists() and not given.is_file() and not given.is_dir():
+        yield given
+        return
+    target = Path(os.path.realpath(given))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{suffix}")
+    try:
+        temporary.open("xb").close()  # not tempfile.mkstemp, whose files only the owner may read
+        yield temporary
+        if sync:
+            _flush(temporary, os.O_RDWR)
+        os.replace(temporary, target)
+        if sync:
+            with suppress(OSError):  # some systems cannot open or flush a folder
+                _flush(target.parent, os.O_RDONLY)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Binary file that becomes `path` if the block ends without an exception; arguments as `atomic_path`."""
+    with atomic_path(path, sync=sync) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text; line ends stay as they are.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
