@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from math import fsum, inf, isnan, sqrt
+from math import fsum, isnan, sqrt
 from statistics import stdev
 
 from mtvision.core.naming import look_up
@@ -14,7 +14,10 @@ from mtvision.report.grid import Cell, Column, Grid, Row
 from mtvision.report.record import Record
 from mtvision.report.table import group_seeds
 
-LEVEL = 0.05
+LEVEL, POWER = 0.05, 0.8
+DRAWS = 2**12
+"""Sign flips that are tried at most."""
+
 BETTER, WORSE, OPEN, ONE_SEED = "better", "worse", "not told apart", "one common seed, no test"
 
 
@@ -122,40 +125,37 @@ def _difference(row: Sequence[Record], base: dict[int | None, Record], task: str
 
 def paired_t(values: Sequence[float]) -> float:
     """Two-sided p of Student's t test that the mean of the differences is 0; needs two or more."""
-    from scipy.special import stdtr
+    from scipy.stats import ttest_1samp
 
-    mean, std = fsum(values) / len(values), stdev(values)
-    if std == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(len(values) - 1, -abs(mean) / std * sqrt(len(values))))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # differences of equal size are a result, not a mistake
+        p = float(ttest_1samp(values, 0.0).pvalue)
+    return 1.0 if isnan(p) else p  # NaN: every difference is 0
 
 
 def sign_flip(values: Sequence[float]) -> float:
     """Two-sided p of the exact sign-flip test: all 2^n signs up to n = 12, else 4096 pseudo-random ones."""
-    observed = abs(fsum(values)) * (1 - 1e-12)
-    if len(values) <= 12:
-        signs = product((1, -1), repeat=len(values))
-        sums = [abs(fsum(s * v for s, v in zip(flip, values, strict=True))) for flip in signs]
-        return sum(item >= observed for item in sums) / len(sums)
-    from random import Random
+    from scipy.stats import permutation_test
 
-    random = Random(0)
-    draws = 4095
-    hits = sum(abs(fsum(random.choice((1, -1)) * v for v in values)) >= observed for _ in range(draws))
-    return (hits + 1) / (draws + 1)
+    def size(flipped: Iterable[float]) -> float:
+        return abs(fsum(flipped))  # without rounding, so that equal sums are equal
+
+    options = {"permutation_type": "samples", "alternative": "greater", "vectorized": False}
+    return float(permutation_test((values,), size, n_resamples=DRAWS, rng=0, **options).pvalue)
 
 
 def _detectable(std: float, count: int) -> float:
-    """The difference with 80 % power at `LEVEL`, from the noncentral t distribution, by bisection."""
+    """The difference with 80 % power at `LEVEL`, from the noncentral t distribution."""
+    from scipy.optimize import brentq
     from scipy.stats import nct, t
 
-    limit = float(t.isf(LEVEL / 2, count - 1))
-    low, high = 0.0, 1e3
-    for _ in range(60):
-        middle = (low + high) / 2
-        power = float(nct.sf(limit, count - 1, middle))  # the other tail adds nothing at 80 %
-        low, high = (middle, high) if power < 0.8 else (low, middle)
-    return high * std / sqrt(count) if high < inf else inf
+    limit = t.isf(LEVEL / 2, count - 1)
+    size = brentq(
+        lambda effect: nct.sf(limit, count - 1, effect) - POWER, 0.0, 1e3
+    )  # one tail decides at 80 %
+    return float(size) * std / sqrt(count)
 
 
 def _corrected(items: Sequence[PairedDifference]) -> list[PairedDifference]:

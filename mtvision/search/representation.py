@@ -21,18 +21,12 @@ def dissimilarity_matrix(features: Tensor) -> Tensor:
 
 def spearman(first: Tensor, second: Tensor) -> float:
     """Rank correlation of two vectors; ties share their mean rank. 0 where one is constant."""
-    ranks = [_ranks(item) for item in (first, second)]
+    from scipy.stats import rankdata
+
+    ranks = [torch.from_numpy(rankdata(item.numpy())) for item in (first, second)]
     one, two = (item - item.mean() for item in ranks)
     scale = one.norm() * two.norm()
     return float(one @ two / scale) if scale > 0 else 0.0
-
-
-def _ranks(values: Tensor) -> Tensor:
-    inverse: Tensor
-    counts: Tensor
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    ranks: Tensor = counts.cumsum(0).double() - (counts.double() - 1) / 2
-    return ranks[inverse]
 
 
 @torch.no_grad()

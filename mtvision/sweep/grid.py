@@ -63,6 +63,11 @@ class Run:
         """Everything that the run printed."""
         return self.work_dir / LOG_FILE
 
+    @property
+    def lock(self) -> Path:
+        """Locked as long as a process trains the run."""
+        return self.work_dir / ".lock"
+
 
 def split_values(text: str) -> list[str]:
     """The values between commas, of which those inside brackets and quotes separate nothing.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtvision.report.record import Record
+from mtvision.runtime.lock import lock_file
 from mtvision.sweep.grid import Run, finished_record, start_state
 
 TRAIN = (sys.executable, "-m", "mtvision.cli.main", "train")
@@ -58,7 +58,7 @@ class _Process:
     run: Run
     process: subprocess.Popen[bytes]
     log: IO[bytes]
-    lock: IO[str]
+    lock: IO[bytes]
     slot: int
     told: int = 0
 
@@ -121,8 +121,7 @@ def run_locally(
 
 
 def _start(run: Run, command: Sequence[str], slot: int, workers: int) -> _Process | Outcome:
-    run.work_dir.mkdir(parents=True, exist_ok=True)
-    lock = open_lock(run)
+    lock = lock_file(run.lock)
     if lock is None:
         return Outcome(run, None, BUSY)
     log = run.log.open("ab")
@@ -133,20 +132,10 @@ def _start(run: Run, command: Sequence[str], slot: int, workers: int) -> _Proces
         stderr=subprocess.STDOUT,
         env=child_environment(slot, workers),
         start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone, once
-        pass_fds=(lock.fileno(),),  # held until the run itself is gone, even if we are killed
+        # The lock is held until the run itself is gone, even if we are killed. Windows cannot do that.
+        pass_fds=() if os.name == "nt" else (lock.fileno(),),
     )
     return _Process(run, process, log, lock, slot)
-
-
-def open_lock(run: Run, *, wait: bool = False) -> IO[str] | None:
-    """Hold the run's folder for this process; None if another one has it."""
-    file = (run.work_dir / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
 
 
 def child_environment(slot: int, workers: int) -> dict[str, str]:

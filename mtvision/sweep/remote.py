@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mtvision.recipe.config import parse_option
+from mtvision.runtime.foreign import ForeignError, foreign_errors
+from mtvision.runtime.lock import lock_file
 from mtvision.sweep.grid import Run, finished_record
-from mtvision.sweep.local import TRAIN, Outcome, Watcher, open_lock, outcome_of, prepared
+from mtvision.sweep.local import TRAIN, Outcome, Watcher, outcome_of, prepared
 
 _GENERAL = ("cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "tasks_per_node", "timeout_min")
 """Parameters of submitit that are the same on every cluster; others are Slurm's own."""
@@ -41,9 +43,7 @@ class TrainJob:
         """Train; returns the exit code."""
         rank = int(os.environ.get("SLURM_PROCID", "0")) if self.launcher == "slurm" else 0
         self.run.work_dir.mkdir(parents=True, exist_ok=True)
-        lock = (
-            open_lock(self.run, wait=True) if rank == 0 else None
-        )  # the same run submitted twice: one waits
+        lock = lock_file(self.run.lock, wait=True) if rank == 0 else None  # submitted twice: one waits
         with lock or nullcontext():
             if finished_record(self.run) is not None:
                 return 0
@@ -143,9 +143,11 @@ def run_on_cluster(
 
 def _outcome(run: Run, job: Any) -> Outcome:
     try:
-        return outcome_of(run, int(job.result()))
-    except Exception as error:  # submitit raises what the job raised, and its own errors for lost jobs
-        return Outcome(run, None, f"job {job.job_id}: {type(error).__name__}: {str(error).splitlines()[0]}")
+        with foreign_errors():  # submitit raises what the job raised, and errors of its own for lost jobs
+            code = int(job.result())
+    except ForeignError as error:
+        return Outcome(run, None, f"job {job.job_id}: {error.first_line}")
+    return outcome_of(run, code)
 
 
 def commands(

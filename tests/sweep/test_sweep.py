@@ -23,6 +23,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.config import load_config
 from mtvision.report.provenance import config_entry
 from mtvision.report.record import Record
+from mtvision.runtime.lock import lock_file
 from mtvision.sweep.grid import (
     FINISHED,
     NEW,
@@ -34,7 +35,7 @@ from mtvision.sweep.grid import (
     split_values,
     start_state,
 )
-from mtvision.sweep.local import BUSY, available_cores, open_lock
+from mtvision.sweep.local import BUSY, available_cores
 from mtvision.sweep.remote import TrainJob, commands, run_on_cluster, slurm_executor, slurm_parameters
 from mtvision.sweep.summary import last_step, summary
 
@@ -237,8 +238,7 @@ def test_ctrl_c_lets_runs_write_a_checkpoint_and_starts_no_more(stage, tmp_path)
 
 
 def test_a_folder_is_trained_by_one_process(stage):
-    stage.runs[0].work_dir.mkdir(parents=True)
-    with open_lock(stage.runs[0]):
+    with lock_file(stage.runs[0].lock):
         first, second = stage.train(stage.runs[:2])
     assert (first.record, first.problem) == (None, BUSY)
     assert second.record is not None
