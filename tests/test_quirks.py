@@ -67,6 +67,7 @@ from mtvision.core.prediction import to_prediction
 from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch, Meta
 from mtvision.data.samplers import EvalBatchSampler, PositionBatchSampler
+from mtvision.engine.building import tasks_with_losses
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.engine.training import train
 from mtvision.evaluation.evaluator import SampleEvaluator
@@ -81,7 +82,6 @@ from mtvision.metrics.sums import score_by_groups, total
 from mtvision.models.factory import build_network
 from mtvision.protocols import PROTOCOLS, get_protocol
 from mtvision.protocols.tasks import build_task, depth, edge, normals, saliency, semseg
-from mtvision.recipe.building import tasks_with_losses
 from mtvision.recipe.config import load_config
 from mtvision.report.display import display_of
 from mtvision.report.record import describe_tasks

@@ -21,6 +21,7 @@ from mtvision.data.decode import DecodeError, read_image
 from mtvision.data.derive import edges_from_classes
 from mtvision.data.transforms import TransformConfig
 from mtvision.protocols import Protocol
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 CROWD = -1
 """Value of crowd regions in `Segments.instances`."""
@@ -263,19 +264,19 @@ class CocoDataset(DenseDataset):
 def _decode(where: str, segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Mask (H, W) of a list of polygons or of an RLE, compressed or not."""
     try:
-        encoded = segmentation
-        if isinstance(encoded, list):
-            encoded = rle.merge(rle.frPyObjects(encoded, *shape))
-        size = tuple(int(side) for side in encoded["size"])
-        if size == shape:
-            if isinstance(encoded["counts"], list):
-                encoded = rle.frPyObjects(encoded, *shape)
-            return np.asarray(rle.decode([encoded])[..., 0], dtype=bool)
-    except Exception as error:  # pycocotools raises bare Exception
+        with foreign_errors():  # pycocotools raises Exception itself
+            encoded = segmentation
+            if isinstance(encoded, list):
+                encoded = rle.merge(rle.frPyObjects(encoded, *shape))
+            size = tuple(int(side) for side in encoded["size"])
+            if size == shape:
+                if isinstance(encoded["counts"], list):
+                    encoded = rle.frPyObjects(encoded, *shape)
+                return np.asarray(rle.decode([encoded])[..., 0], dtype=bool)
+    except ForeignError as error:
         raise DecodeError(
-            f"{where} has no readable 'segmentation' ({type(error).__name__}: {error}). Expected polygons "
-            "of at "
-            "least three points, or RLE."
+            f"{where} has no readable 'segmentation' ({error}). Expected polygons of at least three points, "
+            "or RLE."
         ) from None
     raise DecodeError(f"{where} is {size[0]}x{size[1]}, its image {shape[0]}x{shape[1]} (height x width).")
 

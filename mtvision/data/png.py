@@ -16,6 +16,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from mtvision.runtime.foreign import ForeignError, foreign_errors
+
 _logger = logging.getLogger("mtvision")
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -68,8 +70,9 @@ def decode_png(content: bytes) -> NDArray[Any] | None:
     if content.find(b"tRNS", _HEADER_END, content.find(b"IDAT", _HEADER_END)) >= 0:
         return None
     try:
-        pixels = decoders[bits](content, (height, width), mode)
-    except Exception:  # what the package raises for every kind of damage
+        with foreign_errors():
+            pixels = decoders[bits](content, (height, width), mode)
+    except ForeignError:
         return None
     return pixels[..., 0] if mode == "mono" else pixels
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mtvision.core.naming import look_up
 from mtvision.core.sample import Batch, Meta
 from mtvision.core.task import Task
-from mtvision.metrics import build_metric
+from mtvision.metrics import Metric, build_metric
 from mtvision.metrics.sums import Sums, total
 
 Scores = dict[str, dict[str, float]]
@@ -65,7 +65,7 @@ class SampleEvaluator:
             look_up("task in evaluation options", name, {task.name: task for task in tasks})
         self.tasks = tuple(tasks)
         self.per_image: dict[str, dict[str, Sums]] = {}
-        self.metrics: dict[str, Any] = {
+        self.metrics: dict[str, Metric] = {
             task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks
         }
         self._entries: dict[str, dict[str, Sums | Future[Sums]]] = {}
@@ -106,8 +106,8 @@ class SampleEvaluator:
 
     def _measure(self, task: Task, pair: list[Tensor]) -> Sums | Future[Sums]:
         metric = self.metrics[task.name]
-        if self._workers == 0 or not getattr(metric, "expensive", False):
-            return metric.measure(*pair)  # type: ignore[no-any-return]
+        if self._workers == 0 or not metric.expensive:
+            return metric.measure(*pair)
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
         arrays = [item.contiguous().numpy() for item in pair]

@@ -18,6 +18,12 @@ def build_metric(task: Task, **overrides: Any) -> Metric:
 
     Raises:
         UnknownNameError: no metric has that name, or it has no such option.
+        TypeError: the metric does not derive from `Metric`.
     """
-    metric: Metric = METRICS.build({"type": task.metric, **task.metric_options, **overrides})
+    metric = METRICS.build({"type": task.metric, **task.metric_options, **overrides})
+    if not isinstance(metric, Metric):
+        raise TypeError(
+            f"metric '{task.metric}' of task '{task.name}': {type(metric).__name__} lacks `measure`, `score` "
+            "or `expensive`; derive it from mtvision.metrics.Metric."
+        )
     return metric

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
-from mtvision.metrics.sums import Sums, check_shapes
+from mtvision.metrics.sums import Metric, Sums, check_shapes
 
 FLOOR = 1e-9
 """What a predicted depth of zero or less is raised to (InvPT `eval_depth.py`)."""
@@ -17,7 +17,7 @@ FLOOR = 1e-9
 
 @METRICS.register_module("depth")
 @dataclass(frozen=True, kw_only=True)
-class Depth:
+class Depth(Metric):
     """Errors of depth maps, with z the prediction and d the truth over the N valid pixels of all images.
 
         rmse     = sqrt(sum (z - d)^2 / N)        log_rmse = sqrt(sum (ln z - ln d)^2 / N)

@@ -16,14 +16,14 @@ from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sum
 from mtvision.metrics.boundary.counts import ImageCounts, count_image
 from mtvision.metrics.boundary.protocols import LABEL_MAP, BoundaryProtocol, seism_thresholds
 from mtvision.metrics.boundary.thin import thin
-from mtvision.metrics.sums import Sums, check_shapes
+from mtvision.metrics.sums import Metric, Sums, check_shapes
 
 FIELDS = ("matched_truth", "truth", "matched_prediction", "prediction")
 
 
 @METRICS.register_module("edge")
 @dataclass(frozen=True, kw_only=True)
-class Edge:
+class Edge(Metric):
     """odsF, oisF, AP and R50 by the SEISM procedure, with the label map as ground truth.
 
     The prediction is floored to 8 bits, suppressed to its ridges, cut strictly above each threshold and
@@ -43,7 +43,6 @@ class Edge:
     """
 
     expensive: ClassVar[bool] = True
-    """Takes long per image: evaluators may measure it in other processes."""
 
     max_distance: float = 0.0075
     thresholds: int = 99

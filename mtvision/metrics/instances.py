@@ -15,7 +15,7 @@ from torch import Tensor
 from mtvision.core.instances import BASE
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
-from mtvision.metrics.sums import Sums
+from mtvision.metrics.sums import Metric, Sums
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """COCO's .50 : .05 : .95."""
@@ -44,7 +44,7 @@ class Instance:
 
 @METRICS.register_module("instances")
 @dataclass(frozen=True, kw_only=True)
-class InstanceAP:
+class InstanceAP(Metric):
     """COCO's 101-point average precision, mean over classes with true instances and IoU .50 .. .95.
 
     A precision-recall curve needs all detections of the data set in the order of their scores. Counts per

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
-from mtvision.metrics.sums import Sums, check_shapes
+from mtvision.metrics.sums import Metric, Sums, check_shapes
 
 
 @METRICS.register_module("iou")
 @dataclass(frozen=True, kw_only=True)
-class IoU:
+class IoU(Metric):
     """Mean IoU and pixel accuracy from counts summed over all images, never per image.
 
     With the counts of pixels whose label is not 255, IoU_c = TP / (TP + FP + FN), and

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import METRICS
-from mtvision.metrics.sums import Sums, check_shapes
+from mtvision.metrics.sums import Metric, Sums, check_shapes
 
 LIMITS = ("11.25", "22.5", "30")
 """Angles in degrees below which pixels count as right."""
@@ -35,7 +35,7 @@ def angles(prediction: Tensor, label: Tensor) -> Tensor:
 
 @METRICS.register_module("normals")
 @dataclass(frozen=True, kw_only=True)
-class Normals:
+class Normals(Metric):
     """Mean, median and root mean square angle, and shares below 11.25, 22.5 and 30 degrees.
 
     All valid pixels of the split are pooled, as InvPT, TaskPrompter, MTMamba and LibMTL do; per-batch means

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
 from mtvision.metrics.saliency_structure import LEVELS, structure
-from mtvision.metrics.sums import Sums, check_shapes
+from mtvision.metrics.sums import Metric, Sums, check_shapes
 
 POOLED_THRESHOLDS = tuple(index / 20 for index in range(1, 20))
 """0.05 ... 0.95: thresholds of maxF, `probability >= t`."""
@@ -21,7 +21,7 @@ SURVEY_THRESHOLDS = tuple(0.2 + index * 0.7 / 14 for index in range(15))
 
 @METRICS.register_module("saliency")
 @dataclass(frozen=True, kw_only=True)
-class Saliency:
+class Saliency(Metric):
     """All saliency scores of the field, from one foreground probability per pixel.
 
     * `maxF`: precision P and recall R from counts over all pixels of the split at 19 thresholds 0.05 .. 0.95,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from math import fsum, isnan, nan
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,8 +18,12 @@ Sums = dict[str, Tensor]
 """Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
 
 
+@runtime_checkable
 class Metric(Protocol):
-    """One task's metric: options are fields, `measure` and `score` are pure."""
+    """One task's metric: options are fields, `measure` and `score` are pure. Metrics derive from it."""
+
+    expensive: ClassVar[bool] = False
+    """Takes long per image: evaluators may measure it in other processes."""
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Sums of one image; neither argument is changed."""

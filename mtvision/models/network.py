@@ -16,7 +16,7 @@ from mtvision.core.output import Auxiliary, NetworkOutput
 from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.decoders.decoder import Decoder
-from mtvision.models.layers import resize
+from mtvision.models.layers import is_regularised, resize
 
 
 class Network(nn.Module):
@@ -116,13 +116,10 @@ class Network(nn.Module):
             yield active
 
     def auxiliary_losses(self) -> dict[str, Tensor]:
-        """Regularisers that modules define with a method `auxiliary_loss()`: {module path: scalar}."""
-        found = {}
-        for path, module in self.named_modules():
-            loss = getattr(module, "auxiliary_loss", None)
-            if callable(loss):
-                found[path] = loss()
-        return found
+        """Losses of modules of their own, see `Regularised`: {module path: scalar}."""
+        return {
+            path: module.auxiliary_loss() for path, module in self.named_modules() if is_regularised(module)
+        }
 
     def _to_size(self, logits: Tensor, image: tuple[int, int], size: tuple[int, int] | None) -> Tensor:
         """Logits at `size`. The maps of a backbone that padded cover more than the image: cut that off."""

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import timm.models
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mtvision.core.naming import look_up
 from mtvision.models.convert import convert as convert  # checkpoints of other code bases
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 _log = logging.getLogger(__name__)
 
@@ -192,6 +193,15 @@ def _remedy(name: str, config: Any, error: Exception) -> str:
 # ---------------------------------------------------------------- files
 
 
+@runtime_checkable
+class _ReadsNpz(Protocol):
+    """A timm model that reads google-research's format."""
+
+    def load_pretrained(self, checkpoint_path: str) -> None:
+        """Copy the tensors of a file into the model."""
+        ...
+
+
 def load_file(model: nn.Module, path: Path) -> LoadReport:
     """Load a local weight file into a whole timm model.
 
@@ -225,8 +235,7 @@ def load_file(model: nn.Module, path: Path) -> LoadReport:
 
 
 def _load_npz(model: nn.Module, path: Path) -> LoadReport:
-    load: Any = getattr(model, "load_pretrained", None)
-    if load is None:
+    if not isinstance(model, _ReadsNpz):
         raise WeightsMismatchError(
             f"{path.name}: .npz files fit ViT models only, not {type(model).__name__}."
         )
@@ -236,7 +245,7 @@ def _load_npz(model: nn.Module, path: Path) -> LoadReport:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
     try:
-        load(str(path))
+        model.load_pretrained(str(path))
     except (KeyError, AttributeError, IndexError, RuntimeError, ValueError) as error:
         detail = f"{type(error).__name__}: {_first_line(error)} It holds {_some(names)}"
         raise _other_architecture(path.name, model, detail) from error
@@ -245,9 +254,10 @@ def _load_npz(model: nn.Module, path: Path) -> LoadReport:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        state = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # torch, zipfile, pickle and safetensors each have their own
-        raise _unreadable(path, error) from error
+        with foreign_errors():
+            state = timm.models.load_state_dict(str(path), weights_only=True)
+    except ForeignError as foreign:
+        raise _unreadable(path, foreign.error) from foreign.error
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsMismatchError(
@@ -278,15 +288,20 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadRep
     return LoadReport(source, len(fitting), tuple(sorted(set(target) - set(fitting))), tuple(dropped))
 
 
+def _timm_config(model: nn.Module) -> dict[str, Any]:
+    """What timm notes about a model that it has made."""
+    config: Any = model.pretrained_cfg
+    return dict(config)
+
+
 def _classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
-    config: Any = getattr(model, "pretrained_cfg", {})
-    names = config.get("classifier") or ()
+    names = _timm_config(model).get("classifier") or ()
     names = (names,) if isinstance(names, str) else tuple(names)
     return (*(f"{name}." for name in names), "head.", "fc.", "classifier.", "head_dist.")
 
 
 def _other_architecture(source: str, model: nn.Module, detail: str) -> WeightsMismatchError:
-    name = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
+    name = _timm_config(model).get("architecture", type(model).__name__)
     return WeightsMismatchError(
         f"{source}: not a weight file of {name}. {detail}. "
         "Set `name` to the architecture that the file belongs to."

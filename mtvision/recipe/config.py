@@ -112,7 +112,7 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
             str(error) or "a config holds data only: no function definitions and no calls of imported names"
         )
         raise ValueError(f"config {file}: {reason}") from error
-    for name in getattr(config, "_imported_names", ()):  # `read_base` and classes, which are no settings
+    for name in config._imported_names:  # `read_base` and classes, which are no settings
         config._cfg_dict.pop(name, None)
     for name in [name for name in config if name.isupper()]:
         config.pop(name)

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,16 @@ MACS_COUNTED = (
     "multiply-accumulates of convolution, linear, matmul and attention operators (torch dispatcher)"
 )
 """What the `macs` of a cost report mean; goes into records."""
+
+
+@runtime_checkable
+class PredictsTasks(Protocol):
+    """A network that says which tasks it predicts, such as `mtvision.models.Network`."""
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        ...
 
 
 def measure_cost(
@@ -43,7 +53,8 @@ def measure_cost(
     Parts are `backbone`, `decoder` (what serves several tasks), `decoder/<task>`, `head/<task>`, and `other`.
 
     Args:
-        network: a `mtvision.models.Network`. Its mode is restored; another device gets a copy.
+        network: a `mtvision.models.Network`, or another module, whose parts are not told by task. Its mode
+            is restored; another device gets a copy.
         size: (H, W) of the image.
         batch_size: images at once. MACs are given per image, latency and memory per batch.
         tasks: names to predict, all by default.
@@ -73,7 +84,8 @@ def measure_cost(
     place = torch.device("meta" if on_meta else device)
     subject = network if _same_place(_device_of(network), place) else copy.deepcopy(network).to(place)
     image = torch.zeros(batch_size, 3, *size, device=place)
-    names = tuple(tasks) if tasks is not None else tuple(getattr(network, "task_names", ()))
+    own = network.task_names if isinstance(network, PredictsTasks) else ()
+    names = own if tasks is None else tuple(tasks)
 
     def run() -> None:
         subject(image, tasks) if tasks is not None else subject(image)
@@ -84,7 +96,7 @@ def measure_cost(
             "image_size": [int(side) for side in size],
             "batch_size": batch_size,
             "tasks": list(names),
-            "parameters": _count_parameters(network, getattr(network, "task_names", ())),
+            "parameters": _count_parameters(network, own),
             "macs": macs,
             "latency": _latency(run, place, repeats, batch_size) if latency else None,
             "peak_memory": None if on_meta else _peak_memory(run, subject, place),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mtvision.recipe.settings import LoggingSettings
 from mtvision.report.record import Record
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 _log = logging.getLogger("mtvision")
 
@@ -126,10 +127,11 @@ def start_wandb_run(wandb: Any, folder: Path, **options: Any) -> Any:
     reason = _unreachable() if mode == "online" else None
     if mode == "online" and reason is None:
         try:
-            return _init(wandb, folder, "online", options)
-        except Exception as error:
+            with foreign_errors():
+                return _init(wandb, folder, "online", options)
+        except ForeignError as error:
             wandb.teardown()  # the failed run would keep its id
-            reason = f"{type(error).__name__}: {error}"
+            reason = str(error)
     if reason is not None:
         mode = "offline"
         _log.warning(
@@ -148,8 +150,8 @@ def _init(wandb: Any, folder: Path, mode: str, options: Mapping[str, Any]) -> An
         "finish_timeout": FINISH_TIMEOUT,  # a server that dies during training must not hold its end up
         "finish_timeout_raises": True,
     }
-    settings = wandb.Settings()
-    known = {name: value for name, value in wanted.items() if hasattr(settings, name)}
+    declared = wandb.Settings.model_fields  # earlier clients have no `finish_timeout`
+    known = {name: value for name, value in wanted.items() if name in declared}
     return wandb.init(dir=str(folder), mode=mode, settings=wandb.Settings(**known), resume="allow", **options)
 
 
@@ -178,8 +180,10 @@ def _unreachable() -> str | None:
             return None
     except urllib.error.HTTPError:
         return None
+    except urllib.error.URLError as error:
+        return f"{_base_url()} does not answer: {error.reason}"
     except (OSError, ValueError) as error:
-        return f"{_base_url()} does not answer: {getattr(error, 'reason', error)}"
+        return f"{_base_url()} does not answer: {error}"
 
 
 class Loggers:
@@ -213,18 +217,18 @@ class Loggers:
 
     def _start(self, make: Callable[[], RunLogger]) -> None:
         try:
-            self._active.append(make())
-        except ImportError:
-            raise
-        except Exception as error:  # a dead server must never stop a training run
-            _log.warning("logging is off for this run: %s: %s", type(error).__name__, error)
+            with foreign_errors(ImportError):
+                self._active.append(make())
+        except ForeignError as error:  # a dead server must never stop a training run
+            _log.warning("logging is off for this run: %s", error)
 
     def _each(self, call: Callable[[RunLogger], None]) -> None:
         for logger in list(self._active):
             try:
-                call(logger)
-            except Exception as error:  # as above
-                _log.warning("%s stopped: %s: %s", type(logger).__name__, type(error).__name__, error)
+                with foreign_errors():
+                    call(logger)
+            except ForeignError as error:  # as above
+                _log.warning("%s stopped: %s", type(logger).__name__, error)
                 self._active.remove(logger)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

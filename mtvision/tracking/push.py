@@ -13,6 +13,7 @@ from typing import Any
 
 from mtvision.report.display import display_of
 from mtvision.report.record import Record
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 from mtvision.tracking.loggers import import_wandb, record_summary, start_wandb_run
 
 _log = logging.getLogger("mtvision")
@@ -78,15 +79,17 @@ def push(records: Sequence[Record], *, project: str, folder: Path, entity: str |
     for record in records:
         name = run_name(record)
         try:
-            run = start_wandb_run(wandb, folder, **common, **_run_options(record))
-            run.summary.update(_finite(record_summary(record)))
-            folders += _close(run)
-        except Exception as error:  # one run that fails must not lose the others
-            failed[name] = f"{type(error).__name__}: {error}"
+            with foreign_errors():
+                run = start_wandb_run(wandb, folder, **common, **_run_options(record))
+                run.summary.update(_finite(record_summary(record)))
+                folders += _close(run)
+        except ForeignError as error:  # one run that fails must not lose the others
+            failed[name] = str(error)
     try:
-        folders += _push_table(wandb, records, folder, common)
-    except Exception as error:  # as above
-        failed["results table"] = f"{type(error).__name__}: {error}"
+        with foreign_errors():
+            folders += _push_table(wandb, records, folder, common)
+    except ForeignError as error:  # as above
+        failed["results table"] = str(error)
     return Pushed(len(records) + 1 - len(failed), tuple(folders), failed)
 
 
@@ -165,7 +168,7 @@ def _push_table(wandb: Any, records: Sequence[Record], folder: Path, common: Map
 
 def _close(run: Any) -> list[Path]:
     """Finish; the run's folder if it is offline."""
-    offline = bool(getattr(run, "offline", False))
+    offline = bool(run.offline)
     folder = Path(run.dir).parent
     run.finish()
     return [folder] if offline else []

@@ -127,7 +127,7 @@ class FakeWandb:
         self.refuse_init, self.refuse_finish = refuse_init, refuse_finish
 
     class Settings:
-        init_timeout = finish_timeout = finish_timeout_raises = None
+        model_fields = dict.fromkeys(("init_timeout", "finish_timeout", "finish_timeout_raises"))
 
         def __init__(self, **values):
             self.__dict__.update(values)

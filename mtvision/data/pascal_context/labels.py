@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from mtvision.core.task import IGNORE
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 PERSON = 15
 """Category id of a person in PASCAL VOC."""
@@ -128,11 +129,12 @@ def _read_mat(path: Path, key: str, origin: str) -> NDArray[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it is {origin}.")
     try:
-        content = loadmat(path, variable_names=[key])
-    except Exception as error:  # scipy raises many kinds for damaged files, among them NotImplementedError
+        with foreign_errors():
+            content = loadmat(path, variable_names=[key])
+    except ForeignError as foreign:
         raise ValueError(
-            f"{path}: cannot be read as a MATLAB file ({error}). Replace it by {origin}."
-        ) from error
+            f"{path}: cannot be read as a MATLAB file ({foreign.error}). Replace it by {origin}."
+        ) from foreign.error
     if key not in content:
         raise ValueError(f"{path}: has no variable '{key}'. Replace it by {origin}.")
     return np.asarray(content[key])

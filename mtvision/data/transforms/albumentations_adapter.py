@@ -220,8 +220,9 @@ def _build(item: Any, library: Any) -> Any:
             arguments["transforms"] = [_build(inner, library) for inner in arguments["transforms"]]
         names = {name: getattr(library, name) for name in dir(library) if name[:1].isupper()}
         item = look_up("albumentations transform", item["type"], names)(**arguments)
-    for inner in getattr(item, "transforms", ()):
-        _build(inner, library)
+    if isinstance(item, library.BaseCompose):
+        for inner in item.transforms:
+            _build(inner, library)
     if type(item).__name__ in _NOT_SPATIAL:
         raise ValueError(
             f"AlbumentationsAdapter: {type(item).__name__} does not move pixels of labels, so normals and "

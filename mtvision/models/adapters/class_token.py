@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.backbones.timm_backbone import TimmBackbone
 
 
 @ADAPTERS.register_module()
@@ -27,8 +28,13 @@ class DropClassToken(Adapter):
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """The same backbone, changed in place."""
         del tasks
-        model: Any = getattr(backbone, "model", None)
-        if getattr(model, "cls_token", None) is None or getattr(model, "no_embed_class", True):
+        model = backbone.model if isinstance(backbone, TimmBackbone) else None
+        if (
+            not isinstance(model, VisionTransformer)
+            or model.no_embed_class
+            or model.cls_token is None
+            or model.pos_embed is None
+        ):
             raise TypeError(
                 f"DropClassToken: {type(model or backbone).__name__} has no class token with a position "
                 "embedding. Use it with TimmBackbone and a vit_* model, or leave the adapter out."

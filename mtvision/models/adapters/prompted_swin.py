@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from timm.models.swin_transformer import (
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from mtvision.models.adapters.prompted import PromptedBackbone, PromptUnit, new_linear, updated
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.backbones.timm_backbone import TimmBackbone
 from mtvision.models.layers.prompts import PromptLogits
 
 
@@ -148,8 +149,10 @@ class PromptedSwin(PromptedBackbone):
         image_scale: see `PromptedBackbone`.
     """
 
-    def __init__(self, backbone: Backbone, prompts: Sequence[str], width: int, image_scale: float) -> None:
-        model: Any = backbone.model
+    def __init__(
+        self, backbone: TimmBackbone, prompts: Sequence[str], width: int, image_scale: float
+    ) -> None:
+        model = backbone.model
         size = tuple(
             int(side) * int(patch)
             for side, patch in zip(model.patch_embed.grid_size, model.patch_embed.patch_size, strict=True)
@@ -189,8 +192,7 @@ class PromptedSwin(PromptedBackbone):
         return pixels.transpose(1, 2).reshape(len(state), -1, *self._grids[level])
 
 
-def takes(backbone: Backbone) -> bool:
+def takes(backbone: Backbone) -> TypeGuard[TimmBackbone]:
     """Whether prompts can be put into this backbone as into a Swin."""
-    model: Any = getattr(backbone, "model", None)
     blocks = [item for item in backbone.modules() if isinstance(item, SwinTransformerBlock)]
-    return isinstance(model, SwinTransformer) and bool(blocks)
+    return isinstance(backbone, TimmBackbone) and isinstance(backbone.model, SwinTransformer) and bool(blocks)

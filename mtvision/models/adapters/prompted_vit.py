@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from timm.layers.attention import Attention
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mtvision.models.adapters.prompted import PromptedBackbone, PromptUnit, new_linear, updated
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.backbones.timm_backbone import TimmBackbone
 from mtvision.models.layers.prompts import PromptLogits
 
 
@@ -98,8 +99,8 @@ class PromptedViT(PromptedBackbone):
         TypeError: not a plain ViT.
     """
 
-    def __init__(self, backbone: Backbone, prompts: Sequence[str], windows: int) -> None:
-        model: Any = backbone.model
+    def __init__(self, backbone: TimmBackbone, prompts: Sequence[str], windows: int) -> None:
+        model = backbone.model
         height, width = (int(side) for side in model.patch_embed.grid_size)
         size = tuple(
             side * patch for side, patch in zip((height, width), model.patch_embed.patch_size, strict=True)
@@ -128,14 +129,15 @@ class PromptedViT(PromptedBackbone):
         return self.inner.to_map(state[:, len(self.prompts) :], level, size)
 
 
-def takes(backbone: Backbone) -> bool:
+def takes(backbone: Backbone) -> TypeGuard[TimmBackbone]:
     """Whether prompts can be put into this backbone as into a ViT."""
-    return isinstance(getattr(backbone, "model", None), VisionTransformer) and bool(backbone.exits)
+    inside = isinstance(backbone, TimmBackbone) and isinstance(backbone.model, VisionTransformer)
+    return inside and bool(backbone.exits)
 
 
 def _plain(block: nn.Module) -> nn.Module:
-    attn: Any = getattr(block, "attn", None)
-    if type(block) is not ViTBlock or type(attn) is not Attention or getattr(attn, "gate", None) is not None:
+    attn = dict(block.named_children()).get("attn")
+    if type(block) is not ViTBlock or type(attn) is not Attention or attn.gate is not None:
         raise TypeError(
             f"TaskPrompts: a ViT of {type(block).__name__} with {type(attn).__name__} is not supported; use "
             "a plain one (vit_*_patch16_*)."

@@ -57,11 +57,11 @@ class TaskPrompts(Adapter):
         if prompted_vit.takes(backbone):
             if self.image_scale != 1:
                 raise ValueError("TaskPrompts: image_scale is for Swin; give a ViT the img_size you want.")
-            if getattr(backbone.model, "cls_token", None) is not None:
+            if backbone.model.cls_token is not None:
                 backbone = DropClassToken().apply(backbone, tasks)
             return prompted_vit.PromptedViT(backbone, prompts, self.windows)
         if prompted_swin.takes(backbone):
-            if getattr(backbone, "level_norms", None) is not None:
+            if backbone.level_norms is not None:
                 raise ValueError(
                     "TaskPrompts: only the last level of a Swin is normed here; give the backbone "
                     "level_norms=False."

@@ -119,8 +119,9 @@ class TimmBackbone(Backbone):
             maps = self.model.forward_intermediates(padded, indices=self._levels, intermediates_only=True)
         except AssertionError as error:  # timm's way to say that it cannot take this size
             raise self._wrong_size(size, str(error)) from error
-        if self._isotropic and isinstance(getattr(self.model, "norm", None), nn.LayerNorm):
-            maps[-1] = self.model.norm(maps[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        norm = dict(self.model.named_children()).get("norm")
+        if self._isotropic and isinstance(norm, nn.LayerNorm):
+            maps[-1] = norm(maps[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return [self._norm(item, level) for level, item in enumerate(maps)]
 
     def level_modules(self) -> list[str]:

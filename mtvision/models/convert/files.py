@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
@@ -18,6 +17,8 @@ from mtvision.core.naming import look_up
 from mtvision.models.convert.conversion import Report, convert, revert
 from mtvision.models.convert.layouts import LAYOUTS
 from mtvision.models.convert.rules import ConversionError
+from mtvision.runtime.atomic import atomic_file, atomic_path
+from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 _WRAPPERS = ("model", "state_dict", "model_state")
 
@@ -35,14 +36,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path.absolute()}.")
+    content: Any
     try:
-        if path.suffix == ".safetensors":
-            return dict(load_safetensors(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    except Exception as error:  # pickle's own; torch wraps only some of them
-        raise _unreadable(path, error) from error
+        with foreign_errors():
+            if path.suffix == ".safetensors":
+                content = load_safetensors(path)
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except ForeignError as foreign:
+        raise _unreadable(path, foreign.error) from foreign.error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -79,10 +81,10 @@ def convert_file(source: str, read: Path, write: Path, *, reverse: bool = False)
     if write.suffix != ending:
         raise ConversionError(f"{write}: this direction writes {ending} files; end the name with that.")
     tensors = read_tensors(read)
-    write.parent.mkdir(parents=True, exist_ok=True)
     if reverse:
         state, report = revert(tensors, source)
-        torch.save({layout.wrapper: {layout.prefix + key: value for key, value in state.items()}}, write)
+        with atomic_file(write) as file:
+            torch.save({layout.wrapper: {layout.prefix + key: value for key, value in state.items()}}, file)
         return report
     state, report = convert(tensors, source)
     metadata = {
@@ -91,7 +93,8 @@ def convert_file(source: str, read: Path, write: Path, *, reverse: bool = False)
         "sha256": hashlib.sha256(read.read_bytes()).hexdigest(),
         "dropped": json.dumps(dict(report.dropped)),
     }
-    save_safetensors({key: value.contiguous().clone() for key, value in state.items()}, write, metadata)
+    with atomic_path(write) as temporary:
+        save_safetensors({key: item.contiguous().clone() for key, item in state.items()}, temporary, metadata)
     return report
 
 

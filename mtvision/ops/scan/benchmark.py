@@ -9,6 +9,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +86,8 @@ def _peak(run: Callable[[], object]) -> float:
         return float("nan")
     gc.collect()
     # Memory that the allocator kept from earlier runs would hide what this one needs.
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
+    with suppress(AttributeError):  # a C library other than glibc has no such function
+        ctypes.CDLL(None).malloc_trim(0)
     start, peak, stop = _resident(), 0, threading.Event()
 
     def watch() -> None:

@@ -176,7 +176,9 @@ def _defines_protocol(record: Record) -> bool:
     except SyntaxError:
         return False
     for node in nodes:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "protocol":
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        if node.targets[0].id == "protocol":
             return isinstance(node.value, ast.Call | ast.Dict) and repr(record.protocol) in ast.unparse(
                 node.value
             )
