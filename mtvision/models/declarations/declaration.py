@@ -1,8 +1,8 @@
 """How a module tells which of its channels are slimmed together, what stays whole, and whether it may branch.
 
 A class of one's own inherits from `Declares` and overrides `declaration`. The declaration of a class of
-somebody else is registered with `declare`. What is not said is taken from defaults: a layer is as wide as the
-part of the network that it runs in, and finds the channels it reads by itself.
+somebody else is registered with `declare`. Everything else has defaults. A layer is as wide as the part of
+the network that it runs in. The channels that it reads are found automatically.
 """
 
 from __future__ import annotations

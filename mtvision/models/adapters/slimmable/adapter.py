@@ -32,12 +32,12 @@ from mtvision.models.network import Network
 class Slimmable(Adapter):
     """Convolutions, linear layers, norms and attention of backbone, decoder and heads get runtime widths.
 
-    Every layer slices its input by the channels that arrive and its output by the width of its part: the
-    stage of the encoder, or the decoder of its task. `Context.widths` holds `WidthConfig.to_plain()`; without
-    it the network is the full one, bit for bit.
+    Every layer slices its input by the channels that arrive and its output by the width of its part. A part
+    is a stage of the encoder or the decoder of a task. `Context.widths` holds `WidthConfig.to_plain()`;
+    without it the network is the full one, bit for bit.
 
-    Slimmable: convolutions (dense, grouped, depthwise), transposed convolutions, linear layers, batch, layer
-    and group norms, attention of torch and timm (whole heads are left out), and what other modules declare
+    Slimmable are convolutions (dense, grouped, depthwise, transposed), linear layers, batch, layer and group
+    norms, and attention of torch and timm (whole heads are left out). Other modules declare how they slim
     (see `mtvision.models.declarations`). Concatenated channels are followed to the layers that read them. A
     module with parameters that declares nothing, or channels that cannot be followed, stop the build.
 

@@ -2,9 +2,9 @@
 
 Features of different widths have different means and variances (Yu et al., ICLR 2019). *Switchable* norms
 keep affine and running statistics for each listed width of their own part, moved while training. *Universal*
-norms (Yu and Huang, ICCV 2019) share the affine, normalise by the batch while training, and get statistics
-afterwards, by `calibrate`, for the configurations that will be used. The full width always has ordinary
-running statistics under the ordinary names.
+norms (Yu and Huang, ICCV 2019) share the affine and normalise by the batch while training. They get
+statistics afterwards, by `calibrate`, for the configurations that will be used. The full width always has
+ordinary running statistics under the ordinary names.
 """
 
 from __future__ import annotations

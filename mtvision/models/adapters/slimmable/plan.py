@@ -59,8 +59,8 @@ class Plan:
 def make_plan(network: Network, rules: Rules) -> Plan:
     """Note in which stage, or for which task, every module runs.
 
-    A stage is what runs up to one level of the pyramid. An encoder whose levels share a stride (ViT), or
-    whose levels cannot be told apart, is a single stage: one width goes through all of it.
+    A stage is what runs up to one level of the pyramid. An encoder whose levels share a stride (ViT) or
+    cannot be distinguished is a single stage with one width.
     """
     plan = Plan()
     writers = {path for path, rule in rules.modules.items() if rule.layer and rule.layer.outputs}
