@@ -143,14 +143,6 @@ def test_uncertainty_of_an_absent_task_has_no_gradient():
     assert balancer.log_variance.grad.tolist() == [0, -1, 0]
 
 
-def test_uncertainty_state_survives():
-    first, second = Uncertainty(tasks=TASKS), Uncertainty(tasks=TASKS)
-    with torch.no_grad():
-        first.log_variance.normal_()
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first.log_variance, second.log_variance)
-
-
 # ----------------------------------------------------------------------------------------- the contract
 
 SCALAR = [{"type": "FixedWeights"}, {"type": "LogSum"}, {"type": "Uncertainty"}]
@@ -181,13 +173,6 @@ def test_no_loss_and_unknown_task_are_errors(config):
         balancer.combine({})
     with pytest.raises(UnknownNameError, match="'dept'. Did you mean 'depth'"):
         balancer.combine({"dept": torch.tensor(1.0)})
-
-
-@every
-def test_state_dict_round_trip(config):
-    balancer = BALANCERS.build(config, tasks=TASKS)
-    balancer.combine(leaf(1, 2, 3))
-    BALANCERS.build(config, tasks=TASKS).load_state_dict(balancer.state_dict(), strict=True)
 
 
 @pytest.mark.parametrize(

@@ -243,18 +243,6 @@ def test_odd_grids_and_a_batch_of_one(size):
     assert all(item.isfinite().all() for item in features.values())
 
 
-def test_bfloat16_and_channels_last():
-    both, maps = decoder_and_heads().float(), flat()
-    full = both["decoder"](Pyramid(tuple(m.float() for m in maps.maps), maps.strides)).features
-    last = tuple(m.float().contiguous(memory_format=torch.channels_last) for m in maps.maps)
-    again = both.to(memory_format=torch.channels_last)["decoder"](Pyramid(last, maps.strides)).features
-    torch.testing.assert_close(again["depth"], full["depth"], rtol=1e-4, atol=1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = both["decoder"](Pyramid(last, maps.strides)).features["depth"]
-    assert half.isfinite().all()
-    assert (half.float() - full["depth"]).abs().mean() < 0.1 * full["depth"].abs().mean()
-
-
 def test_strides_and_widths_that_do_not_fit():
     with pytest.raises(ValueError, match=r"strides double or are all equal, got \(4, 8, 32\)"):
         InvPTDecoder(channels=(4, 8, 16), strides=(4, 8, 32), tasks=TASKS)

@@ -185,19 +185,6 @@ def test_fewer_tasks_change_nothing_and_odd_grids_are_refused():
             decoder(**bad)
 
 
-def test_bfloat16_and_channels_last():
-    made, maps = decoder(drop="after", top_k=3), pyramid()
-    expected = made(maps).features
-    last = Pyramid.of([item.contiguous(memory_format=torch.channels_last) for item in maps.maps], (16, 16))
-    half = None
-    with torch.autocast("cpu", torch.bfloat16):
-        half = made(maps).features
-    for name in NAMES:
-        torch.testing.assert_close(made(last).features[name], expected[name], rtol=1e-5, atol=1e-5)
-        error = (half[name].float() - expected[name]).norm() / expected[name].norm()
-        assert error < 0.03
-
-
 def vit_network(**options):
     cfg = {
         "backbone": {

@@ -226,19 +226,6 @@ def test_the_derivation_notices_a_changed_weight(plus):
     assert all((before[name] - after[name]).abs().max() > 1e-4 for name in NAMES)
 
 
-@pytest.mark.parametrize("plus", [False, True])
-def test_every_parameter_learns_and_only_asked_tasks_appear(plus):
-    both, maps = decoder_and_heads(plus), pyramid((16, 16), batch=1)
-    decoder = both["decoder"]
-    alone = decoder(maps, ["depth"]).features
-    assert list(alone) == ["depth"]
-    features = decoder(maps).features
-    torch.testing.assert_close(alone["depth"], features["depth"])
-    sum(item.square().mean() for item in features.values()).backward()
-    idle = [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert idle == []
-
-
 @pytest.mark.parametrize(("plus", "stride"), [(False, 1), (True, 4)])
 def test_resolution_of_features(plus, stride):
     features = decoder_and_heads(plus)["decoder"](pyramid((16, 32), batch=1)).features

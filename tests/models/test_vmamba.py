@@ -68,11 +68,6 @@ def test_official_names():
     assert "patch_embed.2.weight" in vanilla
 
 
-def test_odd_images_work():
-    backbone = VMambaBackbone("vanilla_tiny", depths=(1, 1), width=8).eval()
-    assert [m.shape[2:] for m in backbone(torch.randn(1, 3, 52, 44)).maps] == [(13, 11), (7, 6)]
-
-
 def test_merging_concatenates_the_four_corners():
     merge = PatchMerging(1)
     merge.norm, merge.reduction = nn.Identity(), nn.Identity()
@@ -102,13 +97,6 @@ def test_one_state_without_gate_by_hand():
     gain = (small[:, R] * small[:, R + 1])[:, None] * steps + layer.Ds.unflatten(0, (4, 4))
     want = F.layer_norm(gain.sum(0) * u, (4,), eps=1e-5)
     torch.testing.assert_close(layer(x), want)
-
-
-def test_every_parameter_learns():
-    for variant in ("vanilla_tiny", "tiny_s2l5"):
-        backbone = VMambaBackbone(variant, depths=(1, 1), width=8, drop_path_rate=0.0)
-        sum((m - 1).square().mean() for m in backbone(torch.randn(1, 3, 32, 32)).maps).backward()
-        assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_unknown_variant():

@@ -142,6 +142,13 @@ backbone(
     size=(64, 64),
     odd_size=None,
 )
+backbone(
+    "TimmBackbone",
+    partial(TimmBackbone, "test_vit_relpos", img_size=64),
+    label="TimmBackbone-relpos",
+    size=(64, 64),
+    odd_size=None,
+)
 SWIN = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), "levels": (0, 1), "window_size": 4}
 backbone("SwinBackbone", partial(SwinBackbone, "swin_tiny_patch4_window7_224", **SWIN))
 backbone("HRNetBackbone", partial(HRNetBackbone, "hrnet_w18_small_v2"), size=(32, 64))
