@@ -68,10 +68,14 @@ class MetricCase:
         return self.cast(to_prediction(self.task, logits)[0], dtype)
 
     def cast(self, prediction: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A prediction on the device; real values in `dtype`, by default the setting's own."""
+        """A prediction on the device; real values in `dtype`, by default the setting's own.
+
+        Ids of instances stay float32: half precision cannot hold them.
+        """
         real = dtype or self.setting.dtype
         moved = prediction.to(self.setting.device)
-        return moved.to(real) if moved.is_floating_point() else moved
+        values = moved.is_floating_point() and self.task.label != "instances"
+        return moved.to(real) if values else moved
 
     def perfect(self, label: Tensor) -> Tensor:
         """The prediction that gives a label without holes."""

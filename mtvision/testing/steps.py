@@ -84,7 +84,7 @@ class StepCase:
 
     def samples(self, count: int = 4, lacking: Sequence[Sequence[str]] = (), seed: int = 0) -> list[Sample]:
         """Samples with labels everywhere, so that every loss is a mean over samples."""
-        return toy_samples(self.tasks, count, (16, 24), seed, lacking)
+        return toy_samples(self.tasks, count, (32, 48), seed, lacking)
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """On the device."""

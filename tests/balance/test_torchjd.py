@@ -19,7 +19,6 @@ OPTIONS = {
 }
 USABLE = sorted(set(AGGREGATORS) - NEEDS_OTHER_SOLVER)
 STATEFUL = ["ExcessMTL", "GradVac", "PCD"]
-RANDOM = ["GradDrop", "GradVac", "PCGrad", "Random"]
 
 
 def matrix(columns: int = 7, tasks: int = 3) -> torch.Tensor:
