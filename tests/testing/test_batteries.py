@@ -35,6 +35,8 @@ WITHOUT_BATTERY = {
     "merger": "none is registered",
     "preparation of data": "a preparation unpacks published archives: tests/data/test_prepare_datasets.py",
     "transform": "geometry is a property of all of them at once: tests/data/test_geometry_properties.py",
+    "optimizer": "its classes are torch's and mmengine's; tests/engine/test_optimizer.py builds them",
+    "schedule": "its classes are mmengine's",
     "transforms preset": "a preset is a list of transforms: tests/data/test_published_pipelines.py",
 }
 PAIRS = [
