@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,23 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for item, mode in modes.items():
             item.training = mode
+
+
+@contextmanager
+def with_values(network: Network) -> Iterator[Network]:
+    """A network whose tensors have values, to be run inside the block.
+
+    It is the network itself, or, on the meta device, a copy on the CPU. There every weight is 1 and every
+    index 0, which is enough to see where channels go.
+    """
+    if not next(network.parameters()).is_meta:
+        yield network
+        return
+    copied = copy.deepcopy(network).to_empty(device="cpu")
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data.fill_(1 if tensor.is_floating_point() else 0)
+    with torch.device("cpu"):
+        yield copied
 
 
 @torch.no_grad()

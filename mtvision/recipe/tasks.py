@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import ADAPTERS, DECODERS, Registry
 from mtvision.core.task import without_tasks
 from mtvision.protocols import Protocol
@@ -75,10 +76,11 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _restrict(component: Any, registry: Registry, protocol: Protocol, absent: Collection[str]) -> None:
-    kind = component.get("type") if isinstance(component, dict) else None
-    found: Any = registry.get(kind) if isinstance(kind, str) else kind
-    if found is None:
-        return  # building it reports the error
+    try:
+        registry.check(component)
+    except (TypeError, UnknownNameError):
+        return  # `check_config` reports it, before a class is imported
+    found: Any = registry.choose(component["type"])
     options = {key: to_plain_data(value) for key, value in component.items() if key != "type"}
     for key, value in found.for_tasks(options, protocol.task_names, absent).items():
         if value != options.get(key):

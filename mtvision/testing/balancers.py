@@ -15,8 +15,7 @@ from mtvision.balance.balancer import Balancer
 from mtvision.core.naming import UnknownNameError
 from mtvision.steps import LossReport, PlainStep, StepProblem
 from mtvision.testing import modules
-from mtvision.testing.battery import Battery
-from mtvision.testing.decoders import subject_of
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import toy_batch, toy_tasks
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import TOLERANCES, all_finite, close, expect, same

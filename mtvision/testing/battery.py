@@ -18,7 +18,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -142,3 +144,11 @@ def _beginning(error: Exception) -> str:
     """The first lines of a message; tracers append whole programs."""
     text = "\n".join(line for line in str(error).splitlines()[:LINES] if line.strip())
     return text[:CHARACTERS]
+
+
+def subject_of(make: Any) -> str:
+    """Name of a class or function; of a `partial`, that of what it calls; text itself."""
+    inner = make.func if isinstance(make, partial) else make
+    if isinstance(inner, str):
+        return inner
+    return str((inner if isinstance(inner, type | FunctionType | MethodType) else type(inner)).__qualname__)

@@ -19,7 +19,7 @@ from mtvision.models.branching.cuts import check_cuts
 from mtvision.models.branching.paths import cut_points
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
-from mtvision.testing.battery import Battery
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.numbers import expect, same
 from mtvision.testing.report import Report
 
@@ -107,7 +107,7 @@ def check_branching(
     """
     kind = config["decoder"]["type"]
     case = BranchingCase(config=config, tasks=tasks, size=size)
-    return BRANCHING.run(getattr(kind, "__name__", str(kind)), case, only=only, skip=skip)
+    return BRANCHING.run(subject_of(kind), case, only=only, skip=skip)
 
 
 @BRANCHING.property("network.backbone.block_names(), network.backbone.exits")

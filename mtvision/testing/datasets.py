@@ -19,8 +19,7 @@ from mtvision.core.task import IGNORE, Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.manifest import data_manifest
 from mtvision.testing import modules
-from mtvision.testing.battery import Battery
-from mtvision.testing.decoders import subject_of
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import all_finite, expect
 from mtvision.testing.report import NotApplicable, PropertyError, Report

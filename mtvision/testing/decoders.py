@@ -18,7 +18,7 @@ from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.testing import modules
-from mtvision.testing.battery import Battery
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import ToyBackbone, random_image, toy_tasks
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import all_finite, expect
@@ -137,12 +137,6 @@ def check_decoder(
     return DECODER.run(
         subject_of(make), DecoderCase(make=make, setting=setting, **case), only=only, skip=skip
     )
-
-
-def subject_of(make: Any) -> str:
-    """Name of a class or function; of a `partial`, that of what it calls."""
-    inner = getattr(make, "func", make)
-    return str(getattr(inner, "__qualname__", type(inner).__qualname__))
 
 
 @DECODER.property("decoder.out_channels; {n: f.shape for n, f in decoder(pyramid).features.items()}")

@@ -16,8 +16,7 @@ from mtvision.core.task import IGNORE, Task
 from mtvision.metrics import ConstantPredictor, Metric, Sums, add, total
 from mtvision.metrics.gain import HIGHER_IS_BETTER
 from mtvision.protocols.tasks import semseg
-from mtvision.testing.battery import Battery
-from mtvision.testing.decoders import subject_of
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import perfect_logits, random_label
 from mtvision.testing.modules import Setting, copied
 from mtvision.testing.numbers import TOLERANCES, expect, same

@@ -19,7 +19,7 @@ from mtvision.models.adapters.slimmable import Sliced, calibrate, export, slimmi
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.search.cost_table import count_macs, make_cost_table
-from mtvision.testing.battery import Battery
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.numbers import all_finite, close_to, expect, same
 from mtvision.testing.report import Report
 
@@ -111,7 +111,7 @@ def check_slimmable(
     """
     case = SlimmableCase(config=config, tasks=tasks, size=size, options=options or {})
     kind = config["decoder"]["type"]
-    return SLIMMABLE.run(getattr(kind, "__name__", str(kind)), case, only=only, skip=skip)
+    return SLIMMABLE.run(subject_of(kind), case, only=only, skip=skip)
 
 
 def backward(network: Network, images: Tensor, widths: WidthConfig | None = None) -> None:

@@ -19,8 +19,7 @@ from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.steps import LossReport, Step, StepProblem
 from mtvision.testing import modules
-from mtvision.testing.battery import Battery
-from mtvision.testing.decoders import subject_of
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import ToyBackbone, toy_samples, toy_tasks
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import close, expect, same

@@ -26,6 +26,15 @@ from mtvision.protocols import own_protocol
 from mtvision.recipe.config import load_config
 
 
+class Named(nn.Linear):
+    """A network with the protocol's task."""
+
+    task_names = ("depth",)
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+
 class Kept:
     """A logger that keeps what it is given."""
 
@@ -115,7 +124,7 @@ def test_cost_is_counted_at_the_size_that_is_scored(sizes, expected, monkeypatch
         object.__setattr__(protocol, name, value)
     monkeypatch.setattr(records_file, "measure_cost", lambda network, size, **_: {"size": size})
     data = [SimpleNamespace(image=torch.zeros(3, 20, 30)), None]
-    assert records_file._cost(nn.Linear(1, 1), protocol, data) == {"size": expected}
+    assert records_file._cost(Named(), protocol, data) == {"size": expected}
 
 
 def test_an_evaluation_loop_without_labels_is_refused():

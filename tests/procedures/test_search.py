@@ -111,7 +111,7 @@ def test_single_task_networks_are_trained_where_a_searcher_compares_them(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no section 'search'"),
+        ("", "config: 'search' is missing"),
         ("search = dict(type='Prob')\n", "Probe"),
         ("search = dict(type='Probe', held_out=2)\n", "0..1"),
         ("search = dict(type='Probe', fail=True)\n", "nothing fits"),

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from mtvision.architecture.widths import DIVISOR
 from mtvision.models.adapters.slimmable.slicing import Slicing
 from mtvision.models.declarations import FIXED, Channels, Layer
-from mtvision.models.dry_run import dry_run
+from mtvision.models.dry_run import dry_run, with_values
 from mtvision.models.network import Network
 
 COPIES = 61
@@ -51,6 +51,13 @@ def follow(
     Raises:
         ValueError: a layer reads channels in an order, or in pieces, that cannot be sliced.
     """
+    with with_values(network) as valued:
+        return _follow(valued, layers)
+
+
+def _follow(
+    network: Network, layers: Mapping[str, Slicing]
+) -> tuple[dict[str, tuple[Channels, ...]], dict[str, frozenset[str]]]:
     calls = _observe(network, layers, training=False)
     if set(layers) - set(calls):  # auxiliary predictions are made in training only
         calls = {**_observe(network, layers, training=True), **calls}
