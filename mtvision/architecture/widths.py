@@ -125,6 +125,12 @@ class Part:
     kind: Literal["stage", "task", "shared", "fixed"]
     key: int | str = 0
 
+    def follows(self, tasks: frozenset[str]) -> frozenset[str]:
+        """The tasks, of all, whose decoder widths decide this one."""
+        if self.kind == "task":
+            return frozenset((str(self.key),))
+        return tasks if self.kind == "shared" else frozenset()
+
 
 FIXED, SHARED, LAST_STAGE = Part("fixed"), Part("shared"), Part("stage", -1)
 

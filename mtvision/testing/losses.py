@@ -13,8 +13,7 @@ from torch import Tensor
 from mtvision.core.task import IGNORE, Task
 from mtvision.losses.loss import Loss
 from mtvision.protocols.tasks import depth, semseg
-from mtvision.testing.battery import Battery
-from mtvision.testing.decoders import subject_of
+from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import perfect_logits, random_label
 from mtvision.testing.modules import Setting, copied
 from mtvision.testing.numbers import all_finite, close, expect, same

@@ -10,6 +10,7 @@ from mtvision.models.declarations.declaration import (
     Declaration,
     Declares,
     Layer,
+    Side,
     declaration_of,
     declare,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Declares",
     "Layer",
     "Part",
+    "Side",
     "declaration_of",
     "declare",
 ]

@@ -20,11 +20,11 @@ from mtvision.models.adapters.slimmable.sliced import replace_modules, slice_mod
 from mtvision.models.adapters.slimmable.slicing import Slicing
 from mtvision.models.adapters.slimmable.trial import try_out
 from mtvision.models.adapters.slimmable.width import Slimming
-from mtvision.models.declarations import FIXED, Channels, Part
+from mtvision.models.declarations import FIXED, Channels, Part, Side
 from mtvision.models.declarations import timm_layers as timm_layers  # registers how they slim
-from mtvision.models.declarations.declaration import Side
 from mtvision.models.declarations.reading import Rules, read_rules
 from mtvision.models.declarations.torch_layers import convolution
+from mtvision.models.dry_run import with_values
 from mtvision.models.network import Network
 
 
@@ -79,9 +79,8 @@ class Slimmable(Adapter):
         """Without the fixed widths of absent tasks."""
         del tasks
         fixed = options.get("fixed")
-        if not isinstance(fixed, Mapping):
-            return dict(options)
-        return {**options, "fixed": without_tasks(fixed, ("decoders",), absent)}
+        kept = without_tasks(fixed, ("decoders",), absent) if isinstance(fixed, Mapping) else fixed
+        return {**options, "fixed": kept}
 
     def complete(self, network: Network) -> None:
         """Convert a network in place."""
@@ -90,7 +89,8 @@ class Slimmable(Adapter):
         control = Slimming(plan.stages, network.task_names, slots=self.slots)
         slicings = make_slicings(rules, plan, control)
         layers = {path: item for path, item in slicings.items() if item.layer is not None}
-        reads, sees = follow(network, layers)
+        with with_values(network) as valued:
+            reads, sees = follow(valued, layers)
         replaced: dict[nn.Module, nn.Module] = {}
         for path, slicing in slicings.items():
             names = sees.get(path, frozenset())
@@ -135,11 +135,8 @@ def make_slicings(rules: Rules, plan: Plan, control: Slimming) -> dict[str, Slic
     for path, rule in rules.modules.items():
         if not rule.converts:
             continue
-        if (
-            rule.layer is not None
-            and path not in plan.parts
-            and not rule.said_by.keys() & {"writes", "reads"}
-        ):
+        ran = path in plan.parts or rule.said_by.keys() & {"writes", "reads"}
+        if rule.layer is not None and not ran:
             raise ValueError(f"slimmable: '{path}' did not run in a trial pass; take it out of the network.")
         owner = part_of(rule.said_by.get("tensors", path))
         part = FIXED if path in plan.fixed else plan.placed(rule.part or plan.parts.get(path, owner))

@@ -22,6 +22,7 @@ from mtvision.models.adapters.slimmable.sliced import Sliced, plain_module, same
 from mtvision.models.adapters.slimmable.slicing import Slicing, take
 from mtvision.models.adapters.slimmable.width import Slimming
 from mtvision.models.declarations import READS
+from mtvision.models.dry_run import in_mode
 
 
 class SlimBatchNorm2d(Sliced):
@@ -245,24 +246,21 @@ def calibrate(network: nn.Module, images: Sequence[Tensor], widths: Iterable[Wid
     """
     control = slimming_of(network)
     norms = [item for item in network.modules() if isinstance(item, SlimBatchNorm2d)]
-    modes = {item: item.training for item in network.modules()}
-    network.eval()
     try:
-        for value in widths if norms else ():
-            if control.complete(value).full:
-                continue
-            for norm in norms:
-                norm.start()
-            control.collecting = True
-            for batch in images:
-                network(batch, context=Context(widths=value.to_plain()))
-            slot = control.claim(value)
-            for norm in norms:
-                norm.finish(slot)
+        with in_mode(network, training=False):
+            for value in widths if norms else ():
+                if control.complete(value).full:
+                    continue
+                for norm in norms:
+                    norm.start()
+                control.collecting = True
+                for batch in images:
+                    network(batch, context=Context(widths=value.to_plain()))
+                slot = control.claim(value)
+                for norm in norms:
+                    norm.finish(slot)
     finally:
         control.collecting = False
-        for item, training in modes.items():
-            item.training = training
 
 
 def has_statistics(network: nn.Module, value: WidthConfig) -> bool:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from mtvision.architecture.widths import DIVISOR
 from mtvision.models.adapters.slimmable.slicing import Slicing
 from mtvision.models.declarations import FIXED, Channels, Layer
-from mtvision.models.dry_run import dry_run, with_values
+from mtvision.models.dry_run import dry_run
 from mtvision.models.network import Network
 
 COPIES = 61
@@ -41,7 +41,7 @@ def follow(
     """Find what the layers of a network read, while it is still plain.
 
     Args:
-        network: not converted yet.
+        network: not converted yet; its tensors have values.
         layers: {path: slicing} of all layers.
 
     Returns:
@@ -51,13 +51,6 @@ def follow(
     Raises:
         ValueError: a layer reads channels in an order, or in pieces, that cannot be sliced.
     """
-    with with_values(network) as valued:
-        return _follow(valued, layers)
-
-
-def _follow(
-    network: Network, layers: Mapping[str, Slicing]
-) -> tuple[dict[str, tuple[Channels, ...]], dict[str, frozenset[str]]]:
     calls = _observe(network, layers, training=False)
     if set(layers) - set(calls):  # auxiliary predictions are made in training only
         calls = {**_observe(network, layers, training=True), **calls}
@@ -83,17 +76,13 @@ def _dependencies(
 ) -> dict[str, frozenset[str]]:
     """{layer: tasks whose widths its input depends on}, through all layers before it."""
     before = {path: {name for call in found for name, _ in call} for path, found in calls.items()}
-    own = {"stage": frozenset(), "fixed": frozenset(), "task": frozenset(), "shared": tasks}
+    own = {path: item.part.follows(tasks) for path, item in layers.items()}
     sees: dict[str, frozenset[str]] = dict.fromkeys(before, frozenset())
     changed = True
     while changed:
         changed = False
         for path, names in before.items():
-            found = sees[path]
-            for name in names:
-                found = found | sees[name] | own[layers[name].part.kind]
-                if layers[name].part.kind == "task":
-                    found = found | {str(layers[name].part.key)}
+            found = sees[path].union(*(sees[name] | own[name] for name in names))
             changed, sees[path] = changed or found != sees[path], found
     return sees
 

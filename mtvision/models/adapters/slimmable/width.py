@@ -94,18 +94,15 @@ class Slimming(nn.Module):
                 f"slimmable: all {self.slots} slots for calibrated statistics are taken. Build the network "
                 "with Slimmable(slots=...) larger, or forget() configurations that are not needed."
             )
-        same = [index for index in free if table[index] == row]
-        chosen = same[0] if same else free[0]
+        chosen = table.index(row) if row in table else free[0]
         self.configurations[chosen] = torch.tensor(row, device=self.configurations.device)
         self.forget_lookups()
         return chosen
 
     def forget(self, value: WidthConfig) -> None:
         """Free the slot of a configuration."""
-        row = self._row(self.complete(value))
-        for index, item in enumerate(self.configurations.tolist()):
-            if item == row:
-                self.configurations[index] = -1
+        row = self.configurations.new_tensor(self._row(self.complete(value)))
+        self.configurations[(self.configurations == row).all(dim=1)] = -1
         self.forget_lookups()
 
     def calibrated(self) -> list[WidthConfig]:
@@ -122,12 +119,12 @@ class Slimming(nn.Module):
     def _calibrated(self) -> list[tuple[int, Widths]]:
         if self.configurations.is_meta:  # a network without values, to count parameters or cost
             return []
-        rows = [(index, row) for index, row in enumerate(self.configurations.tolist()) if row[0] >= 0]
-        return [(index, self._widths_of([item / _MILLION for item in row])) for index, row in rows]
-
-    def _widths_of(self, row: Sequence[float]) -> Widths:
-        tasks = dict(zip(self.tasks, row[self.stages :], strict=True))
-        return Widths(tuple(row[: self.stages]), tasks)
+        table = [[item / _MILLION for item in row] for row in self.configurations.tolist()]
+        return [
+            (index, Widths(tuple(row[: self.stages]), dict(zip(self.tasks, row[self.stages :], strict=True))))
+            for index, row in enumerate(table)
+            if row[0] >= 0
+        ]
 
 
 def _forget_lookups(module: Slimming, _: Any) -> None:
