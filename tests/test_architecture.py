@@ -28,7 +28,6 @@ MANY_FILES = {  # a folder may hold more than 15 files where it is a collection 
     "data": "data sets",
     "data/synthetic": "synthetic scenes",
     "models/decoders": "decoders",
-    "testing": "batteries",
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

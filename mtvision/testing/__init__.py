@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 from mtvision.core.registry.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from mtvision.testing.adapters import check_adapter
-    from mtvision.testing.backbones import check_backbone
-    from mtvision.testing.balancers import check_balancer
     from mtvision.testing.batteries import BATTERIES, properties
     from mtvision.testing.battery import Battery, Property
-    from mtvision.testing.datasets import check_dataset
-    from mtvision.testing.decoders import check_decoder
-    from mtvision.testing.losses import check_loss
-    from mtvision.testing.metrics import check_metric
+    from mtvision.testing.kinds.adapters import check_adapter
+    from mtvision.testing.kinds.backbones import check_backbone
+    from mtvision.testing.kinds.balancers import check_balancer
+    from mtvision.testing.kinds.branching import check_branching
+    from mtvision.testing.kinds.datasets import check_dataset
+    from mtvision.testing.kinds.decoders import check_decoder
+    from mtvision.testing.kinds.losses import check_loss
+    from mtvision.testing.kinds.metrics import check_metric
+    from mtvision.testing.kinds.slimming import check_slimmable
+    from mtvision.testing.kinds.steps import check_step
     from mtvision.testing.report import NotApplicable, Outcome, PropertyError, Report
-    from mtvision.testing.steps import check_step
 else:
     __getattr__ = lazy_exports(__name__)
 
@@ -39,10 +41,12 @@ __all__ = [
     "check_adapter",
     "check_backbone",
     "check_balancer",
+    "check_branching",
     "check_dataset",
     "check_decoder",
     "check_loss",
     "check_metric",
+    "check_slimmable",
     "check_step",
     "properties",
 ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mtvision.core.naming import look_up
-from mtvision.testing.adapters import ADAPTER
-from mtvision.testing.backbones import BACKBONE
-from mtvision.testing.balancers import BALANCER
 from mtvision.testing.battery import Battery
-from mtvision.testing.datasets import DATASET
-from mtvision.testing.decoders import DECODER
-from mtvision.testing.losses import LOSS
-from mtvision.testing.metrics import METRIC
-from mtvision.testing.steps import STEP
+from mtvision.testing.kinds.adapters import ADAPTER
+from mtvision.testing.kinds.backbones import BACKBONE
+from mtvision.testing.kinds.balancers import BALANCER
+from mtvision.testing.kinds.datasets import DATASET
+from mtvision.testing.kinds.decoders import DECODER
+from mtvision.testing.kinds.losses import LOSS
+from mtvision.testing.kinds.metrics import METRIC
+from mtvision.testing.kinds.steps import STEP
 
 BATTERIES: dict[str, Battery[Any]] = {
     item.kind: item for item in (BACKBONE, DECODER, ADAPTER, BALANCER, LOSS, METRIC, DATASET, STEP)

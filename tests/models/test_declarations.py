@@ -32,8 +32,8 @@ from mtvision.models.declarations import (
 )
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.protocols.tasks import depth, semseg
-from mtvision.testing.branching import BRANCHING, BranchingCase
-from mtvision.testing.slimming import SLIMMABLE, SlimmableCase
+from mtvision.testing.kinds.branching import BRANCHING, BranchingCase
+from mtvision.testing.kinds.slimming import SLIMMABLE, SlimmableCase
 
 TASKS = (semseg(("sky", "road", "car")), depth())
 RESNET = {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 48), "stem_width": 8}

@@ -18,7 +18,7 @@ from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.protocols.tasks import depth, edge, semseg
 from mtvision.search.cost_table import tasks_are_coupled
-from mtvision.testing.slimming import SLIMMABLE, SlimmableCase
+from mtvision.testing.kinds.slimming import SLIMMABLE, SlimmableCase
 
 TASKS = (semseg(("sky", "road", "car")), depth(), edge())
 NAMES = ("semseg", "depth", "edge")

@@ -50,16 +50,16 @@ from mtvision.models.decoders import (
 from mtvision.protocols import tasks as make_task
 from mtvision.steps import DataMapStep, PlainStep, SandwichStep, SearchStep, Step
 from mtvision.steps.search_step import part_of
-from mtvision.testing.adapters import AdapterCase
-from mtvision.testing.backbones import BackboneCase
-from mtvision.testing.balancers import BalancerCase
-from mtvision.testing.datasets import DatasetCase
-from mtvision.testing.decoders import DecoderCase
 from mtvision.testing.inputs import ToyBackbone, toy_tasks
-from mtvision.testing.losses import LossCase
-from mtvision.testing.metrics import MetricCase
+from mtvision.testing.kinds.adapters import AdapterCase
+from mtvision.testing.kinds.backbones import BackboneCase
+from mtvision.testing.kinds.balancers import BalancerCase
+from mtvision.testing.kinds.datasets import DatasetCase
+from mtvision.testing.kinds.decoders import DecoderCase
+from mtvision.testing.kinds.losses import LossCase
+from mtvision.testing.kinds.metrics import MetricCase
+from mtvision.testing.kinds.steps import Forward, StepCase, plain_sum
 from mtvision.testing.modules import Setting
-from mtvision.testing.steps import Forward, StepCase, plain_sum
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class BranchingCase:
 
 
 BRANCHING: Battery[BranchingCase] = Battery(
-    "branching", "mtvision.testing.branching.check_branching(config, tasks, only=['{name}'])"
+    "branching", "mtvision.testing.kinds.branching.check_branching(config, tasks, only=['{name}'])"
 )
 
 

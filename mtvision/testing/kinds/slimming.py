@@ -86,7 +86,7 @@ class SlimmableCase:
 
 
 SLIMMABLE: Battery[SlimmableCase] = Battery(
-    "slimmable", "mtvision.testing.slimming.check_slimmable(config, tasks, only=['{name}'])"
+    "slimmable", "mtvision.testing.kinds.slimming.check_slimmable(config, tasks, only=['{name}'])"
 )
 
 

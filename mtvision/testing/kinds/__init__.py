@@ -1,0 +1,1 @@
+"""One battery in each file: the properties of one kind of class."""
