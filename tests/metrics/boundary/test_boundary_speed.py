@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mtvision.metrics.boundary.speed import realistic_maps, variants
@@ -21,16 +22,18 @@ def test_variants_agree():
 
 @pytest.mark.slow
 def test_extrapolation_and_memory():
-    """In a fresh process: the peak of this one is that of whatever ran before."""
+    """In a fresh process; that of the tests holds more here, which must not count."""
     code = (
         "import json; from mtvision.metrics.boundary.speed import extrapolate\n"
         "print(json.dumps(extrapolate(images=654, sample=1, cores=2)))"
     )
+    held = np.ones(600 * 2**17)  # 600 MiB
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    del held
     found = json.loads(done.stdout)
     assert 0.015 < found["boundary_share"] < 0.03
     assert found["minutes"] == pytest.approx(found["seconds_per_image"] * 654 / 2 / 60)
-    assert found["peak_megabytes"] < 1500
+    assert found["peak_megabytes"] < 500
 
 
 def test_maps_repeat():
