@@ -16,6 +16,8 @@ def log_records(content: bytes):
             position += left
             continue
         size, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
+        if position + 7 + size > len(content):
+            return  # W&B's own process is still writing it
         parts += content[position + 7 : position + 7 + size]
         position += 7 + size
         if kind in (1, 4):  # a whole record, or the last part of one
