@@ -64,7 +64,13 @@ def network():
     return build_network(model, PROTOCOLS["nyud-survey"].tasks)
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=relative)
+def _leaf(path: Path):
+    """Full-size networks and slimmable ones take seconds to lay out."""
+    quick = "tiny_synthetic" in path.name or path.parent.name == "parallel"
+    return pytest.param(path, id=relative(path), marks=[] if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("path", map(_leaf, LEAVES))
 def test_settings_and_network(path):
     config = load_config(path)
     settings = Settings.of(config)

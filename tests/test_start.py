@@ -73,6 +73,7 @@ def test_tables_and_leaderboards_do_not_import_torch(arguments, tmp_path):
     assert imported(done) == "[]"
 
 
+@pytest.mark.slow
 def test_a_backbone_is_imported_without_the_others():
     code = (
         "from mtvision.core.registry import BACKBONES; BACKBONES['TimmBackbone']; "

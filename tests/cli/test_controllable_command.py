@@ -52,6 +52,7 @@ def image(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_consistent(run):
     result = json.loads((run / "out" / "controllability.json").read_text())
     assert result["adherence"]["worst"] <= 1

@@ -80,12 +80,14 @@ def test_a_grid_ends_with_its_records_mean_and_spread(launch, tmp_path):
     assert summary[0] == summary[1]  # stdout, which comes first
 
 
+@pytest.mark.slow
 def test_records_elsewhere_join_the_results(launch, tmp_path):
     assert launch()[0] == 0
     assert launch("--results", str(tmp_path / "results"))[0] == 0
     assert len(list((tmp_path / "results").iterdir())) == 6
 
 
+@pytest.mark.slow
 def test_failures_are_listed_with_their_logs(launch, tmp_path):
     launch.stage.plan(1, "fail")
     code, out = launch("--reference", "discs_config, FixedWeights")
@@ -98,6 +100,7 @@ def test_failures_are_listed_with_their_logs(launch, tmp_path):
     assert (code, "6 runs: 5 finished, 1 to train" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_overwriting_trains_everything_anew(launch):
     launch()
     code, out = launch("--overwrite")
@@ -120,6 +123,7 @@ def test_nothing_runs_on_request(launch, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_gains_over_the_single_task_runs_of_the_grid(tmp_path, capsys):
     launch = Launch(tmp_path, capsys, "tasks=['semseg'],['depth'],['semseg','depth']", seeds=(0, 1))
     for index, (task, score, value) in enumerate(
@@ -141,6 +145,7 @@ def test_gains_over_the_single_task_runs_of_the_grid(tmp_path, capsys):
     assert "75.00" in out
 
 
+@pytest.mark.slow
 def test_without_single_task_runs_there_are_no_gains_and_a_line_says_why(launch, tmp_path):
     code, out = launch("--results", str(tmp_path / "results"), "--baseline", "single-task")
     assert code == 0

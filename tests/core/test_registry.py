@@ -80,6 +80,7 @@ def test_one_table_for_each_choice_that_outsiders_may_extend():
     assert {name for name, table in tables.items() if not table} == {"MERGERS"}
 
 
+@pytest.mark.slow
 def test_signatures_read_from_source_are_those_of_the_classes():
     """In a fresh process, because a table reads the source only of what is not imported."""
     code = (

@@ -51,6 +51,7 @@ for index in (5, 0, 3):
 """
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_bits_in_any_order():
     here = [digest(render(make_scene(1, "val", index), SIZE)) for index in range(6)]
     environment = os.environ | {"PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "2"}

@@ -58,7 +58,16 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+SLOW = {"workers", "bf16", "uncertainty"}  # one after another they take ten seconds
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, options in VARIANTS.items()
+    ],
+)
 def test_resuming_equals_an_uninterrupted_run(tmp_path, options, monkeypatch):
     whole = run(tmp_path, "whole", *options)
     steps = iter(range(1, 99))
@@ -80,6 +89,7 @@ def test_resuming_equals_an_uninterrupted_run(tmp_path, options, monkeypatch):
     assert joined.scores == whole.scores
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_the_last_checkpoint(tmp_path, monkeypatch):
     run(tmp_path, "whole")
     steps = iter(range(1, 99))

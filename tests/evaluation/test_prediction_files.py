@@ -73,6 +73,7 @@ def score(run, name, tmp_path, *more):
     return json.loads(out.read_text()) if code == 0 else None
 
 
+@pytest.mark.slow
 def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path, capsys):
     expected = json.loads((run / "again" / "record.json").read_text())["scores"]
     found = score(run, "exact", tmp_path)
@@ -191,6 +192,7 @@ def test_all_wrong_files_are_named_in_one_error(run, tmp_path, capsys):
     assert "image 'test-000000': iou: predicted class id 77 is outside 0..20" in said
 
 
+@pytest.mark.slow
 def test_an_earlier_folder_is_refused_and_the_same_run_goes_on(run, tmp_path, capsys):
     assert call("test", test_arguments(run, run / "exact", "--prediction-format", "8bit")) == 2
     assert "they differ in format, tasks" in capsys.readouterr().err

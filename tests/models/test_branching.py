@@ -204,6 +204,7 @@ def test_selection_is_exact_forward_and_straight_through_backward():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 @pytest.mark.parametrize("kind", BACKBONE_CONFIGS)
 def test_sampled_network_equals_the_exported_one(kind, mixing):
@@ -340,6 +341,7 @@ def test_temperatures_end_where_they_should():
         assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 def test_cost_gradient_prefers_sharing(mixing):
     net = supernet(mixing=mixing, copies=[2, 2, 2, 2], cost_weight=1.0).train()

@@ -298,6 +298,7 @@ def test_the_full_model_has_the_official_names_and_shapes():
     assert {key: tuple(value.shape) for key, value in state.items()} == listed(KEYS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "parameters", "macs"), [("nyud-invpt", 402.093, 601.9), ("pascal-invpt", 422.930, 672.4)]
 )

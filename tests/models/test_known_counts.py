@@ -59,6 +59,7 @@ def build(name):
         return build_network(without_pretrained(config["model"]), protocol_of(config).tasks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 def test_parameters(name):
     here, official, missing = KNOWN[name]

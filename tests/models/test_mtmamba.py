@@ -36,6 +36,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "protocol", "parameters", "rest", "scans"), PUBLISHED)
 def test_official_sizes_and_costs(decoder, protocol, parameters, rest, scans):
     made_for = get_protocol(protocol)

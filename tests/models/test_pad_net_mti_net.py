@@ -208,6 +208,7 @@ def test_subset_sizes_formats(model):
     assert (low - full["depth"]).abs().max() < 0.1 * full["depth"].abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_helper_tasks(model):
     """A helper has early predictions only; its head makes the one of the finest scale."""

@@ -65,6 +65,7 @@ DECODER_CASES = {
     "nddr": (RESNET, {"type": "ParallelDecoder", "width": 32}, CONV, [{"type": "NDDR"}]),
     "mtan": (RESNET18, {"type": "ParallelDecoder", "width": 32}, CONV, [{"type": "MTAN"}]),
 }
+QUICK = {"parallel", "concat"}  # the others' networks take .5 to 3 s a property
 
 
 def network(case: str, *, slim: bool = True, tasks=TASKS) -> nn.Module:
@@ -110,7 +111,10 @@ def cases():
 
 
 @pytest.mark.parametrize("name", SLIMMABLE.properties)
-@pytest.mark.parametrize("case", DECODER_CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in DECODER_CASES],
+)
 def test_battery(cases, case, name):
     SLIMMABLE.run(case, cases[case], only=[name]).raise_if_failed()
 
@@ -120,6 +124,7 @@ def test_every_decoder_of_the_suite_is_listed_here():
     assert ours == {decoder["type"] for _, decoder, _, _ in DECODER_CASES.values()}
 
 
+@pytest.mark.slow
 def test_where_tasks_are_apart_their_widths_are_independent(built):
     apart = {case for case in DECODER_CASES if not tasks_are_coupled(built[case])}
     assert apart == {

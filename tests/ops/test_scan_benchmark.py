@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from mtvision.ops import benchmark_scan
 from mtvision.ops.scan import benchmark
 
 SMALL = (1, 8, 70, 4, 2)
 
 
+@pytest.mark.slow
 def test_table_has_ratios_to_the_reference(capsys):
     timings = benchmark_scan([SMALL], ["reference", "torch"], repeats=1)
     assert [(t.name, t.shape) for t in timings] == [("reference", SMALL), ("torch", SMALL)]
@@ -28,6 +31,7 @@ def test_numbers_of_a_row():
     assert row == ["cpp", "0.5000", "4.0", "2.0000", "3.0", "10", "1/10", "20", "1/20", "100.000", "25%"]
 
 
+@pytest.mark.slow
 def test_the_reference_is_not_started_without_memory(monkeypatch):
     monkeypatch.setattr(benchmark, "_available", lambda: 1000.0)
     timing = benchmark.measure("reference", SMALL, 1)
@@ -36,6 +40,7 @@ def test_the_reference_is_not_started_without_memory(monkeypatch):
     assert benchmark.measure("torch", SMALL, 1).forward > 0
 
 
+@pytest.mark.slow
 def test_walked_and_stacked_are_both_measured():
     lines = []
     result = benchmark.benchmark_scan_2d([(1, 3, 4, 8)], repeats=1, write=lines.append)[1, 3, 4, 8]

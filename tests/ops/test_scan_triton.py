@@ -30,6 +30,7 @@ for B, D, L, N, G, extras in [(2, 6, 70, 3, 2, True), (1, 5, 1, 2, 1, True), (1,
 """
 
 
+@pytest.mark.slow
 def test_equals_the_reference_under_the_interpreter():
     # A process of its own: Triton reads the variable when the kernels are defined.
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

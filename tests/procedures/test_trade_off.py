@@ -36,6 +36,7 @@ def found_in(folder):
     return json.loads((folder / "architecture.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixing", "searcher"), [("straight_through", "LTBSearcher"), ("streams", "BMTASSearcher")]
 )
@@ -59,6 +60,7 @@ def test_the_ends_of_the_curve(tmp_path, mixing, searcher):
     assert (tmp_path / "curve" / "cost_weight_0" / "architecture.tree.png").is_file()
 
 
+@pytest.mark.slow
 def test_resuming_reads_what_is_finished_and_weights_can_be_added(tmp_path, monkeypatch, capsys):
     config, work = config_in(tmp_path, "straight_through", "LTBSearcher", 2), tmp_path / "curve"
     searched = []

@@ -58,6 +58,7 @@ def table(cost):
     return WidthTable(cost, {name: {(e, d): 0.2 * e + 0.5 * d - 0.7 for e, d in grid} for name in NAMES})
 
 
+@pytest.mark.slow
 def test_predicted_cost_is_the_counted_cost(network, cost):
     rng = np.random.default_rng(0)
     for _ in range(8):
@@ -115,6 +116,7 @@ def test_the_preferred_task_gets_the_wider_decoder(table):
     assert table.choose(1e12, {"depth": 1}).widths.decoders["depth"] == 1.0
 
 
+@pytest.mark.slow
 def test_budgets_hold_where_tasks_share_layers():
     """PAD-Net's tasks read one another and share a layer that is as wide as the widest of them."""
     torch.manual_seed(0)
@@ -175,6 +177,7 @@ def problem(network, **options):
     return made, seen
 
 
+@pytest.mark.slow
 def test_search_caches_refines_and_keeps_the_budget(network, tmp_path):
     cache = tmp_path / "table.json"
     made, seen = problem(network, budget=0.5, preference="semseg=2,depth=1", cache=cache)

@@ -151,6 +151,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.slow
 def test_resuming_draws_and_trains_the_same(tmp_path, monkeypatch):
     text = discs.CONFIG.replace(
         'head=dict(type="ConvHead"),', 'head=dict(type="ConvHead"),\n    adapters=[],'

@@ -34,6 +34,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB__DISABLE_STATS", "true")
 
 
+@pytest.mark.slow
 def test_a_push_can_be_read_back(tmp_path, records, offline):
     done = push(records, project="board", folder=tmp_path)
     assert (done.runs, len(done.folders), done.failed) == (4, 4, {})

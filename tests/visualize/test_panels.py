@@ -205,6 +205,7 @@ def test_hatch_and_resize_leave_their_input_alone():
     assert resized(picture, (12, 12), smooth=True) is picture
 
 
+@pytest.mark.slow
 def test_real_frames_can_be_drawn(real_data):
     import cv2
 
