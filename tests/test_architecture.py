@@ -128,6 +128,7 @@ def test_report_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_importing_the_package_needs_no_optional_dependency():
     code = (
         "import sys\n"

@@ -70,7 +70,7 @@ def _leaf(path: Path):
     return pytest.param(path, id=relative(path), marks=[] if quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("path", map(_leaf, LEAVES))
+@pytest.mark.parametrize("path", [_leaf(path) for path in LEAVES])
 def test_settings_and_network(path):
     config = load_config(path)
     settings = Settings.of(config)

@@ -18,6 +18,8 @@ from mtvision.recipe.config import load_config
 from mtvision.recipe.settings import protocol_of
 from mtvision.search import WidthTable
 
+pytestmark = pytest.mark.slow
+
 CONFIG = discs.CONFIG.replace(
     'backbone=dict(type="DropoutNet")', 'backbone=dict(type="DropoutNet", width=16)'
 )
@@ -52,7 +54,6 @@ def image(tmp_path):
     return path
 
 
-@pytest.mark.slow
 def test_everything_is_written_and_consistent(run):
     result = json.loads((run / "out" / "controllability.json").read_text())
     assert result["adherence"]["worst"] <= 1

@@ -58,7 +58,7 @@ VARIANTS = {
 }
 
 
-SLOW = {"workers", "bf16", "uncertainty"}  # one after another they take ten seconds
+SLOW = {"workers", "bf16", "uncertainty", "upgrad"}  # one after another they take ten seconds
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from mtvision.metrics.boundary import evaluate_folders, find_pairs, get_boundary
 from mtvision.protocols import SYNTHETIC
 from mtvision.protocols.tasks import depth, edge, saliency, semseg
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 protocol = "synthetic-scenes"
 provenance = "smoke"
@@ -73,7 +75,6 @@ def score(run, name, tmp_path, *more):
     return json.loads(out.read_text()) if code == 0 else None
 
 
-@pytest.mark.slow
 def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path, capsys):
     expected = json.loads((run / "again" / "record.json").read_text())["scores"]
     found = score(run, "exact", tmp_path)
@@ -192,7 +193,6 @@ def test_all_wrong_files_are_named_in_one_error(run, tmp_path, capsys):
     assert "image 'test-000000': iou: predicted class id 77 is outside 0..20" in said
 
 
-@pytest.mark.slow
 def test_an_earlier_folder_is_refused_and_the_same_run_goes_on(run, tmp_path, capsys):
     assert call("test", test_arguments(run, run / "exact", "--prediction-format", "8bit")) == 2
     assert "they differ in format, tasks" in capsys.readouterr().err
@@ -217,7 +217,6 @@ def test_an_earlier_folder_is_refused_and_the_same_run_goes_on(run, tmp_path, ca
     assert "no predictions.json" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_two_processes_write_what_one_writes(run, tmp_path):
     support = Path(discs.__file__).parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

@@ -32,6 +32,7 @@ def test_depth_constant_has_the_least_rmse():
     assert best == pytest.approx(min(others), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_normals_constant_has_the_least_mean_angle():
     generator = torch.Generator().manual_seed(0)
     task = normals()

@@ -155,6 +155,7 @@ def test_numbers_of_partitions_are_bells():
     assert len(list(refinements([(0, 1), (2, 3, 4)]))) == 2 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 @pytest.mark.parametrize(
     ("tasks", "copies"), [(2, (1, 2)), (3, (1, 2, 3)), (4, (3, 2, 2)), (4, (1, 2, 2, 2))]
@@ -226,6 +227,7 @@ def test_sampled_network_equals_the_exported_one(kind, mixing):
                 assert torch.equal(mine, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 def test_the_retrained_config_is_the_searched_network(mixing, tmp_path):
     """With the supernet's weights: same logits through decoder and heads, from nothing but plain data."""

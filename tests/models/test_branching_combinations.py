@@ -18,6 +18,8 @@ from mtvision.models.factory import build_network
 from mtvision.protocols.tasks import depth, normals, semseg
 from mtvision.steps import PlainStep, SearchStep, StepProblem
 
+pytestmark = pytest.mark.slow
+
 TASKS = (semseg(("sky", "road", "car")), depth(), normals())
 NAMES = [task.name for task in TASKS]
 SIDE = 64
@@ -163,7 +165,6 @@ def test_a_tree_trains_with_every_decoder(decoder):
     check_retraining(decoder=decoder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 @pytest.mark.parametrize("decoder", DECODER_AND_HEAD)
 def test_a_search_steps_with_every_decoder(decoder, mixing):
@@ -176,14 +177,12 @@ def test_a_tree_trains_with_every_balancer(balancer, decoder):
     check_retraining(balancer=balancer, decoder=decoder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 @pytest.mark.parametrize("balancer", BALANCER_CONFIGS)
 def test_a_search_steps_with_every_balancer(balancer, mixing):
     check_search(mixing, balancer=balancer)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_trees_and_searches_on_every_kind_of_backbone(kind):
     check_retraining(backbone=BACKBONES[kind])

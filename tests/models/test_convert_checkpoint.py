@@ -89,6 +89,7 @@ def official_names(source, depths=(2, 2, 18, 2), tasks=("semseg", "depth", "norm
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "count"), [("mtmamba", 953), ("mtmamba_plus", 951)])
 def test_the_full_model_has_the_official_names(source, count):
     names = official_names(source)

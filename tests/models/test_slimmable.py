@@ -20,6 +20,8 @@ from mtvision.models.adapters.slimmable import active_channels, calibrate, expor
 from mtvision.models.adapters.slimmable.batch_norm import SlimBatchNorm2d
 from mtvision.protocols.tasks import depth, semseg
 
+pytestmark = pytest.mark.slow
+
 TASKS = (semseg(("sky", "road", "car")), depth())
 NAMES = ("semseg", "depth")
 SWIN = {"embed_dim": 32, "depths": (1, 2), "num_heads": (2, 4), "window_size": 4, "img_size": 64}
@@ -61,7 +63,6 @@ def built():
     return {kind: network(kind) for kind in BACKBONES}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKBONES)
 @pytest.mark.parametrize("training", [False, True])
 def test_full_width_is_the_plain_network_bit_for_bit(built, kind, training):
@@ -83,7 +84,6 @@ def test_full_width_is_the_plain_network_bit_for_bit(built, kind, training):
         assert all(torch.equal(item, buffers[name]) for name, item in plain.named_buffers())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_export_equals_the_slimmed_network_and_can_be_rebuilt(built, kind):
     slim = copy.deepcopy(built[kind]).eval()

@@ -151,6 +151,7 @@ def test_where_tasks_are_apart_their_widths_are_independent(built):
         assert not torch.equal(found[0]["semseg"], found[1]["semseg"]), case
 
 
+@pytest.mark.slow
 def test_a_mixture_of_tasks_that_talk_needs_statistics_of_its_own(built):
     slim = copy.deepcopy(built["mtmamba_plus"]).eval()
     norms = [item for item in slim.decoder.modules() if isinstance(item, SlimBatchNorm2d)]

@@ -120,12 +120,8 @@ SHAPES = {  # spot checks of the authors' names and shapes
 }
 
 
-SLOW = ("mti_net_4", "mti_net_pascal", "pad_net_pascal")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_parameters_cost_and_official_names(name):
     _, (_, size, _), source, tensors, parameters, macs = MODELS[name]
     network = build(name)
@@ -142,6 +138,7 @@ def test_parameters_cost_and_official_names(name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pad_net", "mti_net"])
 def test_there_and_back_is_the_identity(name):
     official = {

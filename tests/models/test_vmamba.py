@@ -19,6 +19,7 @@ SIZES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "millions"), SIZES.items())
 def test_published_sizes(variant, millions):
     with torch.device("meta"):

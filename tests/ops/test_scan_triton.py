@@ -38,6 +38,7 @@ def test_equals_the_reference_under_the_interpreter():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["_forward_kernel", "_backward_kernel"])
 @pytest.mark.parametrize("states", [1, 16])
 def test_compiles_for_a_gpu(name, states):

@@ -36,6 +36,7 @@ def found_in(folder):
     return json.loads((folder / "architecture.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixing", "searcher"), [("straight_through", "LTBSearcher"), ("streams", "BMTASSearcher")]
 )

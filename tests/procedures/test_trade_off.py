@@ -11,6 +11,8 @@ import pytest
 from mtvision.cli.main import call
 from mtvision.procedures import trade_off as module
 
+pytestmark = pytest.mark.slow
+
 SUPERNET = """
 step = dict(type="SearchStep", held_out=0.4)
 search = dict(type="{searcher}", held_out=0.4)
@@ -36,7 +38,6 @@ def found_in(folder):
     return json.loads((folder / "architecture.json").read_text())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixing", "searcher"), [("straight_through", "LTBSearcher"), ("streams", "BMTASSearcher")]
 )
@@ -60,7 +61,6 @@ def test_the_ends_of_the_curve(tmp_path, mixing, searcher):
     assert (tmp_path / "curve" / "cost_weight_0" / "architecture.tree.png").is_file()
 
 
-@pytest.mark.slow
 def test_resuming_reads_what_is_finished_and_weights_can_be_added(tmp_path, monkeypatch, capsys):
     config, work = config_in(tmp_path, "straight_through", "LTBSearcher", 2), tmp_path / "curve"
     searched = []

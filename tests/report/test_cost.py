@@ -102,6 +102,7 @@ def test_published_numbers(name, published):
     assert round(macs(model, (224, 224)) / 1e9, digits) == published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_counting_without_values_gives_the_same(name):
     network = small_network(name)

@@ -70,6 +70,7 @@ def test_predicted_cost_is_the_counted_cost(network, cost):
     assert full["other"] == full["shared"] == 0
 
 
+@pytest.mark.slow
 def test_cost_is_monotone_in_every_width(cost):
     for stages in itertools.product(ENCODER, repeat=4):
         value = cost.cost(WidthConfig(stages, dict.fromkeys(NAMES, 0.5)))

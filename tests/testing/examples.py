@@ -73,6 +73,7 @@ class Example:
         build: (setting, folder for files) to the battery's case.
         skip: {property: reason} of declared exceptions; `test_declared_exceptions_are_real` runs them.
         export_is_quick: whether tracing takes less than two seconds; else that test is marked slow.
+        slow: whether building the network takes so long that all its tests are marked slow.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class Example:
     build: Callable[[Setting, Path], Any]
     skip: Mapping[str, str] = field(default_factory=dict)
     export_is_quick: bool = False
+    slow: bool = False
 
 
 EXAMPLES: list[Example] = []
@@ -95,6 +97,7 @@ def add(
     label: str = "",
     skip: Mapping[str, str] | None = None,
     export_is_quick: bool = False,
+    slow: bool = False,
     **options: Any,
 ) -> None:
     """Add an example; an option that is a function without arguments is called when the case is built."""
@@ -106,7 +109,7 @@ def add(
         }
         return case(make=make, setting=setting, **given)
 
-    EXAMPLES.append(Example(kind, name, label or name, build, skip or {}, export_is_quick))
+    EXAMPLES.append(Example(kind, name, label or name, build, skip or {}, export_is_quick, slow))
 
 
 _LAZY = ("backbone",)
@@ -151,7 +154,7 @@ backbone(
 )
 SWIN = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), "levels": (0, 1), "window_size": 4}
 backbone("SwinBackbone", partial(SwinBackbone, "swin_tiny_patch4_window7_224", **SWIN))
-backbone("HRNetBackbone", partial(HRNetBackbone, "hrnet_w18_small_v2"), size=(32, 64))
+backbone("HRNetBackbone", partial(HRNetBackbone, "hrnet_w18_small_v2"), size=(32, 64), slow=True)
 backbone("VimBackbone", partial(VimBackbone, width=8, depth=4, img_size=(32, 48)))
 for variant in ("vanilla_tiny", "tiny_s1l8"):
     backbone(
@@ -256,6 +259,7 @@ adapter(
     decoder={"type": "ParallelDecoder", "width": 32},
     head={"type": "ConvHead"},
     identity_at_start=True,
+    slow=True,
 )
 
 # -------------------------------------------------------------------------------------------- balancers

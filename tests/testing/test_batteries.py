@@ -39,14 +39,26 @@ WITHOUT_BATTERY = {
     "schedule": "its classes are mmengine's",
     "transforms preset": "a preset is a list of transforms: tests/data/test_published_pipelines.py",
 }
+QUICK = {"loss", "balancer", "dataset", "metric"}  # batteries of milliseconds
+
+
+def _is_slow(position: int, name: str) -> bool:
+    """Large networks, exports of seconds, and where properties build networks, all but a class's first example."""
+    example = EXAMPLES[position]
+    if example.slow or (name == "exportable" and not example.export_is_quick):
+        return True
+    earlier = {(item.kind, item.name) for item in EXAMPLES[:position]}
+    return example.kind not in QUICK and (example.kind, example.name) in earlier
+
+
 PAIRS = [
     pytest.param(
         example,
         name,
         id=f"{example.kind}-{example.label}-{name}",
-        marks=[pytest.mark.slow] if name == "exportable" and not example.export_is_quick else [],
+        marks=[pytest.mark.slow] if _is_slow(position, name) else [],
     )
-    for example in EXAMPLES
+    for position, example in enumerate(EXAMPLES)
     for name in properties(example.kind)
 ]
 
