@@ -43,7 +43,7 @@ QUICK = {"loss", "balancer", "dataset", "metric"}  # batteries of milliseconds
 
 
 def _is_slow(position: int, name: str) -> bool:
-    """Large networks, exports of seconds, and where properties build networks, all but a class's first example."""
+    """Large networks and exports of seconds; where properties build networks, all but a class's first one."""
     example = EXAMPLES[position]
     if example.slow or (name == "exportable" and not example.export_is_quick):
         return True
