@@ -151,6 +151,7 @@ def test_quirk_08_the_other_boundary_evaluator_has_a_name_of_its_own():
     assert (other.suppression, other.smoothing, other.requantize, other.strict) == (4, 1, True, False)
     assert (seism.suppression, seism.smoothing, seism.requantize, seism.strict) == (1, 0, False, True)
     assert (len(other.thresholds), len(seism.thresholds)) == (99, 101)
+    assert (get_boundary_protocol("mtdp").quantize, other.quantize) == (True, True)
     assert len({protocol.id for protocol in BOUNDARY_PROTOCOLS.values()}) == len(BOUNDARY_PROTOCOLS)
 
 

@@ -42,7 +42,8 @@ def run(tmp_path_factory):
     work = ["--work-dir", str(folder / "work"), "--cfg-options", *options]
     assert call("train", [config, *work]) == 0
     checkpoint = str(folder / "work" / "iter_3.pth")
-    arguments = ["--budgets", "0.4", "1", "--separate", f"1={checkpoint}", "--pictures", "1"]
+    arguments = ["--budgets", "0.4", "1", "--separate", f"1={checkpoint}", f"0.5={checkpoint}"]
+    arguments += ["--pictures", "1"]
     assert call("controllable", [config, checkpoint, "--work-dir", str(folder / "out"), *arguments]) == 0
     return folder
 
@@ -57,7 +58,17 @@ def image(tmp_path):
 def test_everything_is_written_and_consistent(run):
     result = json.loads((run / "out" / "controllability.json").read_text())
     assert result["adherence"]["worst"] <= 1
-    assert result["separate"][0]["mean_change"] == pytest.approx(0)  # the network against itself
+    separate = {item["width"]: item for item in result["separate"]}
+    assert separate[1.0]["mean_change"] == pytest.approx(0)  # the network against itself
+    half = separate[0.5]["change"]  # slimmed to a half, against the whole network
+    assert separate[0.5]["mean_change"] == pytest.approx((half["semseg"] + half["depth"]) / 2)
+    assert half["depth"] != 0
+    ranges = [value for row in result["range"].values() for value in row.values() if value is not None]
+    assert result["raised"]["share"] == np.mean([value > 0 for value in ranges])
+    config = load_config(run / "discs_config.py")
+    _, meta = trained_network(config, protocol_of(config), run / "out" / "controllable.pth")
+    kept = WidthTable.load(run / "out" / "width_table.json")
+    assert kept.to_plain() == WidthTable.from_plain(meta["width_table"]).to_plain()
     assert {row["budget"] for row in result["outcomes"]} == {0.4, 1.0}
     assert all(row["cost"] <= row["budget"] for row in result["outcomes"] + result["uniform"])
     full = json.loads((run / "work" / "record.json").read_text())["scores"]

@@ -27,8 +27,6 @@ from mtvision.metrics.boundary import evaluate_folders, find_pairs, get_boundary
 from mtvision.protocols import SYNTHETIC
 from mtvision.protocols.tasks import depth, edge, saliency, semseg
 
-pytestmark = pytest.mark.slow
-
 CONFIG = """
 protocol = "synthetic-scenes"
 provenance = "smoke"
@@ -75,6 +73,7 @@ def score(run, name, tmp_path, *more):
     return json.loads(out.read_text()) if code == 0 else None
 
 
+@pytest.mark.slow
 def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path, capsys):
     expected = json.loads((run / "again" / "record.json").read_text())["scores"]
     found = score(run, "exact", tmp_path)
@@ -87,6 +86,7 @@ def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path,
     assert json.loads(capsys.readouterr().out)["scores"] == expected  # JSON and nothing else
 
 
+@pytest.mark.slow
 def test_8bit_files_change_only_what_they_round(run, tmp_path):
     expected = score(run, "exact", tmp_path)["scores"]
     found = score(run, "8bit", tmp_path)["scores"]
@@ -96,6 +96,7 @@ def test_8bit_files_change_only_what_they_round(run, tmp_path):
     assert found["saliency"]["mae"] == pytest.approx(expected["saliency"]["mae"], abs=1 / 255)
 
 
+@pytest.mark.slow
 def test_layout_manifest_and_size_without_padding(run):
     names = sorted(path.name for path in (run / "8bit" / "edge").iterdir())
     assert names == [f"test-00000{index}.png" for index in range(5)]
@@ -111,6 +112,7 @@ def test_layout_manifest_and_size_without_padding(run):
     assert len(manifest["checkpoint"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exact", "8bit"])
 def test_edge_files_give_the_same_odsf_in_the_boundary_tool(run, name, tmp_path):
     truth, labels = tmp_path / "truth", tmp_path / "labels"
@@ -134,6 +136,7 @@ def test_edge_files_give_the_same_odsf_in_the_boundary_tool(run, name, tmp_path)
     assert exact.summary.scores() == rounded.summary.scores()
 
 
+@pytest.mark.slow
 def test_bootstrap_intervals_hold_the_score(run, tmp_path, capsys):
     found = score(run, "exact", tmp_path, "--bootstrap", "20")
     for task, names in found["intervals"].items():
@@ -144,6 +147,7 @@ def test_bootstrap_intervals_hold_the_score(run, tmp_path, capsys):
     assert "95 % intervals over 5 images, 20 resamples" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_predictions_of_another_code_base_need_no_model_and_no_manifest(run, tmp_path, capsys):
     config = tmp_path / "labels_only.py"
     lines = CONFIG.splitlines()
@@ -170,6 +174,7 @@ def test_predictions_of_another_code_base_need_no_model_and_no_manifest(run, tmp
     assert "pictures" in said
 
 
+@pytest.mark.slow
 def test_all_wrong_files_are_named_in_one_error(run, tmp_path, capsys):
     bad = tmp_path / "bad"
     (bad / "semseg").mkdir(parents=True)
@@ -193,6 +198,7 @@ def test_all_wrong_files_are_named_in_one_error(run, tmp_path, capsys):
     assert "image 'test-000000': iou: predicted class id 77 is outside 0..20" in said
 
 
+@pytest.mark.slow
 def test_an_earlier_folder_is_refused_and_the_same_run_goes_on(run, tmp_path, capsys):
     assert call("test", test_arguments(run, run / "exact", "--prediction-format", "8bit")) == 2
     assert "they differ in format, tasks" in capsys.readouterr().err
@@ -217,6 +223,7 @@ def test_an_earlier_folder_is_refused_and_the_same_run_goes_on(run, tmp_path, ca
     assert "no predictions.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(run, tmp_path):
     support = Path(discs.__file__).parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -280,6 +287,15 @@ def test_manifest_names_its_version_and_a_newer_one_is_refused(tmp_path):
             read_manifest(tmp_path)
     path.unlink()
     assert read_manifest(tmp_path) is None
+
+
+def test_a_manifest_of_another_writer_may_leave_out_whether_it_is_complete(tmp_path):
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "predictions.json").write_text("{}")
+    assert PredictionFiles.find(tmp_path, [depth()]).manifest == {}
+    (tmp_path / "predictions.json").write_text('{"complete": false}')
+    with pytest.raises(PredictionFilesError, match="cut off"):
+        PredictionFiles.find(tmp_path, [depth()])
 
 
 def test_five_missing_images_are_named_and_the_others_counted(tmp_path):

@@ -85,6 +85,10 @@ def test_spread():
     assert math.isnan(spread([1.0]).std)
     with pytest.raises(ValueError, match="differ in"):
         spread_over_seeds([{"miou": 0.4}, {"rmse": 0.4}])
+    with pytest.raises(ValueError, match="run 2 and run 0"):
+        spread_over_seeds([{"miou": 0.4}, {"miou": 0.5}, {"rmse": 0.4}])
+    with pytest.raises(ValueError, match="run 1 and run 0"):
+        spread_over_seeds([{"miou": 0.4}, {"rmse": 0.5}, {"miou": 0.6}])
 
 
 def depth_sums(number, pixels=4):

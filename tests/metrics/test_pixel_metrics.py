@@ -79,6 +79,14 @@ class TestIoU:
         with pytest.raises(ValueError, match="predicted class id 3"):
             metric.measure(bad, good)
 
+    def test_number_of_classes(self):
+        ground = torch.zeros(2, 2, dtype=torch.long)
+        metric = IoU(num_classes=1)
+        assert metric.score(metric.measure(ground, ground))["miou"] == 1
+        for number in (0, 256):
+            with pytest.raises(ValueError, match="num_classes"):
+                IoU(num_classes=number)
+
     def test_logits_are_refused(self):
         with pytest.raises(ValueError, match="argmax"):
             IoU(num_classes=3).measure(torch.rand(4, 4), torch.zeros(4, 4, dtype=torch.long))

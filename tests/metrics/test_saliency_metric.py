@@ -148,7 +148,7 @@ def test_logits_and_foreign_labels_are_refused():
         Saliency().measure(torch.full((1, 2, 2), 3.0), label)
     with pytest.raises(ValueError, match="probabilities"):
         Saliency().measure(torch.full((1, 2, 2), torch.nan), label)
-    with pytest.raises(ValueError, match="0, 1 or 255"):
+    with pytest.raises(ValueError, match=r"0, 1 or 255, got torch.int64 with \[2\]"):
         Saliency().measure(torch.rand(1, 2, 2), label + 2)
     with pytest.raises(ValueError, match=r"expected \(1, H, W\)"):
         Saliency().measure(torch.rand(2, 2, 2), label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.recipe.check import check_config
 from mtvision.recipe.config import load_config, parse_option
 from mtvision.recipe.settings import Settings
 
@@ -118,3 +119,12 @@ def test_text_depends_on_content_only(write, tmp_path):
     other.write_text(BASE)
     assert one.text == load_config(other).text
     assert one.text != load_config(other, ["seed=1"]).text
+
+
+def test_a_mistake_in_a_part_of_a_joint_data_set_names_the_part(write):
+    part = 'dict(type="SyntheticScenes", split="train")'
+    wrong = 'dict(type="SyntheticScenes", split="train", lenght=3)'
+    joint = f'train_data = dict(dataset=dict(type="JointDataset", parts=[{part}, {wrong}]), batch_size=2)'
+    head = 'model["head"] = dict(type="ConvHead")\n'
+    with pytest.raises(UnknownNameError, match=r"train_data\.dataset\.parts\.1.*lenght.*length"):
+        check_config(load_config(write(BASE + head + joint)))

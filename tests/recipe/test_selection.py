@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import discs
@@ -11,7 +12,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.engine.training import train
 from mtvision.protocols import get_protocol
 from mtvision.recipe.config import load_config
-from mtvision.recipe.selection import average_last_10, best_compat
+from mtvision.recipe.selection import COMPAT_BASES, average_last_10, best_compat
 from mtvision.recipe.settings import Settings
 
 
@@ -26,6 +27,25 @@ def test_quirk_20_the_rule_with_misplaced_bases_is_an_option():
     assert best_compat(rows, protocol) == [1]
     with pytest.raises(UnknownNameError, match="Known: cityscapes-mtmamba, nyud-invpt, pascal-invpt"):
         best_compat(rows, discs.PROTOCOL)
+
+
+@pytest.mark.parametrize("name", COMPAT_BASES)
+def test_every_score_counts_by_its_relative_change(name):
+    """Eleven percent of one base outweigh ten of another, towards better values only."""
+    bases = COMPAT_BASES[name]
+    at_bases = {score: base for score, (base, _) in bases.items()}
+
+    def row(score, change):
+        base, sign = bases[score]
+        return {"scores": at_bases | {score: base * (1 + sign * change)}}
+
+    for one, other in itertools.permutations(bases, 2):
+        rows = [row(one, 0.10), row(other, 0.11), row(other, -0.5)]
+        assert best_compat(rows, get_protocol(name)) == [1]
+    assert {score for score, (_, sign) in bases.items() if sign < 0} == bases.keys() & {
+        "depth/rmse",
+        "normals/mean",
+    }
 
 
 def test_quirk_34_the_last_ten_evaluations_can_be_averaged(tmp_path):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -94,17 +93,13 @@ def extrapolate(*, images: int = 654, sample: int = 3, cores: int = 2, regions: 
 
 
 def _peak_megabytes() -> float:
-    """Most memory that this program has held.
+    """Most memory that this program has held; not a number where the system is not Linux.
 
-    `ru_maxrss` of a new process starts at what the process that started it held; Linux' `VmHWM` does not.
+    `ru_maxrss` would start at what the process held that started this one.
     """
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), math.nan)
 
 
 def _dense_matches(prediction: Flags, truth: Flags, radius: float) -> int:

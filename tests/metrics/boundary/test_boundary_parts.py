@@ -224,5 +224,6 @@ class TestMatching:
     def test_errors(self):
         with pytest.raises(ValueError, match=r"\(4, 4\).*\(5, 5\)"):
             Matcher(np.ones((5, 5), dtype=bool), 1.0).match(np.ones((4, 4), dtype=bool))
-        with pytest.raises(ValueError, match="finite"):
-            Matcher(np.ones((5, 5), dtype=bool), math.nan)
+        for radius in (math.nan, math.inf, -1.0):
+            with pytest.raises(ValueError, match="finite"):
+                Matcher(np.ones((5, 5), dtype=bool), radius)
