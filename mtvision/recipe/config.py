@@ -107,14 +107,15 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
 
     try:
         config = Config.fromfile(str(file))
+        for name in config._imported_names:  # `read_base` and classes, which are no settings
+            config._cfg_dict.pop(name, None)
+        names = list(config)  # finds what was imported and is not there
     except (SyntaxError, RuntimeError, ImportError) as error:
         reason = (
             str(error) or "a config holds data only: no function definitions and no calls of imported names"
         )
         raise ValueError(f"config {file}: {reason}") from error
-    for name in config._imported_names:  # `read_base` and classes, which are no settings
-        config._cfg_dict.pop(name, None)
-    for name in [name for name in config if name.isupper()]:
+    for name in [name for name in names if name.isupper()]:
         config.pop(name)
     check_keys(f"top-level key of {file.name}", config, TOP_LEVEL)
     for name, defaults in section_defaults().items():

@@ -84,6 +84,18 @@ def test_missing_file_lists_what_is_there(write, tmp_path):
         load_config(tmp_path / "confg.py")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("training = dict(iterations=\n", "was never closed"),
+        ("from mmengine.config import read_base\nimport a_missing_package\n", "a_missing_package"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(write, text, reason):
+    with pytest.raises(ValueError, match=rf"config .*config\.py: .*{reason}"):
+        load_config(write(text))
+
+
 def test_options_that_are_no_pairs_are_refused():
     with pytest.raises(ValueError, match="expected key=value, got 'training.iterations'"):
         parse_option("training.iterations")

@@ -48,6 +48,20 @@ def test_every_score_counts_by_its_relative_change(name):
     }
 
 
+def test_bases_are_those_of_the_released_code():
+    values = {name: {score: base for score, (base, _) in rows.items()} for name, rows in COMPAT_BASES.items()}
+    assert values == {
+        "nyud-invpt": {"semseg/miou": 0.55, "depth/rmse": 0.49, "normals/mean": 18.40},
+        "pascal-invpt": {
+            "semseg/miou": 80.89,
+            "human_parts/miou": 71.71,
+            "saliency/maxF_compat": 85.28,
+            "normals/mean": 13.47,
+        },
+        "cityscapes-mtmamba": {"semseg/miou": 80.0, "depth/rmse": 1.0},
+    }
+
+
 def test_quirk_34_the_last_ten_evaluations_can_be_averaged(tmp_path):
     options = ["training.iterations=11", "training.val_interval=1", "training.checkpoint_interval=0"]
     options += ["evaluation.pictures=0", "evaluation.select=average_last_10"]
