@@ -210,3 +210,8 @@ def test_prompted_swin_is_refused_with_the_reason():
         ValueError, match="PromptedSwin, which cannot be slimmed: .*patch merging.*next stage"
     ):
         build_network(config, TASKS)
+
+
+def test_two_tasks_that_talk_are_coupled():
+    assert tasks_are_coupled(network("pad_net", tasks=TASKS[:2]))
+    assert not tasks_are_coupled(network("parallel", tasks=TASKS[:2]))

@@ -67,6 +67,10 @@ def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     write_text(tmp_path / "a", "text")
     assert calls == ["fsync", "replace", "fsync"]  # the last one is of the folder
     calls.clear()
+    with atomic_path(tmp_path / "c") as temporary:
+        temporary.write_text("text")
+    assert calls == ["fsync", "replace", "fsync"]
+    calls.clear()
     with atomic_file(tmp_path / "b", sync=False) as file:
         file.write(b"text")
     assert calls == ["replace"]

@@ -126,3 +126,10 @@ def test_the_two_tasks_that_share_a_map_are_grouped():
             problem(recorded_training(seed), known_answer.NAMES)
         )
         assert {frozenset(group) for group in found["groups"]} == known_answer.ANSWER, seed
+
+
+def test_images_seen_twice_count_and_those_seen_once_do_not():
+    rng = np.random.default_rng(0)
+    rows = [list(rng.random(epochs)) for epochs in (2, 2, 2, 1)]
+    vectors = data_map_vectors(problem(recorded_series({"a": rows, "b": rows}), ("a", "b")), ("a", "b"))
+    assert vectors.shape == (2, 2, 3)

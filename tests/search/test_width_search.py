@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,6 +201,30 @@ def test_search_caches_refines_and_keeps_the_budget(network, tmp_path):
     assert again["cost"] <= again["budget"]
     values = [row["value"] for row in refined["log"]]
     assert values == sorted(values)
+
+
+@pytest.mark.slow
+def test_every_generation_keeps_its_better_half_and_logs_its_best(network):
+    made, seen = problem(network, budget=0.6, preference="semseg=1")
+    options = {"encoder": ENCODER, "decoders": DECODERS, "calibration": 1, "mutation": 0.5}
+    result = WidthSearcher(**options, population=6, generations=4).search(made)
+    full = sum([1.0] * 3) + 2  # `semseg` of the whole network: 1 + 3 + 2 * 0 + 1
+    for row in result["log"]:
+        stages = row["encoder"]
+        widths = [item for item in seen if list(item.stages) == stages]
+        assert widths, stages
+        scores = [1 + sum(stages[:3]) + 2 * (1 - stages[3]) + item.tasks["semseg"] for item in widths]
+        assert any(row["value"] == pytest.approx(score / full - 1) for score in scores)
+    grid = 1 + len(ENCODER) * len(DECODERS)
+    assert len({tuple(item.stages) for item in seen[grid:]}) > 6 + 1  # children of later generations, too
+
+
+def test_costs_are_counted_at_the_size_of_the_images(network):
+    made, _ = problem(network)
+    batch = Batch(image=torch.randn(1, 3, 64, 96), labels={}, present={}, meta=[])
+    made = replace(made, held_out=lambda: iter([batch]))
+    found = WidthSearcher(encoder=(1.0,), decoders=(1.0,), calibration=1, population=0).table(made)
+    assert tuple(found.cost.size) == (64, 96)
 
 
 def test_search_says_what_is_possible(network, tmp_path):

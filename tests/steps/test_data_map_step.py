@@ -75,6 +75,15 @@ def test_state_is_in_the_state_dict():
     assert isinstance(again.data_map, DataMap)
 
 
+def test_a_state_with_an_image_too_many_is_refused():
+    step = DataMapStep()
+    step(problem(make_toy()), collate(make_samples(2)))
+    state = step.data_map.state()
+    next(iter(state.values()))["images"].append("another")
+    with pytest.raises(ValueError, match="shorter"):
+        DataMap.from_state(state)
+
+
 def test_a_problem_without_logits_is_refused():
     toy = make_toy()
     plain = StepProblem(ToyForward(toy), FixedWeights(tasks=NAMES), list(toy.named_parameters()), tasks=TASKS)

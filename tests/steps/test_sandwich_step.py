@@ -176,3 +176,9 @@ def test_resuming_draws_and_trains_the_same(tmp_path, monkeypatch):
     states = [load_checkpoint(tmp_path / name / "iter_6.pth")["state_dict"] for name in ("whole", "cut")]
     torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
     assert int(states[0]["step.calls"]) == 12  # two micro-batches a step
+
+
+def test_default_widths_grow_to_the_whole_network():
+    step = SandwichStep()
+    assert step.encoder == (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert step.decoders == (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
