@@ -4,6 +4,8 @@
 
 One task alone is the single-task network: --cfg-options tasks="['human_parts']"
 
+HRNet: timm's, nearest-neighbour fusions and BatchNorm momentum 0.1,
+with timm's bottlenecks after its branches.
 Published: none for this exact set-up. The survey's multi-task network with the small HRNet-W18 is scored by
 another protocol (`pascal-survey`). Ours: not run yet.
 Differs from ATRC, whose schedule this is: a feature pyramid in place of its decoder and auxiliary heads.

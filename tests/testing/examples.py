@@ -154,7 +154,15 @@ backbone(
 )
 SWIN = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), "levels": (0, 1), "window_size": 4}
 backbone("SwinBackbone", partial(SwinBackbone, "swin_tiny_patch4_window7_224", **SWIN))
-backbone("HRNetBackbone", partial(HRNetBackbone, "hrnet_w18_small_v2"), size=(32, 64), slow=True)
+HRNET = partial(HRNetBackbone, "hrnet_w18_small_v2")
+backbone("HRNetBackbone", HRNET, size=(32, 64), slow=True)
+backbone(
+    "HRNetBackbone",
+    partial(HRNET, upsampling="bilinear", bn_momentum=0.01),
+    label="HRNetBackbone-survey",
+    size=(32, 64),
+    slow=True,
+)
 backbone("VimBackbone", partial(VimBackbone, width=8, depth=4, img_size=(32, 48)))
 for variant in ("vanilla_tiny", "tiny_s1l8"):
     backbone(
