@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import Pyramid, TaskPyramids
-from mtvision.models.convert import revert
+from mtvision.models.convert import convert, revert
 from mtvision.models.decoders import ConcatDecoder, MTINetDecoder, PADNetDecoder
 from mtvision.models.decoders.distillation import Distillation
 from mtvision.models.decoders.mti_net import Propagation
@@ -36,6 +36,7 @@ class Official:
 
     def __init__(self, state):
         self.state = state
+        self.main = [t for t in NAMES if any(key.startswith(f"heads.{t}.") for key in state)]
 
     def conv(self, name, x):
         weight = self.state[f"{name}.weight"]
@@ -59,7 +60,7 @@ class Official:
 
     def distil(self, name, maps):
         result = {}
-        for t in NAMES:
+        for t in self.main:
             result[t] = maps[t].clone()
             for a in NAMES:
                 if a != t:
@@ -103,7 +104,7 @@ def mti_net(official, maps):
     }
     final = {s: official.distil(f"distillation_scale_{s}", refined[s]) for s in refined}
     logits = {}
-    for t in NAMES:
+    for t in official.main:
         x = torch.cat([final[0][t], *(enlarge(final[s][t], 2**s) for s in (1, 2, 3))], dim=1)
         head = f"heads.{t}.last_layer"
         logits[t] = official.conv(
@@ -122,7 +123,7 @@ def pad_net(official, maps):
         early[0, t] = official.conv(f"{part}.conv_out.{t}", first[t])
     final = official.distil("multi_modal_distillation", first)
     logits = {}
-    for t in NAMES:
+    for t in official.main:
         x = official.block(f"heads.{t}.1", official.block(f"heads.{t}.0", final[t]))
         logits[t] = official.conv(f"heads.{t}.2", x)
     return logits, early
@@ -185,6 +186,43 @@ def test_every_weight_learns_and_supervision_only_in_training(model):
     assert [name for name, item in network.named_parameters() if item.grad is None] == []
     assert {item.logits.shape[-2:] for item in output.auxiliary} == {(64, 64)}
     assert network.eval().outputs(torch.randn(1, 3, 64, 64)).auxiliary == []
+
+
+@pytest.mark.parametrize(("model", "reference"), [("mti_net", mti_net), ("pad_net", pad_net)])
+def test_official_checkpoints_with_helpers(model, reference):
+    """The authors' networks have no head and no distilled features for a helper; ours have a head."""
+    everything = revert(disturb(build(model)).state_dict(), f"survey_{model}")[0]
+    theirs = {
+        key: value
+        for key, value in everything.items()
+        if not key.startswith("heads.normals.") and ".self_attention.normals." not in key
+    }
+    head = {"normals": {"type": "ConvHead"}}
+    decoder = {**MODELS[model]["decoder"], "helpers": ["normals"]}
+    parts = {**MODELS[model], "decoder": decoder, "heads": head}
+    network = build_network({"backbone": {"type": "TimmBackbone", **RESNET}, **parts}, TASKS).eval()
+
+    converted, report = convert({f"module.{key}": value for key, value in theirs.items()}, f"survey_{model}")
+    assert not report.dropped
+    network.load_state_dict(converted)  # strict
+    image = torch.randn(2, 3, 64, 96)
+    pyramid = network.backbone(image)
+    logits, early = reference(Official(theirs), pyramid.maps)
+    assert sorted(logits) == ["depth", "semseg"]
+    features = network.decoder(pyramid).features
+    for name, expected in {**logits, "normals": early[0, "normals"]}.items():
+        torch.testing.assert_close(network.heads[name](features[name]), expected, rtol=1e-5, atol=1e-5)
+
+    back, _ = revert(network.state_dict(), f"survey_{model}")
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], theirs[key]) for key in back)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_decoder_alone_has_no_helpers(model):
+    ours = {key: value for key, value in build(model).state_dict().items() if key.startswith("decoder.")}
+    theirs, _ = revert(ours, f"survey_{model}")
+    assert convert(theirs, f"survey_{model}")[0].keys() == ours.keys()
 
 
 @pytest.mark.parametrize("model", MODELS)

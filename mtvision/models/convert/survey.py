@@ -5,6 +5,10 @@ Backbones have torchvision's (ResNet) or the original (HRNet) names, which are t
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from mtvision.models.convert.rules import Layout, Rule
 
 _TASKS = {"sal": "saliency"}
@@ -35,6 +39,45 @@ def _distillation(theirs: str, ours: str) -> tuple[Rule, ...]:
         Rule(theirs + pair + "attention.0.{rest}", ours + ".messages.{t}.{u}.gate.{rest}"),
         Rule(theirs + pair + "conv.{rest}", ours + ".messages.{t}.{u}.conv.{rest}"),
     )
+
+
+_HEAD = re.compile(r"heads\.(?P<t>[a-z_]+)\..+")
+
+
+@dataclass(frozen=True)
+class _Helpers:
+    """Predictions of helper tasks: a part of the decoder in the authors' code, a head in ours.
+
+    A helper is predicted early, but has no head in the authors' files.
+
+    Args:
+        rule: from the authors' early prediction to the last layer of a head, both in their names.
+    """
+
+    rule: Rule
+
+    def resolve(self, keys: Iterable[str]) -> dict[str, str]:
+        """Names of the helpers' predictions as if they were heads. A decoder without heads has no helpers."""
+        keys = list(keys)
+        final = {found["t"] for key in keys if (found := _HEAD.fullmatch(key))}
+        early = {key: found for key in keys if (found := self.rule.from_official.fullmatch(key))}
+        return {
+            key: self.rule.ours.format(**found.groupdict())
+            for key, found in early.items()
+            if final and found["t"] not in final
+        }
+
+    def unresolve(self, keys: Iterable[str]) -> dict[str, str]:
+        """Inverse of `resolve`: a head of one layer is a helper's if its task has no early prediction."""
+        keys = list(keys)
+        last = {key: found for key in keys if (found := self.rule.from_ours.fullmatch(key))}
+        others = {found["t"] for key in keys if key not in last and (found := _HEAD.fullmatch(key))}
+        early = {found["t"] for key in keys if (found := self.rule.from_official.fullmatch(key))}
+        return {
+            key: self.rule.official.format(**found.groupdict())
+            for key, found in last.items()
+            if found["t"] not in others | early
+        }
 
 
 _MTI_NET = (
@@ -85,8 +128,14 @@ _NDDR = (
 )
 
 
-def _layout(rules: tuple[Rule, ...]) -> Layout:
-    return Layout(rules, tasks=_TASKS)
+_MTI_HELPERS = _Helpers(Rule("scale_0.decoders.{t}.{rest}", "heads.{t}.4.{rest}"))
+_PAD_HELPERS = _Helpers(Rule(_INITIAL + "conv_out.{t}.{rest}", "heads.{t}.2.{rest}"))
+
+
+def _layout(rules: tuple[Rule, ...], helpers: _Helpers | None = None) -> Layout:
+    if helpers is None:
+        return Layout(rules, tasks=_TASKS)
+    return Layout(rules, tasks=_TASKS, resolve=helpers.resolve, unresolve=helpers.unresolve)
 
 
 SURVEY: dict[str, Layout] = {
@@ -94,7 +143,7 @@ SURVEY: dict[str, Layout] = {
     "survey_cross_stitch": _layout(_CROSS_STITCH),
     "survey_nddr": _layout(_NDDR),
     "survey_mtan": _layout(_MTAN),
-    "survey_pad_net": _layout(_PAD_NET),
-    "survey_mti_net": _layout(_MTI_NET),
+    "survey_pad_net": _layout(_PAD_NET, _PAD_HELPERS),
+    "survey_mti_net": _layout(_MTI_NET, _MTI_HELPERS),
 }
 """Source name -> layout."""
