@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtvision.core.pyramid import Pyramid
+from mtvision.core.registry import LOSSES
+from mtvision.engine.building import tasks_with_losses
 from mtvision.models.convert import convert, revert
 from mtvision.models.decoders import MLoREDecoder
 from mtvision.models.factory import build_network
 from mtvision.protocols import get_protocol
+from mtvision.recipe.config import load_config
+from mtvision.recipe.settings import Settings
 
+CONFIGS = Path(__file__).parents[2] / "configs/mlore"
 TASKS = get_protocol("nyud-invpt").tasks[:3]
 NAMES = [task.name for task in TASKS]
 
@@ -237,3 +243,17 @@ def test_without_class_token_image_tokens_see_only_themselves():
         build_network(
             network.architecture | {"backbone": {"type": "TimmBackbone", "name": "resnet10t"}}, TASKS
         )
+
+
+@pytest.mark.parametrize(
+    ("row", "weight"), [("large_nyud", 0.88), ("large_pascal", 0.925), ("base_pascal", 0.95)]
+)
+def test_edge_weights_of_the_rows(row, weight):
+    """The loss that training uses, against the formula with the weight in the authors' file."""
+    settings = Settings.of(load_config(CONFIGS / f"mlore_vit_{row}_invpt_2xb2_40k.py"))
+    tasks = tasks_with_losses(settings.protocol, settings.training.loss_options)
+    loss = next(LOSSES.build(task.loss) for task in tasks if task.name == "edge")
+    logits, label = torch.randn(2, 1, 5, 7), (torch.rand(2, 1, 5, 7) < 0.2).float()
+    p = logits.sigmoid()
+    expected = -(weight * label * p.log() + (1 - weight) * (1 - label) * (1 - p).log()).mean()
+    torch.testing.assert_close(loss.compute(logits, label), expected)
