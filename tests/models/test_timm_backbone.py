@@ -121,6 +121,24 @@ def test_vit_position_embedding_at_another_size():
         assert stored(torch.randn(1, 3, 48, 48)).maps[0].shape[2:] == (3, 3)
 
 
+PATCH_14 = {
+    "vit_small_patch14_dinov2": {"depth": 4, "embed_dim": 24, "num_heads": 2},
+    "eva02_small_patch14_336": {"depth": 4, "embed_dim": 24, "num_heads": 2},
+}
+
+
+@pytest.mark.parametrize("name", PATCH_14)
+def test_patches_of_14_pixels_have_a_stride_of_14(name):
+    backbone = TimmBackbone(name, **PATCH_14[name]).eval()
+    assert backbone.strides == (14, 14, 14, 14)
+    with torch.no_grad():
+        pyramid = backbone(torch.randn(1, 3, 128, 256))  # padded to 140 x 266
+    assert pyramid.strides == backbone.strides
+    assert {tuple(item.shape[-2:]) for item in pyramid.maps} == {(10, 19)}
+    if backbone.exits:
+        assert {block.stride for block in backbone.blocks} == {14}
+
+
 @pytest.mark.parametrize(
     ("name", "levels"), [("vit_base_patch16_384", (2, 5, 8, 11)), ("vit_large_patch16_384", (5, 11, 17, 23))]
 )

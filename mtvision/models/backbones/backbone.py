@@ -157,6 +157,11 @@ class Backbone(nn.Module, Declares):
         bottom, right = (-int(side) % self.size_multiple for side in image.shape[-2:])
         return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
 
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of an image of `size` after `pad`."""
+        height, width = (-(-side // self.size_multiple) * self.size_multiple for side in size)
+        return height, width
+
     def run_block(self, module: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
         """State after a block; what the block computes inside is not stored with `grad_checkpointing`."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
@@ -190,7 +195,9 @@ class _Trace(nn.Module):
         self.backbone = backbone
 
     def forward(self, image: Tensor) -> Shapes:
-        backbone, size = self.backbone, (int(image.shape[-2]), int(image.shape[-1]))
+        backbone = self.backbone
+        # Maps cover the padded image: 128 pixels make ten patches of 14, whose stride is 14 and not 12.
+        size = backbone.padded_size((int(image.shape[-2]), int(image.shape[-1])))
         if not backbone.exits:
             return Shapes((0, 1), (), tuple(_map_shape(item, size) for item in backbone.levels(image)))
         states = list(backbone._states(image))

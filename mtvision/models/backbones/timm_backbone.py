@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,11 +100,11 @@ class TimmBackbone(Backbone):
         """Map of level `level`, normed where asked for."""
         if self._isotropic and level == len(self.exits) - 1:
             state = self.model.norm(state)
-        return self._norm(self._cut.to_map(self.model, state, self._padded(size)), level)
+        return self._norm(self._cut.to_map(self.model, state, self.padded_size(size)), level)
 
     def state_shape(self, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:
         """(channels, stride) of a state."""
-        return self._cut.shape(self.model, state, self._padded(size))
+        return self._cut.shape(self.model, state, self.padded_size(size))
 
     def levels(self, image: Tensor) -> list[Tensor]:
         """Maps, fine to coarse."""
@@ -139,10 +138,6 @@ class TimmBackbone(Backbone):
         if self._family is None:
             raise self._uncut()
         return self._family
-
-    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
-        height, width = (math.ceil(side / self.size_multiple) * self.size_multiple for side in size)
-        return height, width
 
     def _measure_at_any_size(self, own_size: tuple[int, int]) -> None:
         """Dry run at an arbitrary size; where that fails, at the model's own, which is then the only one."""
