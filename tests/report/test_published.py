@@ -35,7 +35,7 @@ def find(protocol, method, backbone, provenance="paper"):
 
 def test_every_published_row_keeps_the_rules():
     assert check_published() == []
-    assert len(published_rows()) == 161
+    assert len(published_rows()) == 169
 
 
 def test_units_are_those_of_records():
@@ -46,6 +46,43 @@ def test_units_are_those_of_records():
     assert row.scores["edge"]["odsF"] == pytest.approx(0.781)
     assert (row.parameters, row.macs) == (pytest.approx(402.1e6), pytest.approx(555.6e9))
     assert row.source.startswith("README of prismformore/Multi-Task-Transformer")
+
+
+FIELD = [  # what the systems' own READMEs print: one row a protocol, method and backbone
+    ("nyud-invpt", "DeMTG", "Swin-T", [47.20, 0.5660, 20.15, 77.2], "atrc"),
+    ("nyud-invpt", "DeMTG", "Swin-S", [52.23, 0.5599, 20.05, 78.4], "atrc"),
+    ("nyud-invpt", "DeMTG", "Swin-B", [54.45, 0.5228, 19.33, 78.6], "atrc"),
+    ("nyud-invpt", "DeMTG", "Swin-L", [57.55, 0.5037, 19.21, 79.0], "atrc"),
+    ("nyud-invpt", "PRISM", "ViT-B", [60.22, 0.4883, 17.81, 76.59], "mtdp"),
+    ("nyud-invpt", "SAK", "ViT-B", [59.93, 0.4942, 17.60, 78.60], "mtdp"),
+    ("nyud-invpt", "M2H", "DINOv2", [61.54, 0.4196, 13.81, 85.27], "unknown"),
+    ("nyud-invpt", "M2H-small", "DINOv2", [58.05, 0.4396, 14.04, 74.44], "unknown"),
+    ("nyud-invpt", "TaskDiffusion", "ViT-L", [55.65, 0.5020, 18.43, 78.64], "protocol"),
+    ("nyud-invpt", "TaskDiffusion + MLoRE", "ViT-L", [56.66, 0.5033, 18.13, 78.89], "protocol"),
+    ("nyud-invpt", "BridgeNet", "InternImage-L", [56.75, 0.4627, 17.31], "protocol"),
+    ("nyud-invpt", "TSP-Transformer", "ViT-L", [55.39, 0.4961, 18.44, 77.50], "unknown"),
+    ("pascal-invpt", "DeMTG", "Swin-T", [69.44, 58.02, 83.31, 14.31, 71.2], "atrc"),
+    ("pascal-invpt", "DeMTG", "Swin-S", [71.54, 61.49, 83.70, 14.90, 72.2], "atrc"),
+    ("pascal-invpt", "DeMTG", "Swin-B", [75.37, 64.82, 83.75, 14.22, 73.0], "atrc"),
+    ("pascal-invpt", "DeMTG", "Swin-L", [78.54, 67.42, 83.74, 14.17, 74.9], "atrc"),
+    ("pascal-invpt", "PRISM", "ViT-L", [84.34, 77.83, 84.67, 13.43, 76.23], "mtdp"),
+    ("pascal-invpt", "SAK", "ViT-L", [84.01, 76.99, 84.65, 13.82, 76.27], "mtdp"),
+    ("pascal-invpt", "TaskDiffusion", "ViT-L", [81.21, 69.62, 84.94, 13.55, 74.89], "protocol"),
+    ("pascal-invpt", "TaskDiffusion + MLoRE", "ViT-L", [81.58, 71.30, 85.05, 13.43, 76.07], "protocol"),
+    ("pascal-invpt", "BridgeNet", "InternImage-L", [80.08, 72.36, 85.40, 13.25], "protocol"),
+    ("pascal-invpt", "TSP-Transformer", "ViT-L", [81.48, 70.64, 84.86, 13.69, 74.80], "unknown"),
+]
+
+
+@pytest.mark.parametrize(("protocol", "method", "backbone", "printed", "edge_tool"), FIELD)
+def test_systems_of_the_last_years_are_listed(protocol, method, backbone, printed, edge_tool):
+    row = find(protocol, method, backbone, "released" if method == "BridgeNet" else "paper")
+    tasks = [task for task in PROTOCOLS[protocol].tasks if task.name in row.scores]
+    values = [row.scores[task.name][task.headline] for task in tasks]
+    factors = [100 if task.headline in ("miou", "maxF", "odsF") else 1 for task in tasks]
+    assert [value * factor for value, factor in zip(values, factors, strict=True)] == pytest.approx(printed)
+    assert (row.certainty, row.evaluator("edge")) == ("stated", edge_tool)
+    assert row.source.startswith("README of")
 
 
 # The tables of Nash-MTL and PRISM print scores and gains; but for two rows (see their notes) they agree, and
