@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node=4 tools/train.py configs/mti_net/mti_net_hrnet_w48_nyud_invpt_4xb2_40k.py
 
-HRNet: the survey's, bilinear fusions and BatchNorm momentum 0.01.
+HRNet: ATRC's, bilinear fusions and BatchNorm momentum 0.1.
 Published: mIoU 45.97, RMSE 0.5365 m, normals 20.27 degrees, odsF 77.86 (from memory, unverified).
 Ours: not run yet.
 Schedule and published row are those of ATRC. Differs: details of ATRC's heads are not known to us. 425x560
@@ -17,9 +17,7 @@ with read_base():
 
 name = "mti_net"
 model = dict(
-    backbone=dict(
-        type="HRNetBackbone", name="hrnet_w48", upsampling="bilinear", bn_momentum=0.01, pretrained=True
-    ),
+    backbone=dict(type="HRNetBackbone", name="hrnet_w48", upsampling="bilinear", pretrained=True),
     decoder=dict(type="MTINetDecoder"),
     head=dict(type="HighResolutionHead"),
 )

@@ -4,7 +4,7 @@
 
 One task alone is the single-task network: --cfg-options tasks="['depth']"
 
-HRNet: the survey's, bilinear fusions and BatchNorm momentum 0.01.
+HRNet: ATRC's, bilinear fusions and BatchNorm momentum 0.1.
 Published: mIoU 36.4-36.8, RMSE 0.625-0.632 m, normals 21.0 degrees (users' reports in an issue of ATRC's
 repository).
 Ours: not run yet.
@@ -20,13 +20,7 @@ with read_base():
 
 name = "multi_decoder"
 model = dict(
-    backbone=dict(
-        type="HRNetBackbone",
-        name="hrnet_w18_small_v2",
-        upsampling="bilinear",
-        bn_momentum=0.01,
-        pretrained=True,
-    ),
+    backbone=dict(type="HRNetBackbone", name="hrnet_w18_small_v2", upsampling="bilinear", pretrained=True),
     decoder=dict(type="ConcatDecoder"),
     head=dict(type="HighResolutionHead"),
 )

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/pad_net/pad_net_hrnet_w18s_nyud_invpt_1xb8_40k.py
 
-HRNet: the survey's, bilinear fusions and BatchNorm momentum 0.01.
+HRNet: ATRC's, bilinear fusions and BatchNorm momentum 0.1.
 Published: mIoU 36.61, RMSE 0.6270 m, normals 20.85 degrees, odsF 76.38 (from memory, unverified).
 Ours: not run yet.
 Schedule and published row are those of ATRC. Differs: details of ATRC's heads are not known to us. 425x560
@@ -17,13 +17,7 @@ with read_base():
 
 name = "pad_net"
 model = dict(
-    backbone=dict(
-        type="HRNetBackbone",
-        name="hrnet_w18_small_v2",
-        upsampling="bilinear",
-        bn_momentum=0.01,
-        pretrained=True,
-    ),
+    backbone=dict(type="HRNetBackbone", name="hrnet_w18_small_v2", upsampling="bilinear", pretrained=True),
     decoder=dict(type="PADNetDecoder"),
     head=dict(type="ResidualHead"),
 )

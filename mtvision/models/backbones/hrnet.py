@@ -22,9 +22,9 @@ class HRNetBackbone(TimmBackbone):
     leave these layers out. Weight files hold them; they are loaded and then removed.
 
     Two networks have these layers and the same names of weights. The defaults are timm's network, which is
-    that of image classification. The survey's code (Vandenhende et al., TPAMI 2021) and ATRC take the
-    network of semantic segmentation: `upsampling="bilinear", bn_momentum=0.01`. A checkpoint loads into
-    either, but its outputs are right in the one that it was trained in.
+    that of image classification. That of semantic segmentation has `upsampling="bilinear"`: ATRC (ICCV 2021)
+    as it is, the survey's code (Vandenhende et al., TPAMI 2021) with `bn_momentum=0.01`. A checkpoint loads
+    into either, but its outputs are right in the one that it was trained in.
 
     Args:
         name: timm name. The survey's (and ATRC's) "HRNet-18" is `hrnet_w18_small_v2`.
