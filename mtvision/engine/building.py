@@ -9,6 +9,7 @@ from typing import Any
 from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.task import Task
 from mtvision.engine.module import TrainingModule
+from mtvision.metrics.building import scored_task
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.settings import Settings, to_plain_data
@@ -31,6 +32,7 @@ def tasks_with_losses(protocol: Protocol, options: Mapping[str, Mapping[str, Any
 def training_module(config: Mapping[str, Any], settings: Settings, network: Network) -> TrainingModule:
     """Network, losses, balancer and step of a config as one trainable module."""
     protocol, training = settings.protocol, settings.training
+    measured = settings.evaluation.metric_options
     balancer = BALANCERS.build(
         to_plain_data(config["balancer"]), tasks=protocol.task_names, default_weights=protocol.loss_weights
     )
@@ -42,4 +44,5 @@ def training_module(config: Mapping[str, Any], settings: Settings, network: Netw
         micro_batches=training.micro_batches,
         role_overrides=training.role_overrides,
         evaluation_precision=settings.evaluation.precision,
+        scored=[scored_task(task, **measured.get(task.name, {})) for task in protocol.tasks],
     )

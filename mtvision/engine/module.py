@@ -35,6 +35,7 @@ class TrainingModule(nn.Module):
         micro_batches: parts a batch is split into; their gradients add up to one step.
         role_overrides: {glob of parameter names: role}.
         evaluation_precision: of `val_step`.
+        scored: tasks with predictions as the metrics read them, for `val_step`; None = `tasks`.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class TrainingModule(nn.Module):
         micro_batches: int = 1,
         role_overrides: Mapping[str, str] | None = None,
         evaluation_precision: Precision = "fp32",
+        scored: Sequence[Task] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.balancer = balancer
         self.tasks = tuple(tasks)
+        self.scored = self.tasks if scored is None else tuple(scored)
         self.step = step
         self.losses = TaskLosses(tasks)
         self.micro_batches = micro_batches
@@ -79,7 +82,7 @@ class TrainingModule(nn.Module):
 
     def val_step(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Predictions per sample, without batch axis, on the CPU."""
-        return predict_batch(self.network, self.tasks, batch, self.evaluation_precision)
+        return predict_batch(self.network, self.scored, batch, self.evaluation_precision)
 
     test_step = val_step
 

@@ -15,6 +15,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.sample import Batch, Meta
 from mtvision.core.task import Task
 from mtvision.metrics import Metric, build_metric
+from mtvision.metrics.building import scored_task
 from mtvision.metrics.sums import Sums, total
 
 Scores = dict[str, dict[str, float]]
@@ -50,6 +51,7 @@ class SampleEvaluator:
         save: called with the id and all predictions of every image, without padding.
 
     Attributes:
+        tasks: what to score, with predictions as the metrics read them.
         metrics: {task: metric}.
         per_image: {image id: {task: sums}} of the last `evaluate`, all processes together, sorted by id.
     """
@@ -63,7 +65,7 @@ class SampleEvaluator:
     ) -> None:
         for name in options or {}:
             look_up("task in evaluation options", name, {task.name: task for task in tasks})
-        self.tasks = tuple(tasks)
+        self.tasks = tuple(scored_task(task, **(options or {}).get(task.name, {})) for task in tasks)
         self.per_image: dict[str, dict[str, Sums]] = {}
         self.metrics: dict[str, Metric] = {
             task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mtvision.core.registry import METRICS
@@ -27,3 +28,14 @@ def build_metric(task: Task, **overrides: Any) -> Metric:
             "or `expensive`; derive it from mtvision.metrics.Metric."
         )
     return metric
+
+
+def scored_task(task: Task, **overrides: Any) -> Task:
+    """The task with its logits turned into what its metric reads, see `Metric.activation`.
+
+    Args:
+        task: as for `build_metric`.
+        overrides: as for `build_metric`.
+    """
+    activation = build_metric(task, **overrides).activation
+    return task if activation is None else replace(task, activation=activation)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
+from mtvision.core.task import Activation
 from mtvision.metrics.sums import Metric, Sums, check_shapes
 
 FLOOR = 1e-9
@@ -31,11 +32,19 @@ class Depth(Metric):
     prediction as it is (family C: MTAN, NashMTL, LibMTL). Valid means that the label is finite and positive.
 
     Args:
+        clamp: whether `rmse` raises predictions as well. False takes them as they are, below zero too, as
+            the metric of ATRC's code (ICCV 2021). The other scores stay as above.
         max_depth: leave out pixels whose true value is at or beyond this (80 for Cityscapes disparity); None
             keeps all.
     """
 
+    clamp: bool = True
     max_depth: float | None = None
+
+    @property
+    def activation(self) -> Activation | None:
+        """Logits as they are for an `rmse` without the clamp; the task's own otherwise."""
+        return None if self.clamp else "identity"
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Sums of one image.
@@ -59,7 +68,7 @@ class Depth(Metric):
         guess = raw.clamp(min=FLOOR)
         error, ratio = guess - true, torch.maximum(guess / true, true / guess)
         sums = {
-            "squared": error.square().sum(),
+            "squared": (error if self.clamp else raw - true).square().sum(),
             "squared_log": (guess.log() - true.log()).square().sum(),
             "relative": (error.abs() / true).sum(),
             "squared_relative": (error.square() / true).sum(),

@@ -14,6 +14,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from mtvision.core.task import Activation
+
 Sums = dict[str, Tensor]
 """Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
 
@@ -24,6 +26,11 @@ class Metric(Protocol):
 
     expensive: ClassVar[bool] = False
     """Takes long per image: evaluators may measure it in other processes."""
+
+    @property
+    def activation(self) -> Activation | None:
+        """How logits become the prediction that it reads; None = as the task says."""
+        return None
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Sums of one image; neither argument is changed."""

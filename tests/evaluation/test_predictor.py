@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +13,17 @@ from torch.nn import functional as F
 
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.instances import OFFSET_UNIT
-from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, Meta
+from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, Batch, Meta
+from mtvision.engine.building import training_module
 from mtvision.evaluation.evaluator import SampleEvaluator, without_padding
 from mtvision.evaluation.predictor import Predictor
+from mtvision.evaluation.scoring import predict_batch
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import calibrate, has_statistics
 from mtvision.protocols import Protocol, own_protocol
 from mtvision.protocols.tasks import instance
+from mtvision.recipe.config import load_config
+from mtvision.recipe.settings import Settings
 from mtvision.search import BudgetError, WidthTable
 from mtvision.search.cost_table import make_cost_table
 
@@ -174,3 +179,31 @@ def test_where_tasks_talk_the_best_widths_with_statistics_are_taken():
         predictor.choose(least - 1, {"depth": 1.0})
     with pytest.raises(BudgetError):
         table.best_of([equal[2]], least)
+
+
+TINY = Path(__file__).parents[2] / "configs/parallel/parallel_resnet18_tiny_synthetic_1xb8_300.py"
+
+
+@pytest.mark.parametrize(("clamp", "expected"), [("True", 2.0), ("False", 3.0)])
+def test_depths_below_zero_reach_a_metric_that_wants_them(clamp, expected):
+    """A network that says -1 m everywhere, where 2 m are true: after training and while it runs."""
+    config = load_config(
+        TINY, ["tasks=['depth']", f"evaluation.metric_options={{'depth':{{'clamp':{clamp}}}}}"]
+    )
+    settings = Settings.of(config)
+    network = build_network(config["model"], settings.protocol.tasks).eval()
+    nn.init.zeros_(network.heads["depth"].logits.weight)
+    nn.init.constant_(network.heads["depth"].logits.bias, -1.0)
+    batch = Batch(
+        image=torch.rand(1, 3, 32, 48),
+        labels={"depth": torch.full((1, 1, 32, 48), 2.0)},
+        present={"depth": torch.ones(1, dtype=torch.bool)},
+        meta=[Meta(id="one", size=(32, 48), original_size=(32, 48))],
+    )
+    evaluator = SampleEvaluator(settings.protocol.tasks, settings.evaluation.metric_options)
+    module = training_module(config, settings, network).eval()
+    with torch.no_grad():
+        validated = module.val_step(batch)
+    for predictions in (predict_batch(network, evaluator.tasks, batch), validated):
+        evaluator.process(predictions, batch)
+        assert evaluator.evaluate(1)["depth/rmse"] == pytest.approx(expected)

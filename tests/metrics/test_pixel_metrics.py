@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtvision.metrics import Depth, IoU, Normals, add, score_by_groups, total
+from mtvision.metrics.building import scored_task
 from mtvision.metrics.normals import angles
+from mtvision.protocols import tasks as make_task
 
 
 def class_maps(seed, classes=5, shape=(11, 7), ignored=0.2):
@@ -157,6 +160,19 @@ class TestDepth:
         assert first["rmse"] == second["rmse"] == pytest.approx(2)
         assert first["log_rmse"] == second["log_rmse"] == pytest.approx(math.log(2e9))
         assert (first["abs_err"], second["abs_err"]) == (3, 2)
+
+    def test_rmse_without_the_clamp(self):
+        """As ATRC's metric: the error of a depth below zero is the whole distance; no other score changes."""
+        raw, label = torch.tensor([[[-1.0, 2.5]]]), torch.tensor([[[2.0, 2.0]]])
+        clamped, metric = Depth(), Depth(clamp=False)
+        first = clamped.score(clamped.measure(raw, label))
+        second = metric.score(metric.measure(raw, label))
+        assert first.pop("rmse") == pytest.approx(math.sqrt((2**2 + 0.5**2) / 2))
+        assert second.pop("rmse") == pytest.approx(math.sqrt((3**2 + 0.5**2) / 2))
+        assert first == second
+        task = make_task.depth()
+        assert scored_task(task) == task
+        assert scored_task(task, clamp=False) == replace(task, activation="identity")
 
     def test_arguments_survive(self):
         prediction, label = depth_maps(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -353,6 +353,7 @@ SCORED = {
     "iou-parts": make_task.human_parts(),
     "depth": make_task.depth(max_depth=4.5),
     "depth-mtan": make_task.depth(family="mtan"),
+    "depth-as-it-is": replace(make_task.depth(), activation="identity", metric_options={"clamp": False}),
     "normals": make_task.normals(),
     "edge": make_task.edge(thresholds=5),
     "saliency": make_task.saliency(),
