@@ -9,7 +9,7 @@ from typing import Any
 from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.task import Task
 from mtvision.engine.module import TrainingModule
-from mtvision.metrics.building import scored_task
+from mtvision.metrics.building import build_metric, scored_task
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.settings import Settings, to_plain_data
@@ -44,5 +44,7 @@ def training_module(config: Mapping[str, Any], settings: Settings, network: Netw
         micro_batches=training.micro_batches,
         role_overrides=training.role_overrides,
         evaluation_precision=settings.evaluation.precision,
-        scored=[scored_task(task, **measured.get(task.name, {})) for task in protocol.tasks],
+        scored=[
+            scored_task(task, build_metric(task, **measured.get(task.name, {}))) for task in protocol.tasks
+        ],
     )

@@ -65,11 +65,11 @@ class SampleEvaluator:
     ) -> None:
         for name in options or {}:
             look_up("task in evaluation options", name, {task.name: task for task in tasks})
-        self.tasks = tuple(scored_task(task, **(options or {}).get(task.name, {})) for task in tasks)
         self.per_image: dict[str, dict[str, Sums]] = {}
         self.metrics: dict[str, Metric] = {
             task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks
         }
+        self.tasks = tuple(scored_task(task, self.metrics[task.name]) for task in tasks)
         self._entries: dict[str, dict[str, Sums | Future[Sums]]] = {}
         self._workers = workers
         self._save = save

@@ -30,12 +30,6 @@ def build_metric(task: Task, **overrides: Any) -> Metric:
     return metric
 
 
-def scored_task(task: Task, **overrides: Any) -> Task:
-    """The task with its logits turned into what its metric reads, see `Metric.activation`.
-
-    Args:
-        task: as for `build_metric`.
-        overrides: as for `build_metric`.
-    """
-    activation = build_metric(task, **overrides).activation
-    return task if activation is None else replace(task, activation=activation)
+def scored_task(task: Task, metric: Metric) -> Task:
+    """The task with its logits turned into what `metric` reads, see `Metric.activation`."""
+    return task if metric.activation is None else replace(task, activation=metric.activation)

@@ -206,6 +206,20 @@ def check_export(module: nn.Module, inputs: tuple[Any, ...], outputs: Outputs, d
         agree(program.module()(*inputs), outputs, "exported program:", dtype)
 
 
+def check_bfloat16(setting: Setting, run: Callable[[], Outputs]) -> None:
+    """Outputs under autocast with bfloat16 differ from those in full precision by rounding alone.
+
+    Raises:
+        PropertyError: some differ more.
+    """
+    with torch.no_grad():
+        exact = run()
+        with setting.autocast(torch.bfloat16):
+            rough = run()
+    same_types = {name: item.to(exact[name].dtype) for name, item in rough.items()}
+    agree(same_types, exact, "bfloat16:", torch.bfloat16)
+
+
 def check_independence(output: Callable[[Tensor], Outputs], image: Tensor) -> None:
     """No output of the first sample has a gradient with respect to another sample.
 

@@ -171,8 +171,8 @@ class TestDepth:
         assert second.pop("rmse") == pytest.approx(math.sqrt((3**2 + 0.5**2) / 2))
         assert first == second
         task = make_task.depth()
-        assert scored_task(task) == task
-        assert scored_task(task, clamp=False) == replace(task, activation="identity")
+        assert scored_task(task, clamped) == task
+        assert scored_task(task, metric) == replace(task, activation="identity")
 
     def test_arguments_survive(self):
         prediction, label = depth_maps(1)

@@ -40,15 +40,14 @@ WITHOUT_BATTERY = {
     "transforms preset": "a preset is a list of transforms: tests/data/test_published_pipelines.py",
 }
 QUICK = {"loss", "balancer", "dataset", "metric"}  # batteries of milliseconds
+FIRST = {(item.kind, item.name): item.label for item in reversed(EXAMPLES)}  # label of a class's first one
 
 
-def _is_slow(position: int, name: str) -> bool:
+def _is_slow(example: Example, name: str) -> bool:
     """Large networks and exports of seconds; where properties build networks, all but a class's first one."""
-    example = EXAMPLES[position]
     if example.slow or (name == "exportable" and not example.export_is_quick):
         return True
-    earlier = {(item.kind, item.name) for item in EXAMPLES[:position]}
-    return example.kind not in QUICK and (example.kind, example.name) in earlier
+    return example.kind not in QUICK and example.label != FIRST[example.kind, example.name]
 
 
 PAIRS = [
@@ -56,9 +55,9 @@ PAIRS = [
         example,
         name,
         id=f"{example.kind}-{example.label}-{name}",
-        marks=[pytest.mark.slow] if _is_slow(position, name) else [],
+        marks=[pytest.mark.slow] if _is_slow(example, name) else [],
     )
-    for position, example in enumerate(EXAMPLES)
+    for example in EXAMPLES
     for name in properties(example.kind)
 ]
 

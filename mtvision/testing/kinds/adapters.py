@@ -271,13 +271,7 @@ def samples_are_independent(case: AdapterCase) -> None:
 @ADAPTER.property("with torch.autocast(device, torch.bfloat16): network(image)")
 def bfloat16_is_close(case: AdapterCase) -> None:
     """Under autocast with bfloat16 logits differ from full precision by rounding alone."""
-    with torch.no_grad():
-        exact = case.network(case.image)
-        with case.setting.autocast(torch.bfloat16):
-            rough = case.network(case.image)
-    modules.agree(
-        {name: item.to(exact[name].dtype) for name, item in rough.items()}, exact, "bfloat16:", torch.bfloat16
-    )
+    modules.check_bfloat16(case.setting, lambda: case.network(case.image))
 
 
 @ADAPTER.property("network.to(memory_format=torch.channels_last)(image in channels_last)")

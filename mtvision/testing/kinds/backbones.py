@@ -222,13 +222,7 @@ def batch_of_one(case: BackboneCase) -> None:
 @BACKBONE.property("with torch.autocast(device, torch.bfloat16): backbone(image)")
 def bfloat16_is_close(case: BackboneCase) -> None:
     """Under autocast with bfloat16 maps differ from full precision by rounding alone."""
-    with torch.no_grad():
-        exact = levels_of(case.backbone(case.image))
-        with case.setting.autocast(torch.bfloat16):
-            rough = levels_of(case.backbone(case.image))
-    modules.agree(
-        {name: item.to(exact[name].dtype) for name, item in rough.items()}, exact, "bfloat16:", torch.bfloat16
-    )
+    modules.check_bfloat16(case.setting, lambda: levels_of(case.backbone(case.image)))
 
 
 @BACKBONE.property("backbone.to(memory_format=torch.channels_last)(image in channels_last)")
