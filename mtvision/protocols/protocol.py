@@ -1,4 +1,4 @@
-"""A benchmark's full definition; two results are comparable if and only if their protocol ids are equal."""
+"""A benchmark's full definition; results compare only if their protocols agree in id and digest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.task import Task
+from mtvision.protocols.digest import protocol_digest
 from mtvision.protocols.tasks import build_task
 
 
@@ -55,6 +56,10 @@ class Protocol:
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks, in order."""
         return tuple(task.name for task in self.tasks)
+
+    def digest(self) -> str:
+        """Hash of everything that changes a number; see `mtvision.protocols.digest`."""
+        return protocol_digest(self)
 
     def task(self, name: str) -> Task:
         """The task of that name; raises `UnknownNameError`."""
