@@ -133,6 +133,10 @@ class DenseDataset(Dataset[Sample], ABC):
         """{name within the data set: path} of every file that this split reads; see `data_manifest`."""
         return {}
 
+    def files_of(self, task: str | None) -> dict[str, Path]:
+        """Files of the images (`task=None`) or of one task's labels; all of them where a set cannot tell."""
+        return self.files()
+
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content of the samples besides the files."""
         return {}

@@ -167,6 +167,11 @@ class FolderDataset(DenseDataset):
             entries.update({f"{task}/{name}": path for name, path in files.items()})
         return entries
 
+    def files_of(self, task: str | None) -> dict[str, Path]:
+        """Those of the images, or of one task's labels."""
+        start = f"{task or 'image'}/"
+        return {name: path for name, path in self.files().items() if name.startswith(start)}
+
     def parameters(self) -> Mapping[str, Any]:
         """Options of the label files."""
         return {task: str(spec) for task, spec in self._specs.items()}

@@ -135,6 +135,15 @@ class JointDataset(DenseDataset):
             f"{name}/{item}": path for name, part in self.parts.items() for item, path in part.files().items()
         }
 
+    def files_of(self, task: str | None) -> dict[str, Path]:
+        """{part, slash, name within the part: path}, of the parts that have the task."""
+        return {
+            f"{name}/{item}": path
+            for name, part in self.parts.items()
+            if task is None or task in part.tasks
+            for item, path in part.files_of(task).items()
+        }
+
     def parameters(self) -> Mapping[str, Any]:
         """Of every part, with its tasks. Ratios and mixing are no content: they decide order only."""
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,47 @@ def data_manifest(dataset: DenseDataset, *, content: bool = False) -> dict[str, 
         "protocol": dataset.protocol.id,
         "tasks": list(dataset.protocol.task_names),
         "content": content,
+    }
+
+
+def scored_data(dataset: DenseDataset) -> dict[str, Any]:
+    """Which images and labels a score is about, each task's labels on their own.
+
+    So a network of one task and one of several are known to be scored on the same images. A hash covers ids,
+    `dataset.parameters()`, and name and size of every file, as in `data_manifest`.
+
+    Args:
+        dataset: what is scored.
+
+    Returns:
+        `images` (their number), `split`, `fingerprint` (of the images), `labels` {task: fingerprint}.
+
+    Raises:
+        FileNotFoundError: a file that the data set announces is gone.
+    """
+    return {
+        "images": len(dataset),
+        "split": dataset.split,
+        "fingerprint": _fingerprint(dataset, None),
+        "labels": {task: _fingerprint(dataset, task) for task in dataset.protocol.task_names},
+    }
+
+
+def _fingerprint(dataset: DenseDataset, task: str | None) -> str:
+    others = set(dataset.protocol.known_tasks) - {task}
+    header = {"ids": dataset.ids, "task": task, "parameters": _without(dataset.parameters(), others)}
+    files = dataset.files_of(task)
+    lines = [f"{name}\t{_size(files[name])}" for name in sorted(files)]
+    content = "\n".join([json.dumps(header, sort_keys=True, default=str), *lines])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _without(value: Any, tasks: Collection[str]) -> Any:
+    """Parameters without what they say about these tasks, and without lists of tasks."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        name: _without(item, tasks) for name, item in value.items() if name not in tasks and name != "tasks"
     }
 
 

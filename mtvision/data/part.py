@@ -46,6 +46,10 @@ class PartOfDataset(DenseDataset):
         """Those of the whole set."""
         return self.whole.files()
 
+    def files_of(self, task: str | None) -> dict[str, Path]:
+        """Those of the whole set."""
+        return self.whole.files_of(task)
+
     def parameters(self) -> Mapping[str, Any]:
         """Those of the whole set."""
         return self.whole.parameters()

@@ -126,14 +126,16 @@ class PublishedDataset(DenseDataset):
 
     def files(self) -> dict[str, Path]:
         """{path relative to the root: path} of every file that this split reads."""
-        paths = [self.image_path(name) for name in self.ids]
-        paths += [
-            path
-            for task, names in self.labelled.items()
-            for name in self.ids
-            if name in names
-            for path in self.label_paths(name, task)
-        ]
+        parts = [self.files_of(task) for task in (None, *self.labelled)]
+        return {name: path for part in parts for name, path in part.items()}
+
+    def files_of(self, task: str | None) -> dict[str, Path]:
+        """Those of the images, or of one task's labels."""
+        if task is None:
+            paths = [self.image_path(name) for name in self.ids]
+        else:
+            labelled = [name for name in self.ids if name in self.labelled[task]]
+            paths = [path for name in labelled for path in self.label_paths(name, task)]
         return {path.relative_to(self.root).as_posix(): path for path in paths}
 
     def missing(self, task: str | None = None) -> list[Path]:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from mtvision.core.naming import look_up
+from mtvision.core.registry import replaced_entries
 from mtvision.data.dataset import DenseDataset
-from mtvision.data.manifest import data_manifest
+from mtvision.data.manifest import data_manifest, scored_data
 from mtvision.evaluation.evaluator import Scores
 from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
@@ -59,11 +60,13 @@ def make_record(
         training: `iterations`, `hours`, `images`, as far as known.
     """
     protocol = settings.protocol
+    scored = next(dataset for part, dataset in data.items() if part != "train")
     _, world_size = rank_and_world_size()
     batch_size = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
     return Record(
         protocol=protocol.id,
         protocol_title=protocol.title,
+        protocol_digest=protocol.digest(),
         method=config.name,
         backbone=backbone_name(config),
         provenance=config["provenance"],
@@ -75,6 +78,8 @@ def make_record(
         command=without_paths(f"python tools/train.py {config.file}"),
         code=code_version(),
         data={part: data_manifest(dataset) for part, dataset in data.items()},
+        scored=scored_data(scored),
+        replaced=replaced_entries(),
         seed=settings.seed,
         world_size=world_size,
         effective_batch=batch_size * world_size,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
 from mtvision.core.task import Activation
-from mtvision.metrics.sums import Metric, Sums, check_shapes
+from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 FLOOR = 1e-9
 """What a predicted depth of zero or less is raised to (InvPT `eval_depth.py`)."""
@@ -37,6 +38,12 @@ class Depth(Metric):
         max_depth: leave out pixels whose true value is at or beyond this (80 for Cityscapes disparity); None
             keeps all.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "rmse": (0.0, None), "log_rmse": (0.0, None), "abs_rel": (0.0, None), "sq_rel": (0.0, None),
+        "delta1": (0.0, 1.0), "delta2": (0.0, 1.0), "delta3": (0.0, 1.0),
+        "abs_err": (0.0, None), "rel_err": (0.0, None),
+    }  # fmt: skip
 
     clamp: bool = True
     max_depth: float | None = None

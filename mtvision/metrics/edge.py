@@ -16,7 +16,7 @@ from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sum
 from mtvision.metrics.boundary.counts import ImageCounts, count_image
 from mtvision.metrics.boundary.protocols import LABEL_MAP, BoundaryProtocol, seism_thresholds
 from mtvision.metrics.boundary.thin import thin
-from mtvision.metrics.sums import Metric, Sums, check_shapes
+from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 FIELDS = ("matched_truth", "truth", "matched_prediction", "prediction")
 
@@ -43,6 +43,8 @@ class Edge(Metric):
     """
 
     expensive: ClassVar[bool] = True
+
+    ranges: ClassVar[Ranges] = {"odsF": (0.0, 1.0), "oisF": (0.0, 1.0), "AP": (0.0, 1.0), "R50": (0.0, 1.0)}
 
     max_distance: float = 0.0075
     thresholds: int = 99

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from mtvision.core.instances import BASE
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
-from mtvision.metrics.sums import Metric, Sums
+from mtvision.metrics.sums import Metric, Ranges, Sums
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """COCO's .50 : .05 : .95."""
@@ -59,6 +60,12 @@ class InstanceAP(Metric):
         bins: score bins over 0..1.
         minimum_area: true instances of fewer pixels are ignored; Cityscapes takes 100.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "instance_AP": (0.0, 1.0),
+        "instance_AP50": (0.0, 1.0),
+        "instance_AP75": (0.0, 1.0),
+    }
 
     num_classes: int
     bins: int = 256

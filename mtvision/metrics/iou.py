@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
-from mtvision.metrics.sums import Metric, Sums, check_shapes
+from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 
 @METRICS.register_module("iou")
@@ -32,6 +32,8 @@ class IoU(Metric):
             that counts in the mean (InvPT, TaskPrompter, MTMamba, MTI-Net). `nan`: nothing (LibMTL, NashMTL).
         per_class: also return `iou_<class id>`.
     """
+
+    ranges: ClassVar[Ranges] = {"miou": (0.0, 1.0), "pixel_accuracy": (0.0, 1.0), "iou_*": (0.0, 1.0)}
 
     num_classes: int
     absent: Literal["zero", "nan"] = "zero"

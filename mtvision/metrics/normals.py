@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import METRICS
-from mtvision.metrics.sums import Metric, Sums, check_shapes
+from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 LIMITS = ("11.25", "22.5", "30")
 """Angles in degrees below which pixels count as right."""
@@ -48,6 +49,11 @@ class Normals(Metric):
     Args:
         bins: number of histogram bins.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "mean": (0.0, 180.0), "median": (0.0, 180.0), "rmse": (0.0, 180.0),
+        "11.25": (0.0, 1.0), "22.5": (0.0, 1.0), "30": (0.0, 1.0),
+    }  # fmt: skip
 
     bins: int = 3600
 

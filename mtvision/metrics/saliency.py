@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
 from mtvision.metrics.saliency_structure import LEVELS, structure
-from mtvision.metrics.sums import Metric, Sums, check_shapes
+from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 POOLED_THRESHOLDS = tuple(index / 20 for index in range(1, 20))
 """0.05 ... 0.95: thresholds of maxF, `probability >= t`."""
@@ -39,6 +40,12 @@ class Saliency(Metric):
         beta_squared: weight of precision in maxF.
         structure: also compute the last five, which take most of the time.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "maxF": (0.0, 1.0), "maxF_compat": (0.0, 1.0), "survey_miou": (0.0, 1.0), "survey_maxF": (0.0, 1.0),
+        "s_measure": (0.0, 1.0), "e_mean": (0.0, 1.0), "e_max": (0.0, 1.0), "e_adaptive": (0.0, 1.0),
+        "mae": (0.0, 1.0),
+    }  # fmt: skip
 
     beta_squared: float = 0.3
     structure: bool = True

@@ -7,7 +7,7 @@ number of processes cannot change a score.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from math import fsum, isnan, nan
 from typing import ClassVar, Protocol, runtime_checkable
@@ -19,6 +19,9 @@ from mtvision.core.task import Activation
 Sums = dict[str, Tensor]
 """Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
 
+Ranges = Mapping[str, tuple[float, float | None]]
+"""{score: (lowest, highest)}, None = no highest; `iou_*` stands for every name that begins like it."""
+
 
 @runtime_checkable
 class Metric(Protocol):
@@ -26,6 +29,8 @@ class Metric(Protocol):
 
     expensive: ClassVar[bool] = False
     """Takes long per image: evaluators may measure it in other processes."""
+    ranges: ClassVar[Ranges] = {}
+    """Of every score; records refuse other values. A literal: it is read from the source file too."""
 
     @property
     def activation(self) -> Activation | None:

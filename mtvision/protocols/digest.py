@@ -6,12 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtvision.core.task import IGNORE, Task
-
-if TYPE_CHECKING:
-    from mtvision.protocols.protocol import Protocol
 
 EVALUATOR_VERSION = 1
 """Raise it in every change after which a metric, an activation or a rule of scoring gives other numbers."""
@@ -40,15 +37,19 @@ NOT_IN_TASK = {
 """The same for the fields of a task."""
 
 
-def protocol_digest(protocol: Protocol) -> str:
+def protocol_digest(protocol: Any, known_tasks: Mapping[str, Task]) -> str:
     """Sha256 of what decides a score, `LENGTH` hexadecimal digits.
 
-    Hashed are the tasks with class names, kinds of labels, activations, metrics and their options, the sizes
-    of splits, the size of evaluation, the ignored class id, the checkpoint rule and `EVALUATOR_VERSION`. The
-    order of tasks, titles and citations do not count. A protocol and its restriction by `select` have one
+    Hashed are the tasks: class names, kinds of labels, activations, metrics and their options. Hashed too are
+    the sizes of splits and of evaluation, the ignored class id, the checkpoint rule and `EVALUATOR_VERSION`.
+    The order of tasks, titles and citations do not count. A protocol and its restriction by `select` have one
     digest.
+
+    Args:
+        protocol: a `Protocol`, which calls this.
+        known_tasks: {name: task} of all its tasks, also of those that `select` left out.
     """
-    tasks = {name: _content(task, NOT_IN_TASK) for name, task in protocol.known_tasks.items()}
+    tasks = {name: _content(task, NOT_IN_TASK) for name, task in known_tasks.items()}
     content = {
         **_content(protocol, NOT_IN_PROTOCOL),
         "tasks": tasks,
@@ -59,7 +60,7 @@ def protocol_digest(protocol: Protocol) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
-def _content(value: Protocol | Task, left_out: Mapping[str, str]) -> dict[str, Any]:
+def _content(value: Any, left_out: Mapping[str, str]) -> dict[str, Any]:
     names = [item.name for item in fields(value) if item.name not in left_out]
     return {name: _canonical(getattr(value, name)) for name in names}
 

@@ -59,7 +59,7 @@ class Protocol:
 
     def digest(self) -> str:
         """Hash of everything that changes a number; see `mtvision.protocols.digest`."""
-        return protocol_digest(self)
+        return protocol_digest(self, self.known_tasks)
 
     def task(self, name: str) -> Task:
         """The task of that name; raises `UnknownNameError`."""

@@ -25,7 +25,21 @@ Scores = dict[str, dict[str, float]]
 PROTOCOL_EVALUATOR = "protocol"
 """Evaluator of a task that was scored exactly as its protocol says."""
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _to_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Digest and fingerprints are unknown; the number of scored images is that of the data's manifest."""
+    parts = data.get("data")
+    manifests = parts.items() if isinstance(parts, dict) else ()
+    tested = [part for name, part in manifests if isinstance(part, dict) and name != "train"]
+    scored = {name: tested[0].get(name) for name in ("images", "split")} if tested else None
+    return {
+        **data,
+        "protocol_digest": None,
+        "scored": None if scored is None else {**scored, "fingerprint": None, "labels": {}},
+    }
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_version_2}
 """{version: function from plain data of that version to the next one}. Never remove an entry."""
 
 
@@ -45,10 +59,11 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One network scored under one protocol; the fields are those of `schema/record_v1.json`.
+    """One network scored under one protocol; the fields are those of `schema/record_v2.json`.
 
     Args:
-        protocol: id. Records compare if and only if it is equal.
+        protocol: id. What else must be equal to compare says `mtvision.report.comparable.key`.
+        protocol_digest: `Protocol.digest()` at the time of scoring; None = unknown (a record of version 1).
         protocol_title: for headings.
         method: what is compared, e.g. `MTMamba`, `ParallelDecoder + UPGrad`.
         backbone: e.g. `swin_large_patch4_window12_384`.
@@ -63,6 +78,10 @@ class Record:
         command: what to type to repeat the run.
         code: from `mtvision.report.provenance.code_version`.
         data: {`train`, `test`: manifest of the data or None}.
+        scored: from `mtvision.data.manifest.scored_data`: `images`, `split`, `fingerprint` of the images and
+            `labels` {task: fingerprint}; None where it is not known, e.g. for `paper`.
+        replaced: from `mtvision.core.registry.replaced_entries`: `table`, `name`, `by` of every shipped
+            component that an outsider's replaced.
         seed: of the run.
         world_size: processes.
         effective_batch: images per optimizer step, over all processes and micro-batches.
@@ -82,6 +101,7 @@ class Record:
     tasks: list[dict[str, Any]]
     scores: Scores
     protocol_title: str = ""
+    protocol_digest: str | None = None
     source: str = ""
     constant: Scores | None = None
     gain: dict[str, Any] | None = None
@@ -89,6 +109,8 @@ class Record:
     command: str = ""
     code: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
+    scored: dict[str, Any] | None = None
+    replaced: list[dict[str, str]] = field(default_factory=list)
     seed: int | None = None
     world_size: int | None = None
     effective_batch: int | None = None
@@ -190,7 +212,7 @@ class Record:
         )
 
 
-_NULLABLE = ("seed", "world_size", "effective_batch", "precision", "cost")
+_NULLABLE = ("protocol_digest", "scored", "seed", "world_size", "effective_batch", "precision", "cost")
 """Fields that a run states even when it does not know them."""
 
 

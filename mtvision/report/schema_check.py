@@ -10,17 +10,18 @@ from importlib import resources
 from math import fsum, isclose
 from typing import TYPE_CHECKING, Any
 
+from mtvision.report.comparable.ranges import number_errors, range_errors
 from mtvision.report.provenance import absolute_paths, config_entry
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @cache
 def record_schema() -> dict[str, Any]:
-    """The JSON Schema of the current version; also in the package as `report/schema/record_v1.json`."""
+    """The JSON Schema of the current version; also in the package as `report/schema/record_v2.json`."""
     file = resources.files("mtvision.report") / "schema" / f"record_v{SCHEMA_VERSION}.json"
     schema: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return schema
@@ -29,15 +30,16 @@ def record_schema() -> dict[str, Any]:
 def violations(data: Any) -> list[str]:
     """Everything that is wrong with a record's plain data, one sentence each; empty if nothing is.
 
-    The schema is checked first. If it holds, the content is checked: every task has an entry and every
-    headline score exists. The gain follows from the scores, the config has its hash, and no path is absolute.
+    Numbers and the schema are checked first. If they hold, the content is checked: every task has an entry
+    and every headline score exists. Scores lie in the range of their metric, and the gain follows from them.
+    The config has its hash, and no path is absolute.
     """
     from jsonschema import Draft202012Validator  # slow, and many commands read no record
 
-    found = sorted(_flatten(Draft202012Validator(record_schema()).iter_errors(data)))
-    return found or sorted(
-        {*_task_errors(data), *_gain_errors(data), *_config_errors(data), *_path_errors(data)}
-    )
+    validator = Draft202012Validator(record_schema())
+    found = sorted({*number_errors(data), *_flatten(validator.iter_errors(data))})
+    checks = (_task_errors, range_errors, _gain_errors, _config_errors, _path_errors)
+    return found or sorted({problem for check in checks for problem in check(data)})
 
 
 def _flatten(errors: Any) -> Iterator[str]:

@@ -124,3 +124,31 @@ def test_registered_classes_are_documented():
         assert table
         for name, item in table.items():
             assert inspect.getdoc(item), name
+
+
+def test_what_an_outsider_replaced_is_listed(monkeypatch):
+    monkeypatch.setattr(registry.METRICS, "_loaded", {})
+    assert registry.METRICS["iou"].__name__ == "IoU"
+    assert registry.replaced_entries() == []
+
+    class Mine:
+        pass
+
+    registry.METRICS.register_module("depth", force=True)(Mine)
+    registry.METRICS["a new name"] = Mine
+    by = f"{__name__}.test_what_an_outsider_replaced_is_listed.<locals>.Mine"
+    assert registry.replaced_entries() == [{"table": "metric", "name": "depth", "by": by}]
+    registry.METRICS["depth"] = registry.METRICS["iou"]  # one of the suite's own under another's name
+    assert registry.replaced_entries() == [
+        {"table": "metric", "name": "depth", "by": "mtvision.metrics.iou.IoU"}
+    ]
+
+
+def test_constants_of_a_class_are_read_without_importing_it():
+    code = (
+        "import sys; from mtvision.core.registry import METRICS; "
+        "print(METRICS.constant('edge', 'expensive'), METRICS.constant('iou', 'expensive'), "
+        "METRICS.constant('iou', 'none'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False", "None", "False"]

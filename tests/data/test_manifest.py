@@ -10,8 +10,8 @@ from PIL import Image
 
 from mtvision.core.registry import DATASETS
 from mtvision.data.folder import FolderDataset
-from mtvision.data.manifest import data_manifest
-from mtvision.protocols import own_protocol
+from mtvision.data.manifest import data_manifest, scored_data
+from mtvision.protocols import SYNTHETIC, own_protocol
 
 PROTOCOL = own_protocol("own", {"semseg": {"class_names": ["a", "b"]}})
 
@@ -73,3 +73,38 @@ def test_synthetic_scenes_are_named_by_their_parameters():
     hashes = {data_manifest(scenes(split=split, length=3))["hash"] for split in ("train", "val")}
     assert len(hashes) == 2
     assert data_manifest(scenes(split="val", length=3))["hash"] in hashes
+
+
+def test_a_task_alone_is_scored_on_the_same_images_and_labels(root):
+    both = own_protocol("own", {"semseg": {"class_names": ["a", "b"]}, "edge": {}})
+    shutil.copytree(root / "labels", root / "edges")
+
+    def scored(protocol):
+        folders = {"semseg": "labels", "edge": "edges"}
+        kept = {name: folders[name] for name in protocol.task_names}
+        return scored_data(FolderDataset(root, labels=kept, protocol=protocol))
+
+    whole = scored(both)
+    parts = {name: scored(both.select([name])) for name in both.task_names}
+    assert {part["fingerprint"] for part in parts.values()} == {whole["fingerprint"]}
+    assert {name: part["labels"][name] for name, part in parts.items()} == whole["labels"]
+    assert (whole["images"], whole["split"]) == (3, "train")
+    with (root / "edges/x.png").open("ab") as file:
+        file.write(b"\0")
+    changed = scored(both)
+    assert changed["labels"]["edge"] != whole["labels"]["edge"]
+    assert changed["labels"]["semseg"] == whole["labels"]["semseg"]
+    assert changed["fingerprint"] == whole["fingerprint"]
+    for folder in ("images", "labels", "edges"):
+        (root / folder / "x.png").unlink()
+    assert scored(both)["fingerprint"] != whole["fingerprint"]
+
+
+def test_the_length_of_a_synthetic_set_is_in_its_fingerprint():
+    def scored(length, tasks=None):
+        config = {"type": "SyntheticScenes", "length": length, "split": "test"}
+        return scored_data(DATASETS.build(config, protocol=SYNTHETIC.select(tasks or SYNTHETIC.task_names)))
+
+    assert scored(100)["fingerprint"] != scored(60)["fingerprint"]
+    assert scored(60, ["depth"])["fingerprint"] == scored(60)["fingerprint"]
+    assert scored(60, ["depth"])["labels"]["depth"] == scored(60)["labels"]["depth"]

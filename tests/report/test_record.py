@@ -49,7 +49,7 @@ def test_round_trip_is_exact(tmp_path):
     path = record.save(tmp_path / "deep" / "record.json")
     assert Record.load(path) == record
     assert Record.load(path).scores["semseg"]["miou"] == 1 / 3  # all digits
-    assert json.loads(path.read_text())["schema"] == 1
+    assert json.loads(path.read_text())["schema"] == 2
 
 
 def test_nan_is_null_on_disk_and_nan_in_memory(tmp_path):
@@ -203,8 +203,8 @@ def test_migration_runs_step_by_step(monkeypatch):
         ([], "found list, expected a JSON object"),
         ({}, "schema: found None, expected the version"),
         ({"schema": True}, "schema: found True"),
-        ({"schema": 99}, "version 99 is newer than 1, .*; update mtvision"),
-        ({"schema": 0}, "version 0 cannot be read; known are 1 to 1"),
+        ({"schema": 99}, "version 99 is newer than 2, .*; update mtvision"),
+        ({"schema": 0}, "version 0 cannot be read; known are 1 to 2"),
     ],
 )
 def test_unreadable_versions(data, message):
@@ -251,3 +251,34 @@ def test_rows_differ_in_more_than_the_seed():
 def test_importing_the_report_needs_no_torch():
     code = "import sys, mtvision.report, mtvision.report.table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def version_1():
+    """A valid record as version 1 wrote it."""
+    data = {**make_record().to_json(), "schema": 1}
+    for name in ("protocol_digest", "scored", "replaced"):
+        del data[name]
+    return data
+
+
+def test_version_1_is_read_and_what_it_did_not_hold_is_unknown(tmp_path):
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(version_1()))
+    record = Record.load(file)
+    assert record.protocol_digest is None
+    assert record.scored == {"images": 8, "split": "val", "fingerprint": None, "labels": {}}
+    assert record.replaced == []
+    assert json.loads(record.save(file).read_text())["schema"] == 2
+    assert Record.load(file) == record
+
+
+def test_damaged_version_1_is_refused_in_words():
+    with pytest.raises(RecordError, match=r"data: found \[\] \(array\)"):
+        Record.from_json({**version_1(), "data": []})
+
+
+@pytest.mark.parametrize("field", ["protocol_digest", "scored"])
+def test_a_run_must_say_what_it_was_scored_on(field):
+    data = make_record().to_json()
+    del data[field]
+    assert f"{field}: missing." in violations(data)

@@ -8,6 +8,17 @@ from mtvision.report.record import Record, describe_tasks
 
 TASKS = describe_tasks((semseg(("a", "b")), depth()))
 SHA = "0" * 63 + "1"
+DIGEST = "0" * 15 + "1"
+
+
+def scored(images, fingerprint=SHA, labels=SHA):
+    """What was scored: as many images, all labels with one fingerprint."""
+    return {
+        "images": images,
+        "split": "val",
+        "fingerprint": fingerprint,
+        "labels": dict.fromkeys(("semseg", "depth"), labels),
+    }
 
 
 def make_record(miou=0.5, rmse=0.6, *, seed=0, row="row", **changes):
@@ -22,6 +33,8 @@ def make_record(miou=0.5, rmse=0.6, *, seed=0, row="row", **changes):
         "config": config_entry("demo", f"name = '{row}'\nseed = {seed}\n"),
         "code": {"commit": "a" * 40, "dirty": False},
         "data": {"train": None, "test": {"hash": SHA, "split": "val", "images": 8}},
+        "protocol_digest": DIGEST,
+        "scored": scored(8),
         "seed": seed,
         "world_size": 1,
         "effective_batch": 4,

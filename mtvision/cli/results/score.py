@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtvision.cli.common import STDOUT, write_json
+from mtvision.core.registry import replaced_entries
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
@@ -22,11 +23,15 @@ from mtvision.report.table import render_table
 from mtvision.runtime.progress import messages
 
 if TYPE_CHECKING:
+    from mtvision.data.dataset import DenseDataset
     from mtvision.evaluation.evaluator import SampleEvaluator, Scores
     from mtvision.evaluation.prediction_files import PredictionFiles
     from mtvision.metrics.statistics import Interval
 
     Intervals = dict[str, dict[str, Interval]]
+
+RECORDED = ("protocol", "protocol_digest", "scored", "replaced", "method", "backbone", "tasks", "scores")
+"""Fields of a record that `--json` writes."""
 
 DESCRIPTION = """\
 Score predictions on disk, of this suite (`mtvision test --save-predictions`) or of any other code base,
@@ -70,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         evaluator.close()
     intervals = _intervals(evaluator, arguments.bootstrap) if arguments.bootstrap else {}
-    record = _record(config, settings, protocol, files, scores)
+    record = _record(config, settings, files, dataset, scores)
     content = _as_json(record, intervals, arguments.bootstrap, files, len(dataset))
     write_json(arguments.json, {**content, "data": data_manifest(dataset)})
     if arguments.json == STDOUT:
@@ -162,15 +167,20 @@ def _intervals(evaluator: SampleEvaluator, resamples: int) -> Intervals:
 
 
 def _record(
-    config: RunConfig, settings: Settings, protocol: Protocol, files: PredictionFiles, scores: Scores
+    config: RunConfig, settings: Settings, files: PredictionFiles, dataset: DenseDataset, scores: Scores
 ) -> Record:
+    from mtvision.data.manifest import scored_data
     from mtvision.engine.records import backbone_name
 
+    protocol = settings.protocol.select([task.name for task in files.tasks])
     manifest = files.manifest
     own = manifest is not None and config["model"] is not None
     return Record(
         protocol=protocol.id,
         protocol_title=protocol.title,
+        protocol_digest=protocol.digest(),
+        scored=scored_data(dataset),
+        replaced=replaced_entries(),
         method=str((manifest or {}).get("method", files.folder.resolve().name)),
         backbone=str((manifest or {}).get("backbone", backbone_name(config) if own else "–")),
         provenance=config["provenance"] if own else "released",
@@ -185,7 +195,7 @@ def _as_json(
 ) -> dict[str, Any]:
     plain = record.to_json()
     manifest: Mapping[str, Any] = files.manifest or {}
-    content = {name: plain[name] for name in ("protocol", "method", "backbone", "tasks", "scores")}
+    content = {name: plain[name] for name in RECORDED}
     content |= {"images": images, "predictions": {k: v for k, v in manifest.items() if k != "sizes"} or None}
     if resamples:
         content["bootstrap"] = {"resamples": resamples, "confidence": 0.95}

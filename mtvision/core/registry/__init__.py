@@ -42,6 +42,17 @@ SCHEDULES = Registry(
 SEARCHERS = Registry("searcher", "SEARCHERS", ["mtvision.search"])
 MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"])
 
+
+def replaced_entries() -> list[dict[str, str]]:
+    """Shipped entries of any table that an outsider replaced in this process: `table`, `name`, `by`."""
+    tables = [item for item in globals().values() if isinstance(item, Registry)]
+    return [
+        {"table": table.name, "name": name, "by": kind}
+        for table in tables
+        for name, kind in sorted(table.replaced().items())
+    ]
+
+
 __all__ = [
     "ADAPTERS",
     "BACKBONES",
@@ -60,4 +71,5 @@ __all__ = [
     "STEPS",
     "TRANSFORMS",
     "Registry",
+    "replaced_entries",
 ]

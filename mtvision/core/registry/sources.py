@@ -66,6 +66,20 @@ def kinds_of(definition: Definition) -> dict[str, Any]:
     }
 
 
+def constant_of(definition: Definition, attribute: str) -> Any:
+    """The literal that a class, or a base of its own package, assigns to a name; None if none does."""
+    node = _top_level(definition.module).get(definition.name)
+    if not isinstance(node, ast.ClassDef):
+        return None
+    for item in node.body:
+        targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
+            return ast.literal_eval(item.value)  # type: ignore[attr-defined]  # both kinds have a value
+    bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
+    inherited = [constant_of(base, attribute) for base in bases if base is not None]
+    return next((value for value in inherited if value is not None), None)
+
+
 def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
     """{name: (parameter, the module whose names its annotation uses)}."""
     node = _top_level(definition.module).get(definition.name)

@@ -8,7 +8,13 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.registry.sources import Definition, kinds_of, parameters_of, registered_names
+from mtvision.core.registry.sources import (
+    Definition,
+    constant_of,
+    kinds_of,
+    parameters_of,
+    registered_names,
+)
 from mtvision.core.values import check_value
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
@@ -82,6 +88,33 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
             for package in self._locations:
                 self._known |= registered_names(package, self._variable)
         return self._known
+
+    def replaced(self) -> dict[str, str]:
+        """{shipped name: dotted path of what an outsider put in its place}; empty where none was replaced."""
+        return {
+            name: f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"
+            for name, kind in self._loaded.items()
+            if name in self._definitions()
+            and (kind.__module__, getattr(kind, "__name__", ""))
+            != (self._definitions()[name].module, self._definitions()[name].name)
+        }
+
+    def constant(self, name: str, attribute: str) -> Any:
+        """A class attribute of one entry, from its source file if the class is not imported yet.
+
+        Args:
+            name: registered name.
+            attribute: of the class or of a base in its own package, a literal there.
+
+        Returns:
+            The value; None if the class has none.
+
+        Raises:
+            UnknownNameError: the name is not registered.
+        """
+        if name not in self._loaded and name in self._definitions():
+            return constant_of(self._definitions()[name], attribute)
+        return getattr(self[name], attribute, None)
 
     def register_module(self, name: str | None = None, force: bool = False) -> Callable[[Kind], Kind]:
         """Decorator that adds a class or function.
