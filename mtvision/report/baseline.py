@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, isfinite
 from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.report.comparable.key import common_facts, conflicts, departures, group_records, in_words
 from mtvision.report.record import Record
 
 SINGLE_TASK = "single-task"
@@ -35,10 +36,10 @@ def with_gain(
     """Copies of the records with their multi-task gain (convention `headline`) over one baseline.
 
     `single-task` takes the records that have one task, and averages each task's headline score over their
-    seeds. They count for a record if they were trained the same way. Equal are then: protocol, provenance,
-    backbone, number of training images, effective batch, iterations, training precision and evaluator of the
-    task. Where several such configurations are left, the one with the record's own optimizer and schedule
-    counts.
+    seeds. They count for a record if their scores compare with its (`mtvision.report.comparable.key`) and if
+    they were trained the same way. Equal are then: backbone, number of training images, effective batch,
+    iterations, training precision and evaluator of the task. Where several such configurations are left, the
+    one with the record's own optimizer and schedule counts.
 
     Args:
         records: of one protocol or more; those of one task, and published ones, stay as they are.
@@ -123,6 +124,7 @@ def _matching(record: Record, entry: Mapping[str, Any], single: Sequence[Record]
         run
         for run in of_task
         if training_key(run) == training_key(record)
+        and not conflicts(run, record)
         and run.task(entry["name"])["evaluator"] == entry["evaluator"]
     ]
     rows: dict[tuple[str, ...], dict[int | None, Record]] = defaultdict(dict)
@@ -153,8 +155,7 @@ def _matching(record: Record, entry: Mapping[str, Any], single: Sequence[Record]
 def training_key(record: Record) -> dict[str, Any]:
     """Key of the training conditions that single-task and multi-task networks must share."""
     return {
-        "protocol": record.protocol,
-        "provenance": record.provenance,
+        **common_facts(record),
         "backbone": record.backbone,
         "training images": ((record.data or {}).get("train") or {}).get("images"),
         "batch": record.effective_batch,
@@ -166,7 +167,9 @@ def training_key(record: Record) -> dict[str, Any]:
 def _nearest(record: Record, others: Sequence[Record]) -> str:
     wanted = training_key(record)
     differing = [
-        {name for name, value in training_key(run).items() if value != wanted[name]} for run in others
+        {name for name, value in training_key(run).items() if value != wanted[name]}
+        | conflicts(run, record).keys()
+        for run in others
     ]
     fewest = min(differing, key=len)
     return f"{len(others)} differ, the nearest in {', '.join(sorted(fewest)) or 'evaluator'}"
@@ -184,6 +187,13 @@ def _recipe(record: Record) -> tuple[str, ...]:
 def _protocol_baseline(record: Record, name: str) -> Baseline:
     from mtvision.protocols import get_protocol
 
+    changed = departures(record)
+    if changed:
+        raise ValueError(
+            f"{record.method} / {record.backbone} was not scored as protocol {record.protocol} says, whose "
+            f"baselines do not compare with it: {in_words(changed)}. Compute the gain over single-task "
+            "networks that were scored alike."
+        )
     table = look_up(f"baseline of protocol {record.protocol}", name, get_protocol(record.protocol).baselines)
     headlines = {entry["name"]: entry["headline"] for entry in record.tasks}
     scores = {task: {headlines[task]: value} for task, value in table.items() if task in headlines}
@@ -191,16 +201,18 @@ def _protocol_baseline(record: Record, name: str) -> Baseline:
 
 
 def fold_single_task(records: Sequence[Record]) -> list[Record]:
-    """Single-task records of one recipe and seed joined to one row of a table, the others unchanged.
+    """Single-task records of one recipe, group and seed joined to one row of a table, the others unchanged.
 
     The joined row has every task's score of its own network. Its parameters and multiply-accumulates are the
     sum over all networks, the cost of using them together.
     """
     groups: dict[str, dict[int | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
     rest = []
+    place = {id(record): n for n, group in enumerate(group_records(records)) for record in group.records}
     for record in records:
         if is_single_task(record) and record.provenance != "paper":
-            groups[repr((training_key(record), _recipe(record)))][record.seed].append(record)
+            key = repr((place[id(record)], training_key(record), _recipe(record)))
+            groups[key][record.seed].append(record)
         else:
             rest.append(record)
     order = max((record.task_names for record in rest), key=len, default=())
@@ -232,6 +244,8 @@ def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) 
                 constant=None,
                 gain=None,
                 config=None,
+                scored=_scored(list(runs.values())),
+                replaced=_distinct(item for run in runs.values() for item in run.replaced),
                 cost=_summed(list(runs.values())) if complete else None,
                 checkpoint=None,
                 training=None,
@@ -239,6 +253,21 @@ def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) 
             )
         )
     return rows
+
+
+def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(sorted(item.items())): item for item in entries}.values())
+
+
+def _scored(runs: Sequence[Record]) -> dict[str, Any] | None:
+    """What was scored, with the labels of every network's task."""
+    first = runs[0].scored
+    if first is None:
+        return None
+    return {
+        **first,
+        "labels": {name: value for run in runs for name, value in (run.scored or first)["labels"].items()},
+    }
 
 
 def _summed(runs: Sequence[Record]) -> dict[str, Any] | None:

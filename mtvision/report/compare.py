@@ -8,6 +8,7 @@ from math import fsum, isnan, sqrt
 from statistics import stdev
 
 from mtvision.core.naming import look_up
+from mtvision.report.comparable.key import departures
 from mtvision.report.display import display_of
 from mtvision.report.grid import Cell, Column, Grid, Row
 from mtvision.report.published import PublishedRow, backbone_name
@@ -35,7 +36,8 @@ class Difference:
         std: sample standard deviation over seeds, None for one seed.
         count: seeds.
         gain: mean - published, its sign turned so that positive is better than published.
-        verdict: `WITHIN`, `OUTSIDE`, `ONE_SEED` or `OTHER_TOOL`.
+        verdict: `WITHIN`, `OUTSIDE`, `ONE_SEED` or `OTHER_TOOL`, the last also for a record that was not
+            scored as the shipped protocol says.
         certainty: of the published value.
     """
 
@@ -89,7 +91,7 @@ def _differences(row: Sequence[Record], other: PublishedRow) -> list[Difference]
             mean = fsum(values) / len(values)
             std = stdev(values) if len(values) > 1 else None
             sign = -1 if display_of(entry, score).higher_is_better is False else 1
-            tool = other.evaluator(task) == entry["evaluator"]
+            tool = other.evaluator(task) == entry["evaluator"] and not any(map(departures, row))
             found.append(
                 Difference(
                     other.method,

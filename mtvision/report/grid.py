@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mtvision.core.naming import look_up
+from mtvision.report.comparable.leads import SEEDS, lead
 
 MARKS = ("†", "‡", "§", "¶", "‖", "††", "‡‡", "§§")
 
@@ -23,6 +24,8 @@ class Column:
         group: heading over several columns (the task), or empty.
         higher_is_better: direction, drawn as an arrow; None = no arrow and no ranking.
         numeric: numbers are set to the right, text to the left.
+        factor: what a stored number is multiplied with to be printed.
+        digits: decimals of the printed number.
     """
 
     key: str
@@ -30,6 +33,8 @@ class Column:
     group: str = ""
     higher_is_better: bool | None = None
     numeric: bool = True
+    factor: float = 1.0
+    digits: int = 4
 
     @property
     def arrow(self) -> str:
@@ -48,6 +53,7 @@ class Cell:
         std: the number behind `spread`.
         rank: 1 = best of its column, 2 = second, 0 = neither.
         mark: refers to a note, e.g. `†`. A marked cell is not comparable with its column and never ranked.
+        seeds: (seed, number) of the runs behind `value`, to tell leads from noise.
     """
 
     text: str = ""
@@ -56,14 +62,22 @@ class Cell:
     std: float | None = None
     rank: int = 0
     mark: str = ""
+    seeds: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells in the order of the columns, and what kind of row it is."""
+    """Cells in the order of the columns, and what kind of row it is.
+
+    Args:
+        cells: as many as there are columns.
+        kind: rows of different kind are separated by a line.
+        group: label of the group; numbers of different groups do not compare. Empty where there is one group.
+    """
 
     cells: tuple[Cell, ...]
     kind: RowKind = "result"
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,9 +97,10 @@ class Grid:
     notes: tuple[tuple[str, str], ...] = ()
 
     def sorted_by(self, key: str) -> Grid:
-        """Copy whose rows, within each kind, go from best to worst (text and undirected columns: ascending).
+        """Copy whose rows, within each group and kind, go from best to worst.
 
-        Rows without a value come last, rows with equal values stay in order.
+        Text and columns without direction are ascending. Rows without a value come last, and rows with equal
+        values stay in order.
 
         Raises:
             UnknownNameError: no such column; a task's name stands for its first column.
@@ -100,41 +115,111 @@ class Grid:
             missing = cell.value is None and (self.columns[index].numeric or not cell.text)
             return missing, sign * (cell.value or 0.0), "" if self.columns[index].numeric else cell.text
 
-        kinds = list(dict.fromkeys(row.kind for row in self.rows))
-        rows = [row for kind in kinds for row in sorted((r for r in self.rows if r.kind == kind), key=place)]
-        return replace(self, rows=tuple(rows))
+        parts: dict[tuple[str, RowKind], list[Row]] = {}
+        for row in self.rows:
+            parts.setdefault((row.group, row.kind), []).append(row)
+        return replace(self, rows=tuple(row for rows in parts.values() for row in sorted(rows, key=place)))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Labels of the groups, in their order; one empty label where nothing is parted."""
+        return tuple(dict.fromkeys(row.group for row in self.rows))
 
     def ranked(self, kinds: Iterable[RowKind] = ("result", "published")) -> Grid:
-        """Copy with the best and, from three rows on, the second best entry of every directed column.
+        """Copy with the best and, from three rows on, the second best entry of every column, group by group.
 
-        Numbers that are printed alike rank alike. A column with one number only gets no rank.
+        Numbers that are printed alike rank alike. A column with one number only gets no rank. Neither does a
+        column whose lead is inside the noise. Where the best row and another one have three seeds, a paired t
+        test over their common seeds must tell them apart. Notes say by how much, with interval and p.
         """
         kinds = set(kinds)
-        columns = [
-            _ranks(column, [row.cells[position] if row.kind in kinds else Cell() for row in self.rows])
-            for position, column in enumerate(self.columns)
-        ]
+        ranks = [[0] * len(self.columns) for _ in self.rows]
+        notes: list[tuple[str, str]] = []
+        for group in self.groups:
+            members = [n for n, row in enumerate(self.rows) if row.group == group and row.kind in kinds]
+            for position, column in enumerate(self.columns):
+                cells = [self.rows[index].cells[position] for index in members]
+                names = [_name(self.columns, self.rows[index]) for index in members]
+                lead = smallest_lead(column, cells, names)
+                if lead is not None:
+                    notes.append(("", (f"[{group}] " if group else "") + lead.text))
+                if lead is None or lead.holds:
+                    for index, rank in zip(members, _ranks(column, cells), strict=True):
+                        ranks[index][position] = rank
         rows = [
-            replace(
-                row,
-                cells=tuple(
-                    replace(cell, rank=column[index]) for cell, column in zip(row.cells, columns, strict=True)
-                ),
-            )
-            for index, row in enumerate(self.rows)
+            replace(row, cells=tuple(replace(cell, rank=r) for cell, r in zip(row.cells, own, strict=True)))
+            for row, own in zip(self.rows, ranks, strict=True)
         ]
-        return replace(self, rows=tuple(rows))
+        return replace(self, rows=tuple(rows), notes=(*self.notes, *notes))
+
+
+def _name(columns: Sequence[Column], row: Row) -> str:
+    """The first text of a row, its method in most tables."""
+    texts = (cell.text for column, cell in zip(columns, row.cells, strict=True) if not column.numeric)
+    return next(texts, "")
+
+
+def _comparable(column: Column, cells: Sequence[Cell]) -> list[int]:
+    """Places of the cells that take part in a ranking; none in a column without direction."""
+    if column.higher_is_better is None:
+        return []
+    return [
+        n for n, cell in enumerate(cells) if cell.value is not None and not cell.mark and cell.text != "–"
+    ]
 
 
 def _ranks(column: Column, cells: Sequence[Cell]) -> list[int]:
-    taking_part = [cell for cell in cells if cell.value is not None and not cell.mark and cell.text != "–"]
-    if column.higher_is_better is None or len(taking_part) < 2:
+    taking_part = _comparable(column, cells)
+    if len(taking_part) < 2:
         return [0] * len(cells)
-    printed = sorted({float(cell.text) for cell in taking_part}, reverse=column.higher_is_better)
+    printed = sorted({float(cells[n].text) for n in taking_part}, reverse=bool(column.higher_is_better))
     places = {printed[0]: 1}
     if len(taking_part) > 2 and len(printed) > 1:
         places[printed[1]] = 2
-    return [places.get(float(cell.text), 0) if cell in taking_part else 0 for cell in cells]
+    return [places.get(float(cell.text), 0) if n in taking_part else 0 for n, cell in enumerate(cells)]
+
+
+@dataclass(frozen=True)
+class NamedLead:
+    """The lead of a column's best row over the row that is hardest to tell from it.
+
+    Args:
+        text: with names, size, interval and p.
+        holds: whether it is more than noise.
+    """
+
+    text: str
+    holds: bool
+
+
+def smallest_lead(column: Column, cells: Sequence[Cell], names: Sequence[str]) -> NamedLead | None:
+    """Test the best cell against every other one; None where it or all others have fewer than `SEEDS` seeds.
+
+    The best row leads only if it can be told from every other row. So the largest p decides, and it needs no
+    correction for their number.
+    """
+    tested = [n for n in _comparable(column, cells) if len(cells[n].seeds) >= SEEDS]
+    up = bool(column.higher_is_better)
+    order = sorted(_comparable(column, cells), key=lambda n: (cells[n].value or 0.0) * (-1 if up else 1))
+    if len(tested) < 2 or order[0] not in tested:
+        return None
+    best = order[0]
+    found = [
+        (lead(dict(cells[best].seeds), dict(cells[n].seeds), higher_is_better=up), n)
+        for n in order[1:]
+        if n in tested
+    ]
+    worst, other = max(found, key=lambda item: item[0].p)
+    size = f"{worst.mean * column.factor:.{column.digits}f}"
+    if worst.interval is None:
+        evidence = f"{worst.count} common seeds, no test"
+    else:
+        low, high = (f"{bound * column.factor:.{column.digits}f}" for bound in worst.interval)
+        evidence = f"95 % interval {low} to {high}, paired t over {worst.count} seeds, p = {worst.p:.2g}"
+    title = f"{column.group} {column.title}".strip()
+    verdict = "" if worst.holds else "not bold, the lead is inside the noise: "
+    text = f"{title}: {verdict}{names[best]} leads {names[other]} by {size} ({evidence})."
+    return NamedLead(text, worst.holds)
 
 
 @dataclass
@@ -143,6 +228,8 @@ class Notes:
 
     marked: dict[str, str] = field(default_factory=dict)
     plain: list[str] = field(default_factory=list)
+    group: str = ""
+    """Put before every note without a mark while the rows of one of several groups are made."""
 
     def mark(self, text: str) -> str:
         """The mark of a note."""
@@ -153,6 +240,7 @@ class Notes:
 
     def add(self, text: str) -> None:
         """A note without a mark, once."""
+        text = f"[{self.group}] {text}" if self.group else text
         if text not in self.plain:
             self.plain.append(text)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import fsum, isnan, sqrt
+from math import fsum, isnan, nan, sqrt
 from statistics import stdev
 
 from mtvision.core.naming import look_up
-from mtvision.report.display import display_of
+from mtvision.report.comparable.key import conflicts, group_records, parting
+from mtvision.report.comparable.leads import LEVEL, paired_interval, paired_t
+from mtvision.report.display import Display, display_of
 from mtvision.report.grid import Cell, Column, Grid, Row
 from mtvision.report.record import Record
 from mtvision.report.table import group_seeds
 
-LEVEL, POWER = 0.05, 0.8
+POWER = 0.8
+BEST = "best"
+"""Reference that stands for the best row of every score."""
 DRAWS = 2**12
 """Sign flips that are tried at most."""
 
@@ -34,6 +37,7 @@ class PairedDifference:
         mean: mean difference, its sign turned so that positive is better; in the units of records.
         std: sample standard deviation of the differences, None for one seed.
         p: of a two-sided paired t test, None for one seed.
+        interval: of 95 %, paired t, None for one seed.
         p_sign: of the exact two-sided sign-flip test, None for one seed; at best 2 / 2^count.
         p_holm: `p` after Holm's correction over all rows of the same score.
         detectable: smallest true difference that this test would find in 80 % of such experiments, were `std`
@@ -48,6 +52,7 @@ class PairedDifference:
     mean: float
     std: float | None
     p: float | None
+    interval: tuple[float, float] | None
     p_sign: float | None
     p_holm: float | None
     detectable: float | None
@@ -69,33 +74,77 @@ def paired_differences(records: Sequence[Record], reference: str) -> list[Paired
     less than the rows do. Runs with a score that is not defined are left out.
 
     Args:
-        records: of one protocol.
-        reference: method of the reference row.
+        records: of one protocol. Rows that do not compare with the reference
+            (`mtvision.report.comparable.key`) are left out.
+        reference: method of the reference row; `BEST` for the best row of every score.
 
     Raises:
         UnknownNameError: no record has that method.
-        ValueError: several rows have it.
+        ValueError: several rows have it, or the best row is asked for and records do not compare.
     """
     rows = [row for row in group_seeds(records) if row[0].provenance != "paper"]
+    if reference == BEST and BEST not in {row[0].method for row in rows}:
+        groups = group_records([record for row in rows for record in row])
+        if len(groups) > 1:
+            raise ValueError(f"no row is the best of all: {parting(groups)} Give the records of one group.")
+        bases = _best_rows(rows)
+    else:
+        base = _reference_row(rows, reference)
+        rows = [row for row in rows if not conflicts(row[0], base[0])]
+        bases = {entry["name"]: base for entry in base[0].tasks}
+    found: list[PairedDifference] = []
+    for task, base in bases.items():
+        seeds: dict[int | None, Record] = {record.seed: record for record in base}
+        differences = (_difference(row, seeds, task) for row in rows if row is not base)
+        found += _corrected([item for item in differences if item is not None])
+    return found
+
+
+def _reference_row(rows: Sequence[list[Record]], method: str) -> list[Record]:
     named: dict[str, list[list[Record]]] = {}
     for row in rows:
         named.setdefault(row[0].method, []).append(row)
-    candidates = look_up("method to compare with", reference, named)
+    candidates = look_up("method to compare with", method, named)
     if len(candidates) > 1:
         kinds = ", ".join(sorted({row[0].backbone for row in candidates}))
+        groups = parting(group_records([row[0] for row in candidates]))
         raise ValueError(
-            f"{len(candidates)} rows have the method '{reference}' ({kinds}); give the records of one."
+            f"{len(candidates)} rows have the method '{method}' ({kinds}); give the records of one."
+            + (f" They are {groups}" if groups else "")
         )
-    base: dict[int | None, Record] = {record.seed: record for record in candidates[0]}
-    found: list[PairedDifference] = []
-    for entry in candidates[0][0].tasks:
-        of_score = [
-            item
-            for row in rows
-            if row is not candidates[0] and (item := _difference(row, base, entry["name"])) is not None
-        ]
-        found += _corrected(of_score)
+    return candidates[0]
+
+
+def _best_rows(rows: Sequence[list[Record]]) -> dict[str, list[Record]]:
+    """{task: row with the best mean of its headline score}."""
+    entries = {entry["name"]: entry for row in rows for entry in row[0].tasks}
+    found = {}
+    for task, entry in entries.items():
+        means = {}
+        for index, row in enumerate(rows):
+            values = [record.scores.get(task, {}).get(entry["headline"], nan) for record in row]
+            if not any(map(isnan, values)):
+                means[index] = fsum(values) / len(values)
+        if means:
+            choose = max if entry["higher_is_better"] else min
+            found[task] = rows[choose(means, key=lambda index: means[index])]
     return found
+
+
+def paired_grids(records: Sequence[Record], reference: str) -> list[Grid]:
+    """One grid per group of comparable records that has the reference; the rest as `paired_grid`."""
+    groups = group_records(records)
+    having = [group for group in groups if reference in {record.method for record in group.records}]
+    if not having and reference == BEST:
+        having = [group for group in groups if len(group_seeds(group.records)) > 1] or groups
+    if not having:
+        return [paired_grid(records, reference)]  # which says that there is no such method
+    grids = [paired_grid(group.records, reference) for group in having]
+    titles = [
+        f"{grid.title}, {group.label}" if group.label else grid.title
+        for grid, group in zip(grids, having, strict=True)
+    ]
+    return [replace(grid, title=title) for grid, title in zip(grids, titles, strict=True)]
 
 
 def _difference(row: Sequence[Record], base: dict[int | None, Record], task: str) -> PairedDifference | None:
@@ -117,22 +166,12 @@ def _difference(row: Sequence[Record], base: dict[int | None, Record], task: str
     first = row[0]
     head = (first.method, first.backbone, task, score, len(values), mean)
     if len(values) == 1:
-        return PairedDifference(*head, None, None, None, None, None)
+        return PairedDifference(*head, None, None, None, None, None, None)
     std = stdev(values)
     p = paired_t(values)
-    return PairedDifference(*head, std, p, sign_flip(values), p, _detectable(std, len(values)))
-
-
-def paired_t(values: Sequence[float]) -> float:
-    """Two-sided p of Student's t test that the mean of the differences is 0; needs two or more."""
-    from scipy.stats import ttest_1samp
-
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # differences of equal size are a result, not a mistake
-        p = float(ttest_1samp(values, 0.0).pvalue)
-    return 1.0 if isnan(p) else p  # NaN: every difference is 0
+    return PairedDifference(
+        *head, std, p, paired_interval(values), sign_flip(values), p, _detectable(std, len(values))
+    )
 
 
 def sign_flip(values: Sequence[float]) -> float:
@@ -180,6 +219,7 @@ def paired_grid(records: Sequence[Record], reference: str) -> Grid:
         Column("p", "p (paired t)"),
         Column("p_holm", "p (Holm)"),
         Column("p_sign", "p (sign flip)"),
+        Column("interval", "95 % interval", numeric=False),
         Column("detectable", "detectable (80 % power)"),
         Column("verdict", "verdict", numeric=False),
     )
@@ -197,6 +237,7 @@ def paired_grid(records: Sequence[Record], reference: str) -> Grid:
                     Cell(text, item.mean, "" if item.std is None else shown.text(item.std), item.std),
                     Cell(str(item.count), float(item.count)),
                     *numbers,
+                    Cell(_interval(item.interval, shown)),
                     Cell(shown.text(item.detectable), item.detectable),
                     Cell(item.verdict),
                 ),
@@ -214,7 +255,15 @@ def paired_grid(records: Sequence[Record], reference: str) -> Grid:
             f"{2 / 2 ** counts[0]:.3g}. The t test assumes normal differences and finds only large ones "
             "(column detectable): 'not told apart' does not mean equal."
         )
-    return Grid(f"Differences from {reference}", columns, tuple(rows), tuple(("", text) for text in notes))
+    name = "the best row of each score" if reference == BEST else reference
+    return Grid(f"Differences from {name}", columns, tuple(rows), tuple(("", text) for text in notes))
+
+
+def _interval(interval: tuple[float, float] | None, shown: Display) -> str:
+    if interval is None:
+        return ""
+    low, high = (f"{bound * shown.factor:+z.{shown.digits}f}" for bound in interval)
+    return f"{low} to {high}"
 
 
 def _p_cell(p: float | None) -> Cell:

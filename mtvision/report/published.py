@@ -179,6 +179,7 @@ def published_records(protocol: str, certainties: Sequence[str] = ("stated",)) -
             Record(
                 protocol=protocol,
                 protocol_title=definition.title,
+                protocol_digest=definition.digest(),
                 method=row.method + label,
                 backbone=row.backbone,
                 provenance=row.provenance,

@@ -35,6 +35,12 @@ def _heading(column: Column) -> str:
     return plain(f"{group}{column.title}" + (f" {column.arrow}" if column.arrow else ""))
 
 
+def _begins_group(grid: Grid, index: int) -> bool:
+    """Whether a row is the first of one of several groups; a line with the group's label stands above it."""
+    group = grid.rows[index].group
+    return bool(group) and (index == 0 or grid.rows[index - 1].group != group)
+
+
 def note_lines(grid: Grid) -> list[str]:
     """One line per note, its mark in front."""
     return [f"{mark} {plain(text)}".strip() for mark, text in grid.notes]
@@ -54,7 +60,10 @@ def rich_table(grid: Grid) -> Table:
     for column in grid.columns:
         table.add_column(Text(_heading(column)), justify="right" if column.numeric else "left", no_wrap=True)
     for index, row in enumerate(grid.rows):
-        last = index + 1 == len(grid.rows) or grid.rows[index + 1].kind != row.kind
+        if _begins_group(grid, index):
+            table.add_row(Text(plain(row.group), style="italic"))
+        following = grid.rows[index + 1] if index + 1 < len(grid.rows) else None
+        last = following is None or (following.group, following.kind) != (row.group, row.kind)
         styles = {0: "", 1: "bold", 2: "underline"}
         cells = []
         for cell in row.cells:
@@ -97,7 +106,10 @@ def render_markdown(grid: Grid) -> str:
     lines = [f"**{escape_markdown(grid.title)}**", ""] if grid.title else []
     lines.append("| " + " | ".join(escape_markdown(_heading(column)) for column in grid.columns) + " |")
     lines.append("| " + " | ".join("---:" if column.numeric else ":---" for column in grid.columns) + " |")
-    lines += ["| " + " | ".join(entry(cell) for cell in row.cells) + " |" for row in grid.rows]
+    for index, row in enumerate(grid.rows):
+        if _begins_group(grid, index):
+            lines.append(f"| *{escape_markdown(row.group)}* |" + " |" * (len(grid.columns) - 1))
+        lines.append("| " + " | ".join(entry(cell) for cell in row.cells) + " |")
     for mark, text in grid.notes:
         lines += ["", f"{mark} {escape_markdown(text)}".strip()]
     return "\n".join(lines)
@@ -141,8 +153,10 @@ def render_latex(grid: Grid) -> str:
     lines.append(r"\toprule")
     lines += _latex_groups(grid)
     lines.append(" & ".join(escape_latex(f"{c.title} {c.arrow}".strip()) for c in grid.columns) + r" \\")
-    for _, rows in _sections(grid):
+    for label, _, rows in _sections(grid):
         lines.append(r"\midrule")
+        if label:
+            lines.append(rf"\multicolumn{{{len(grid.columns)}}}{{l}}{{{escape_latex(label)}}} \\")
         lines += [" & ".join(entry(cell) for cell in row.cells) + r" \\" for row in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     for mark, text in grid.notes:
@@ -172,24 +186,31 @@ def _latex_groups(grid: Grid) -> list[str]:
     return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
-def _sections(grid: Grid) -> Iterator[tuple[str, list[Row]]]:
-    for kind, rows in groupby(grid.rows, key=lambda row: row.kind):
-        yield kind, list(rows)
+def _sections(grid: Grid) -> Iterator[tuple[str, str, list[Row]]]:
+    """(label of a group that begins here, else empty; kind of rows; rows) for rows of one group and kind."""
+    before = ""
+    for (group, kind), rows in groupby(grid.rows, key=lambda row: (row.group, row.kind)):
+        yield ("" if group == before else group), kind, list(rows)
+        before = group
 
 
 def render_csv(grid: Grid) -> str:
-    """All digits; a `std` column beside every column that has one; no ranks. Notes are left out."""
+    """All digits; a `std` column beside every column that has one; no ranks. Notes are left out.
+
+    Where rows are parted, the first column is their group.
+    """
     spreads = [
         any(row.cells[index].std is not None for row in grid.rows) for index in range(len(grid.columns))
     ]
-    heading = ["kind"]
+    parted = any(grid.groups)
+    heading = ["group", "kind"] if parted else ["kind"]
     for column, has_spread in zip(grid.columns, spreads, strict=True):
         heading += [column.key, f"{column.key} std"] if has_spread else [column.key]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(heading)
     for row in grid.rows:
-        line: list[str | float] = [row.kind]
+        line: list[str | float] = [plain(row.group), row.kind] if parted else [row.kind]
         for cell, has_spread in zip(row.cells, spreads, strict=True):
             line.append(plain(cell.text) if cell.value is None else _number(cell.value))
             if has_spread:
@@ -228,8 +249,11 @@ def render_html(grid: Grid) -> str:
         heading = html.escape(_heading(column))
         lines.append(f'<th scope="col" data-key="{html.escape(plain(column.key))}"{kind}>{heading}</th>')
     lines += ["</tr>", "</thead>"]
-    for kind, rows in _sections(grid):
+    for label, kind, rows in _sections(grid):
         lines.append(f'<tbody class="{kind}">')
+        if label:
+            text = html.escape(plain(label))
+            lines.append(f'<tr class="group"><th colspan="{len(grid.columns)}">{text}</th></tr>')
         for row in rows:
             cells = "".join(entry(cell, column) for cell, column in zip(row.cells, grid.columns, strict=True))
             lines.append(f"<tr>{cells}</tr>")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, isnan
 from statistics import stdev
 from typing import Any, Literal
 
 from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.report.comparable.key import Group, facts, group_records, parting
 from mtvision.report.display import Display, display_of
 from mtvision.report.grid import Cell, Column, Grid, Notes, Row
 from mtvision.report.record import PROTOCOL_EVALUATOR, Record
@@ -73,8 +74,10 @@ def render_table(
     """A table of records as text.
 
     Args:
-        records: of one protocol. Those that differ in their seed alone become one row, mean ± sample standard
-            deviation. Of two runs with one seed, the newer counts, and a note says so.
+        records: of one protocol. Those that do not compare stand in groups of their own, see
+            `mtvision.report.comparable.key`. A note names the fields that differ; nothing is ranked across.
+            Records that differ in their seed alone become one row, mean ± sample standard deviation. Of two
+            runs with one seed, the newer counts, and a note says so.
         format: `terminal` (no colours), `markdown`, `latex` (booktabs), `csv` (all digits) or `html`.
         columns: any of `method backbone provenance source config seeds gain parameters macs latency memory
             hours batch`, `task/score`, or a task's name for its headline score. By default method, backbone,
@@ -99,31 +102,57 @@ def build_grid(
     columns: Sequence[str] | None = None,
     mixed: Mixed = "refuse",
     title: str | None = None,
+    ranked: bool = True,
 ) -> Grid:
-    """The table before it has a format; arguments and errors as `render_table`."""
+    """The table before it has a format; arguments and errors as `render_table`.
+
+    Args:
+        ranked: mark the best and second best, group by group.
+    """
     if not records:
         raise ValueError(
             "there are no records to tabulate; train something, or give folders that hold records."
         )
     tasks = _common_tasks(records)
     notes = Notes()
-    rows = sorted(group_seeds(records, notes), key=lambda row: not is_published(row[0]))
-    keys = _resolve(columns, tasks, rows)
+    groups = rows_by_group(records, notes)
+    every = [row for _, rows in groups for row in rows]
+    keys = _resolve(columns, tasks, every)
+    if "gain" in keys:
+        _one_convention(every)
+    head = [_column(key, tasks, every) for key in keys]
     if all(record.provenance == "smoke" for record in records):
         notes.add("smoke runs: tiny networks and short training, not comparable with published results.")
-    built = [_build_column(key, tasks, rows, mixed, notes) for key in keys]
-    body = [
-        Row(tuple(cells[index] for _, cells in built), "published" if is_published(row[0]) else "result")
-        for index, row in enumerate(rows)
-    ]
-    head = [column for column, _ in built]
+    body: list[Row] = []
+    for group, rows in groups:
+        notes.group = group.label
+        cells = zip(*(_cells(key, tasks, rows, mixed, notes) for key in keys), strict=True)
+        body += _constant_rows(group, head, tasks)
+        body += [
+            Row(tuple(own), "published" if is_published(row[0]) else "result", group.label)
+            for row, own in zip(rows, cells, strict=True)
+        ]
+    notes.group = ""
+    if len(groups) > 1:
+        notes.add(parting(group for group, _ in groups))
     grid = Grid(
         title=records[0].protocol_title or records[0].protocol if title is None else title,
         columns=tuple(head),
-        rows=(*_constant_rows(records, head, tasks), *body),
+        rows=tuple(body),
         notes=notes.listed(),
     )
-    return grid.ranked()
+    return grid.ranked() if ranked else grid
+
+
+def rows_by_group(
+    records: Sequence[Record], notes: Notes | None = None
+) -> list[tuple[Group, list[list[Record]]]]:
+    """Groups that do not compare, and the rows of each: one list of seeds per row, published ones first."""
+    groups = sorted(group_records(records), key=lambda group: not all(map(is_published, group.records)))
+    return [
+        (group, sorted(group_seeds(group.records, notes), key=lambda row: not is_published(row[0])))
+        for group in groups
+    ]
 
 
 def is_published(record: Record) -> bool:
@@ -156,10 +185,10 @@ def _common_tasks(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
 
 def group_seeds(records: Sequence[Record], notes: Notes | None = None) -> list[list[Record]]:
     """Records of one configuration each, by seed; of two with one seed the newer one counts."""
-    groups: dict[tuple[str, ...], dict[Any, Record]] = {}
+    groups: dict[tuple[Any, ...], dict[Any, Record]] = {}
     dropped = 0
     for position, record in enumerate(records):
-        seeds = groups.setdefault(record.row_key, {})
+        seeds = groups.setdefault((*record.row_key, *sorted(facts(record).items())), {})
         seed = ("none", position) if record.seed is None else record.seed
         if seed in seeds:
             dropped += 1
@@ -195,32 +224,65 @@ def _resolve(
     return [headlines.get(key, key) for key in columns]
 
 
-def _build_column(
-    key: str, tasks: Mapping[str, Any], rows: Sequence[Sequence[Record]], mixed: Mixed, notes: Notes
-) -> tuple[Column, list[Cell]]:
+def _column(key: str, tasks: Mapping[str, Any], rows: Sequence[Sequence[Record]]) -> Column:
     if key in TEXTS:
-        return Column(key, key, numeric=False), [Cell(TEXTS[key](row[0])) for row in rows]
+        return Column(key, key, numeric=False)
     if key == "seeds":
-        return Column(key, "seeds"), [Cell(str(len(row)), float(len(row))) for row in rows]
+        return Column(key, "seeds")
     if key in EXTRAS:
-        extra = EXTRAS[key]
-        marks = _gain_marks(rows, notes) if key == "gain" else [""] * len(rows)
-        column = Column(key, extra.title, higher_is_better=_extra_direction(key, rows))
-        cells = [
-            _average([extra.value(record) for record in row], extra.display, mark)
-            for row, mark in zip(rows, marks, strict=True)
-        ]
-        return column, cells
+        extra, direction = EXTRAS[key], _extra_direction(key, rows)
+        return Column(
+            key,
+            extra.title,
+            higher_is_better=direction,
+            factor=extra.display.factor,
+            digits=extra.display.digits,
+        )
     task, _, score = key.partition("/")
     shown = display_of(tasks[task], score)
     title = shown.title + (f" {shown.unit}" if shown.unit else "")
-    marks = _evaluator_marks(key, rows, mixed, notes)
-    values = [[record.scores.get(task, {}).get(score) for record in row] for row in rows]
-    cells = [_average(row, shown, mark) for row, mark in zip(values, marks, strict=True)]
     direction = (
         tasks[task]["higher_is_better"] if score == tasks[task]["headline"] else shown.higher_is_better
     )
-    return Column(key, title, group=task.replace("_", " "), higher_is_better=direction), cells
+    return Column(
+        key,
+        title,
+        group=task.replace("_", " "),
+        higher_is_better=direction,
+        factor=shown.factor,
+        digits=shown.digits,
+    )
+
+
+def _cells(
+    key: str, tasks: Mapping[str, Any], rows: Sequence[Sequence[Record]], mixed: Mixed, notes: Notes
+) -> list[Cell]:
+    """A column's cells for the rows of one group."""
+    if key in TEXTS:
+        return [Cell(TEXTS[key](row[0])) for row in rows]
+    if key == "seeds":
+        return [Cell(str(len(row)), float(len(row))) for row in rows]
+    task, _, score = key.partition("/")
+    if key in EXTRAS:
+        shown, value = EXTRAS[key].display, EXTRAS[key].value
+        marks = _gain_marks(rows, notes) if key == "gain" else [""] * len(rows)
+    else:
+        shown, value = display_of(tasks[task], score), _dig("scores", task, score)
+        marks = _evaluator_marks(key, rows, mixed, notes)
+    return [
+        replace(_average([value(record) for record in row], shown, mark), seeds=_seeds(row, value))
+        for row, mark in zip(rows, marks, strict=True)
+    ]
+
+
+def _seeds(row: Sequence[Record], value: Callable[[Record], float | None]) -> tuple[tuple[int, float], ...]:
+    """(seed, number) of the runs that have both."""
+    found = [(record.seed, value(record)) for record in row]
+    return tuple(
+        (seed, number)
+        for seed, number in found
+        if seed is not None and number is not None and not isnan(number)
+    )
 
 
 def _extra_direction(key: str, rows: Sequence[Sequence[Record]]) -> bool | None:
@@ -267,14 +329,17 @@ def _evaluator_marks(key: str, rows: Sequence[Sequence[Record]], mixed: Mixed, n
     return ["" if text == standard else notes.mark(f"another evaluator: {text}.") for text in texts]
 
 
-def _gain_marks(rows: Sequence[Sequence[Record]], notes: Notes) -> list[str]:
-    gains = [[record.gain for record in row if record.gain is not None] for row in rows]
-    conventions = {gain["convention"] for row in gains for gain in row}
+def _one_convention(rows: Sequence[Sequence[Record]]) -> None:
+    conventions = {record.gain["convention"] for row in rows for record in row if record.gain is not None}
     if len(conventions) > 1:
         raise MixedRecordsError(
             f"column gain: the conventions {', '.join(sorted(conventions))} give different numbers and "
             "cannot share a column; leave it out or compute one of them for all."
         )
+
+
+def _gain_marks(rows: Sequence[Sequence[Record]], notes: Notes) -> list[str]:
+    gains = [[record.gain for record in row if record.gain is not None] for row in rows]
     names = [sorted({gain["baseline"]["name"] for gain in row}) for row in gains]
     every = sorted({name for row in names for name in row})
     if len(every) == 1:
@@ -285,11 +350,14 @@ def _gain_marks(rows: Sequence[Sequence[Record]], notes: Notes) -> list[str]:
 
 
 def _constant_rows(
-    records: Sequence[Record], columns: Sequence[Column], tasks: Mapping[str, Mapping[str, Any]]
+    group: Group, columns: Sequence[Column], tasks: Mapping[str, Mapping[str, Any]]
 ) -> list[Row]:
-    """What the best constant prediction scores; several rows if records disagree (other training images)."""
+    """What the best constant prediction scores; several rows if records disagree (other training images).
+
+    It was scored on the same images, so it stands in the group of its records, and is never ranked.
+    """
     rows: list[Row] = []
-    for record in records:
+    for record in group.records:
         if record.constant is None:
             continue
         cells = []
@@ -300,7 +368,7 @@ def _constant_rows(
         first = next((index for index, column in enumerate(columns) if not column.numeric), None)
         if first is not None:
             cells[first] = Cell("constant predictor")
-        row = Row(tuple(cells), "constant")
+        row = Row(tuple(cells), "constant", group.label)
         if row not in rows:
             rows.append(row)
     return rows

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
+from mtvision.report.comparable.key import group_records
 from mtvision.report.display import display_of
-from mtvision.report.paired import paired_grid
+from mtvision.report.paired import paired_grids
 from mtvision.report.record import Record
 from mtvision.report.render import FORMATS
 from mtvision.report.table import build_grid, group_seeds
@@ -110,6 +111,8 @@ def summary(
 ) -> str:
     """Mean ± standard deviation of every row, and paired differences over seeds; one block per protocol.
 
+    Records that do not compare are parted within the block, and differences are taken within a group only.
+
     Args:
         records: of all finished runs.
         reference: method that the others are compared with; None = the first row with several tasks.
@@ -122,9 +125,10 @@ def summary(
         chosen = with_gain(chosen, baseline, []) if baseline else chosen
         chosen = fold_single_task(chosen) if baseline == SINGLE_TASK else chosen
         texts.append(FORMATS[format](build_grid(chosen)))
-        rows = [row for row in group_seeds(chosen) if row[0].method == reference or reference is None]
-        first = max(rows, key=lambda row: len(row[0].tasks), default=None)
-        several = {record.method for record in chosen}
-        if first is not None and len(several) > 1 and len(first) > 1:
-            texts.append(FORMATS[format](paired_grid(chosen, first[0].method)))
+        for group in group_records(chosen):
+            rows = [row for row in group_seeds(group.records) if reference in (None, row[0].method)]
+            first = max(rows, key=lambda row: len(row[0].tasks), default=None)
+            several = {record.method for record in group.records}
+            if first is not None and len(several) > 1 and len(first) > 1:
+                texts += [FORMATS[format](grid) for grid in paired_grids(group.records, first[0].method)]
     return "\n\n".join(texts)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mtvision.report.comparable.key import common_facts, group_records, key_digest
 from mtvision.report.display import display_of
 from mtvision.report.record import Record
 from mtvision.runtime.foreign import ForeignError, foreign_errors
@@ -28,8 +30,13 @@ TEXT_COLUMNS = (
     "seed",
     "commit",
     "created",
+    "protocol digest",
+    "test images",
+    "test fingerprint",
+    "replaced",
+    "comparable",
 )
-"""Columns of the table that are no number."""
+"""Columns of the table that are no number; rows compare only if `comparable` is equal."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def push(records: Sequence[Record], *, project: str, folder: Path, entity: str |
     """Write one W&B run per record and the summary table as an artifact.
 
     A record's run has its scores, gain and cost in the summary. Its config has the keys to group and filter
-    by (protocol, method, backbone, seed, …; the whole record under `record`). Its id follows from the
+    by (protocol, method, backbone, seed, …; the whole record under `record`). Its group begins with the hash
+    of what must be equal to compare (`comparable` in the config and in the table). Its id follows from the
     content, so that pushing again updates it. Offline without a key or server; see
     `mtvision.tracking.loggers`.
 
@@ -76,11 +84,12 @@ def push(records: Sequence[Record], *, project: str, folder: Path, entity: str |
     folders: list[Path] = []
     failed: dict[str, str] = {}
     common: dict[str, Any] = {"project": project, **({"entity": entity} if entity else {})}
-    for record in records:
+    names = comparable_names(records)
+    for record, comparable in zip(records, names, strict=True):
         name = run_name(record)
         try:
             with foreign_errors():
-                run = start_wandb_run(wandb, folder, **common, **_run_options(record))
+                run = start_wandb_run(wandb, folder, **common, **_run_options(record, comparable))
                 run.summary.update(_finite(record_summary(record)))
                 folders += _close(run)
         except ForeignError as error:  # one run that fails must not lose the others
@@ -99,16 +108,28 @@ def run_name(record: Record) -> str:
     return f"{record.method} / {record.backbone} / {record.protocol}{seed}"
 
 
-def _run_options(record: Record) -> dict[str, Any]:
+def comparable_names(records: Sequence[Record]) -> list[str]:
+    """One short text per record, equal for those that compare: `key_digest`, and a number where needed."""
+    names: dict[int, str] = {}
+    taken: Counter[str] = Counter()
+    for group in group_records(records):
+        key = key_digest(group.records[0])
+        taken[key] += 1
+        name = key if taken[key] == 1 else f"{key}-{taken[key]}"
+        names.update({id(record): name for record in group.records})
+    return [names[id(record)] for record in records]
+
+
+def _run_options(record: Record, comparable: str) -> dict[str, Any]:
     content = json.dumps(record.to_json(), sort_keys=True)
     return {
         "id": "record-" + hashlib.sha256(content.encode()).hexdigest()[:12],
         "name": run_name(record),
-        "group": f"{record.protocol} / {record.method} / {record.backbone}"[:128],
+        "group": f"{comparable} / {record.protocol} / {record.method} / {record.backbone}"[:128],
         "job_type": "record",
         "tags": [record.protocol[:64], record.provenance],
         "config": {
-            **{name: value for name, value in _texts(record).items() if name != "created"},
+            **{name: value for name, value in _texts(record, comparable).items() if name != "created"},
             "tasks": list(record.task_names),
             "effective_batch": record.effective_batch,
             "precision": (record.precision or {}).get("train"),
@@ -120,7 +141,7 @@ def _run_options(record: Record) -> dict[str, Any]:
     }
 
 
-def _texts(record: Record) -> dict[str, Any]:
+def _texts(record: Record, comparable: str) -> dict[str, Any]:
     return {
         "protocol": record.protocol,
         "method": record.method,
@@ -131,6 +152,13 @@ def _texts(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "commit": (record.code or {}).get("commit") or "",
         "created": record.created,
+        **{
+            name: text
+            for name, text in common_facts(record).items()
+            if name not in ("protocol", "provenance")
+        },
+        "replaced": "; ".join(f"{item['table']} {item['name']} by {item['by']}" for item in record.replaced),
+        "comparable": comparable,
     }
 
 
@@ -149,9 +177,9 @@ def table_rows(records: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
                 arrow = {True: " ↑", False: " ↓", None: ""}[direction]
             numbers.setdefault(name, name + arrow)
     rows = []
-    for record in records:
+    for record, comparable in zip(records, comparable_names(records), strict=True):
         values = _finite(record_summary(record))
-        rows.append([*_texts(record).values(), *(values.get(name) for name in numbers)])
+        rows.append([*_texts(record, comparable).values(), *(values.get(name) for name in numbers)])
     return [*TEXT_COLUMNS, *numbers.values()], rows
 
 

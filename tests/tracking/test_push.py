@@ -67,9 +67,9 @@ def test_the_table_names_directions_and_leaves_gaps(records):
 
 
 def test_pushing_again_updates_the_same_runs(records):
-    ids = [module._run_options(record)["id"] for record in records]
+    ids = [module._run_options(record, "")["id"] for record in records]
     assert len(set(ids)) == 3
-    assert ids == [module._run_options(record)["id"] for record in records]
+    assert ids == [module._run_options(record, "")["id"] for record in records]
 
 
 def test_one_run_that_fails_does_not_lose_the_others(tmp_path, records, offline, monkeypatch):

@@ -72,9 +72,10 @@ def constant_of(definition: Definition, attribute: str) -> Any:
     if not isinstance(node, ast.ClassDef):
         return None
     for item in node.body:
-        targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
-            return ast.literal_eval(item.value)  # type: ignore[attr-defined]  # both kinds have a value
+        if isinstance(item, ast.Assign | ast.AnnAssign) and item.value is not None:
+            targets = item.targets if isinstance(item, ast.Assign) else [item.target]
+            if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
+                return ast.literal_eval(item.value)
     bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
     inherited = [constant_of(base, attribute) for base in bases if base is not None]
     return next((value for value in inherited if value is not None), None)

@@ -20,6 +20,12 @@ from mtvision.core.values import check_value
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 
 
+def _place(kind: Callable[..., Any]) -> Definition:
+    """Where a class or function is defined; of another callable, its class."""
+    named = kind if inspect.isclass(kind) or inspect.isfunction(kind) else type(kind)
+    return Definition(named.__module__, named.__qualname__)
+
+
 class Registry(MutableMapping[str, Callable[..., Any]]):
     """{name: class or function}. Its errors name the wrong config entry.
 
@@ -91,12 +97,11 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
 
     def replaced(self) -> dict[str, str]:
         """{shipped name: dotted path of what an outsider put in its place}; empty where none was replaced."""
+        places = {name: _place(kind) for name, kind in self._loaded.items() if name in self._definitions()}
         return {
-            name: f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"
-            for name, kind in self._loaded.items()
-            if name in self._definitions()
-            and (kind.__module__, getattr(kind, "__name__", ""))
-            != (self._definitions()[name].module, self._definitions()[name].name)
+            name: f"{place.module}.{place.name}"
+            for name, place in places.items()
+            if place != self._definitions()[name]
         }
 
     def constant(self, name: str, attribute: str) -> Any:
@@ -114,7 +119,7 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
         """
         if name not in self._loaded and name in self._definitions():
             return constant_of(self._definitions()[name], attribute)
-        return getattr(self[name], attribute, None)
+        return inspect.getattr_static(self[name], attribute, None)
 
     def register_module(self, name: str | None = None, force: bool = False) -> Callable[[Kind], Kind]:
         """Decorator that adds a class or function.

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtvision.report.baseline import is_single_task, with_gain
+from mtvision.report.comparable.key import conflicts, departures, group_records, in_words
 from mtvision.report.record import PROTOCOL_EVALUATOR, Record, RecordError, describe_tasks
+
+FIELDS = {
+    "protocol digest": "protocol_digest",
+    "test images": "scored.images",
+    "test fingerprint": "scored.fingerprint",
+    "provenance": "provenance",
+    "replaced": "replaced",
+}
+"""{fact of a record: field that holds it}."""
 
 Level = Literal["violation", "note"]
 
@@ -117,16 +127,54 @@ def _explain(file: str, problem: str) -> Finding:
 
 
 def check_records(records: Mapping[str, Record]) -> list[Finding]:
-    """Checks across files: unknown protocols, duplicates, gains without a baseline.
+    """Checks across files: unknown or changed protocols, duplicates, gains without a baseline, groups.
 
     Args:
         records: {name of the file: record}.
     """
     findings: list[Finding] = []
     for file, record in records.items():
-        findings += [*_protocol(file, record), *_origin(file, record)]
+        findings += [*_protocol(file, record), *_departures(file, record), *_origin(file, record)]
         findings += _baseline(file, record, list(records.values()))
-    return [*findings, *_doubles(records)]
+    return [*findings, *_doubles(records), *_groups(records)]
+
+
+def _departures(file: str, record: Record) -> Iterator[Finding]:
+    """Findings for a record that was not scored as the shipped protocol of its id says."""
+    advice = {
+        "protocol digest": "score the checkpoint again with `mtvision test` of this version; a changed "
+        "protocol needs an id of its own.",
+        "test images": "score the whole split, or give the protocol of the part an id of its own.",
+    }
+    for name, (found, expected) in departures(record).items():
+        yield Finding(
+            file,
+            FIELDS.get(name, "replaced"),
+            f"{name}: found {found}, expected {expected}, as protocol {record.protocol} says.",
+            advice.get(name, "score with the shipped component, or register yours under a name of its own."),
+        )
+
+
+def _groups(records: Mapping[str, Record]) -> Iterator[Finding]:
+    """Notes for records of one protocol that do not compare: which field keeps which files apart."""
+    for protocol in dict.fromkeys(record.protocol for record in records.values()):
+        files = {id(record): file for file, record in records.items() if record.protocol == protocol}
+        groups = group_records([record for record in records.values() if record.protocol == protocol])
+        largest = max(groups, key=lambda group: len(group.records))
+        for group in groups:
+            if group is largest:
+                continue
+            first = group.records[0]
+            other = min(largest.records, key=lambda record: len(conflicts(first, record)))
+            differing = conflicts(first, other) or {"": (group.label, largest.label)}
+            others = f" (and {len(group.records) - 1} more)" if len(group.records) > 1 else ""
+            yield Finding(
+                files[id(first)],
+                FIELDS.get(next(iter(differing)), ""),
+                f"does not compare{others} with {files[id(other)]}: {in_words(differing)}.",
+                "tables and the page keep them apart and rank each group alone; score them alike to compare.",
+                "note",
+            )
 
 
 def _protocol(file: str, record: Record) -> Iterator[Finding]:

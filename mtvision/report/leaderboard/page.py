@@ -126,11 +126,15 @@ def _provenances(rows: Sequence[BoardRow]) -> set[str]:
 def _section(section: Section) -> dict[str, Any]:
     """A section as the template reads it: text only, apart from numbers to sort by."""
     groups = [
-        ("", [row for row in section.rows if row.kind != "smoke"]),
-        ("Smoke runs: tiny training, comparable only with one another",
-         [row for row in section.rows if row.kind == "smoke"]),
-    ]  # fmt: skip
-    filled = [(label, rows) for label, rows in groups if rows]
+        {
+            "label": plain(label),
+            "constants": [
+                [_cell(cell) for cell in cells] for group, cells in section.constants if group == label
+            ],
+            "rows": [_row(row) for row in section.rows if row.group == label],
+        }
+        for label in section.groups
+    ]
     return {
         "protocol": plain(section.protocol),
         "title": plain(section.title),
@@ -149,8 +153,7 @@ def _section(section: Section) -> dict[str, Any]:
             }
             for column in section.columns
         ],
-        "constants": [[_cell(cell) for cell in cells] for cells in section.constants],
-        "groups": [{"label": label, "rows": [_row(row) for row in rows]} for label, rows in filled],
+        "groups": groups,
         "only_smoke": all(row.kind == "smoke" for row in section.rows),
     }
 
@@ -171,6 +174,7 @@ def _row(row: BoardRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "kind": row.kind,
+        "group": plain(row.group),
         "method": plain(row.method),
         "backbone": plain(first.backbone),
         "provenance": first.provenance,

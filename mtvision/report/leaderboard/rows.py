@@ -10,7 +10,7 @@ from mtvision.report.baseline import SINGLE_TASK, fold_single_task, is_single_ta
 from mtvision.report.grid import Cell, Column, Grid, Row
 from mtvision.report.published import CERTAINTIES, published_records, published_rows
 from mtvision.report.record import Record
-from mtvision.report.table import EXTRAS, build_grid, group_seeds, is_published
+from mtvision.report.table import EXTRAS, build_grid, group_seeds, is_published, rows_by_group
 
 if TYPE_CHECKING:
     from mtvision.protocols import Protocol
@@ -29,7 +29,8 @@ class BoardRow:
 
     Args:
         id: unique on the page.
-        kind: `smoke` rows stand apart and are ranked apart.
+        group: label of the rows that it compares with; empty if the section has one group.
+        kind: `smoke` rows are tiny runs.
         method: as shown, without the certainty.
         certainty: of a published row, one of `CERTAINTIES`; empty for others.
         cells: in the order of the section's columns.
@@ -37,6 +38,7 @@ class BoardRow:
     """
 
     id: str
+    group: str
     kind: Kind
     method: str
     certainty: str
@@ -58,7 +60,7 @@ class Section:
         title: heading.
         reading: sentences on how its numbers come about.
         columns: of the table.
-        constants: rows of the constant predictor.
+        constants: rows of the constant predictor, (group, cells).
         rows: all others.
         notes: (mark or empty, text).
     """
@@ -67,9 +69,14 @@ class Section:
     title: str
     reading: tuple[str, ...]
     columns: tuple[Column, ...]
-    constants: tuple[tuple[Cell, ...], ...]
+    constants: tuple[tuple[str, tuple[Cell, ...]], ...]
     rows: tuple[BoardRow, ...]
     notes: tuple[tuple[str, str], ...]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Labels of the groups, in the order of their rows."""
+        return tuple(dict.fromkeys(row.group for row in self.rows))
 
 
 def build_sections(
@@ -133,16 +140,16 @@ def _gains(records: Sequence[Record], baseline: str) -> tuple[list[Record], list
 
 
 def _section(name: str, records: Sequence[Record], notes: Sequence[tuple[str, str]], prefix: str) -> Section:
-    grid = build_grid(records, columns=_columns(name, records), mixed="mark")
-    groups = sorted(group_seeds(records), key=lambda row: not is_published(row[0]))
+    grid = build_grid(records, columns=_columns(name, records), mixed="mark", ranked=False)
+    seeds = [row for _, rows in rows_by_group(records) for row in rows]
     body = [row for row in grid.rows if row.kind != "constant"]
     rows = []
-    for index, (group, row) in enumerate(zip(groups, body, strict=True)):
-        method, certainty = _certainty(group[0])
-        rows.append(
-            BoardRow(f"{prefix}r{index}", _kind(group[0]), method, certainty, row.cells, tuple(group))
-        )
-    constants = tuple(row.cells for row in grid.rows if row.kind == "constant")
+    for index, (runs, row) in enumerate(zip(seeds, body, strict=True)):
+        method, certainty = _certainty(runs[0])
+        kind = _kind(runs[0])
+        rows.append(BoardRow(f"{prefix}r{index}", row.group, kind, method, certainty, row.cells, tuple(runs)))
+    rows, leads = _ranked(grid, _best_first(grid, rows))
+    constants = tuple((row.group, row.cells) for row in grid.rows if row.kind == "constant")
     title = next((record.protocol_title for record in records if record.protocol_title), name)
     return Section(
         name,
@@ -150,8 +157,8 @@ def _section(name: str, records: Sequence[Record], notes: Sequence[tuple[str, st
         _reading(name, records),
         grid.columns,
         constants,
-        _ranked(grid, _best_first(grid, rows)),
-        (*grid.notes, *notes),
+        tuple(rows),
+        (*grid.notes, *leads, *notes),
     )
 
 
@@ -206,19 +213,16 @@ def latency_condition(record: Record) -> str:
     return f"{latency.get('device')}{threads}, {height}×{width}, batch {cost['batch_size']}"
 
 
-def _ranked(grid: Grid, rows: Sequence[BoardRow]) -> tuple[BoardRow, ...]:
-    """Ranks among comparable rows: smoke runs only among themselves, unverified published values never."""
-    places: dict[str, tuple[Cell, ...]] = {}
-    for smoke in (True, False):
-        taking = [row for row in rows if (row.kind == "smoke") == smoke and row.verified]
-        bare = Grid("", grid.columns, tuple(Row(_unranked(row.cells)) for row in taking))
-        for row, ranked in zip(taking, bare.ranked().rows, strict=True):
-            places[row.id] = ranked.cells
-    return tuple(replace(row, cells=places.get(row.id, _unranked(row.cells))) for row in rows)
+def _ranked(grid: Grid, rows: Sequence[BoardRow]) -> tuple[list[BoardRow], tuple[tuple[str, str], ...]]:
+    """The rows with ranks within each group, unverified published values without; and notes on the leads."""
+    taking = [row for row in rows if row.verified]
+    ranked = Grid("", grid.columns, tuple(Row(row.cells, group=row.group) for row in taking)).ranked()
+    places = {row.id: own.cells for row, own in zip(taking, ranked.rows, strict=True)}
+    return [replace(row, cells=places.get(row.id, row.cells)) for row in rows], ranked.notes
 
 
 def _best_first(grid: Grid, rows: Sequence[BoardRow]) -> list[BoardRow]:
-    """By gain, then by the first score; rows without one come after, in their order."""
+    """By gain, then by the first score, group by group; rows without one come after, in their order."""
     result = list(rows)
     directed = [index for index, column in enumerate(grid.columns) if column.higher_is_better is not None]
     keys = [index for index in directed if grid.columns[index].key == "gain"]
@@ -230,11 +234,8 @@ def _best_first(grid: Grid, rows: Sequence[BoardRow]) -> list[BoardRow]:
             return value is None, sign * (value or 0.0)
 
         result.sort(key=place)
-    return result
-
-
-def _unranked(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    return tuple(replace(cell, rank=0) for cell in cells)
+    order = list(dict.fromkeys(row.group for row in sorted(rows, key=lambda row: row.kind == "smoke")))
+    return sorted(result, key=lambda row: order.index(row.group))
 
 
 def _reading(name: str, records: Sequence[Record]) -> tuple[str, ...]:

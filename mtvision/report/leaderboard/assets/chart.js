@@ -77,13 +77,19 @@ function pointsOf(rows, xColumn, yColumn) {
 function spreadOf(rows, xColumn, yColumn) {
   return new Set(pointsOf(rows, xColumn, yColumn).map((point) => point.x)).size;
 }
-/* The Pareto front: rows that no other row beats in both cost and score. Left out are numbers that do not compare: those of
-   another evaluator or baseline, unverified ones, and smoke runs beside others. */
+/* Pareto fronts, one per group of comparable rows: rows that no other row of the group beats in both cost and score. Left out
+   are numbers that do not compare within it: those of another evaluator or baseline, and unverified ones. */
+function frontiers(points, column) {
+  const groups = new Map();
+  for (const point of points) {
+    const label = point.row.dataset.group;
+    groups.set(label, [...(groups.get(label) || []), point]);
+  }
+  return [...groups.values()].map((members) => frontier(members, column));
+}
 function frontier(points, column) {
   const sign = column.up === 'down' ? -1 : 1;
-  const onlySmoke = points.every((point) => point.row.dataset.kind === 'smoke');
   const comparable = points.filter((point) => point.row.dataset.verified === '1'
-    && (onlySmoke || point.row.dataset.kind !== 'smoke')
     && point.row.children[column.index].querySelector('sup') === null);
   const order = comparable.sort((a, b) => a.x - b.x || sign * (b.y - a.y));
   const front = [];
@@ -121,7 +127,7 @@ function drawScatter(board) {
   };
   const caption = el('figcaption', {}, plural(points.length) + ' drawn'
     + (left ? '; ' + left + ' without both numbers.' : '.')
-    + ' Dashed line: Pareto front of the comparable rows. Select a point for its details.');
+    + ' Dashed lines: Pareto fronts, one per group of comparable rows. Select a point for its details.');
   figure.replaceChildren(
     el('div', { class: 'scatter-bar' }, [
       control('Vertical', 'y', yUsable.map((c) => [c.key, c.label]), yColumn.key),
@@ -156,12 +162,14 @@ function scatterSvg(points, xColumn, yColumn, caption) {
   const placed = points.map((point) => ({
     ...point, px: x(point.x), py: y(point.y * yColumn.factor),
   }));
-  const front = frontier(placed, yColumn);
-  const path = front.map((point, index) => (index ? 'L' : 'M') + point.px.toFixed(1) + ' ' + point.py.toFixed(1)).join('');
+  const fronts = frontiers(placed, yColumn);
+  const front = fronts.flat();
+  const paths = fronts.map((members) => svg('path', { class: 'front', d: members
+    .map((point, index) => (index ? 'L' : 'M') + point.px.toFixed(1) + ' ' + point.py.toFixed(1)).join('') }));
   const chart = svg('svg', { class: 'chart', viewBox: '0 0 ' + box.width + ' ' + box.height, role: 'group',
     'aria-label': yColumn.label + ' against ' + COSTS[xColumn.key] },
   [...axes(box, logTicks(xr[0], xr[1]), niceTicks(yr[0], yr[1], 5), x, y, COSTS[xColumn.key] + ' (log scale)', yColumn.label),
-    svg('path', { class: 'front', d: path }), ...names(placed, front, box)]);
+    ...paths, ...names(placed, front, box)]);
   for (const point of placed) chart.append(pointMark(point, xColumn, yColumn, caption));
   return chart;
 }
