@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import LOADER_DEFAULTS, Settings
+from mtvision.report.comparable.key import departures, in_words
 from mtvision.report.cost import measure_cost
 from mtvision.report.provenance import (
     code_version,
@@ -63,7 +64,7 @@ def make_record(
     scored = next(dataset for part, dataset in data.items() if part != "train")
     _, world_size = rank_and_world_size()
     batch_size = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
-    return Record(
+    record = Record(
         protocol=protocol.id,
         protocol_title=protocol.title,
         protocol_digest=protocol.digest(),
@@ -73,7 +74,6 @@ def make_record(
         tasks=describe_tasks(protocol.tasks, settings.evaluation.metric_options),
         scores=scores,
         constant=constant,
-        gain=_gain(protocol, settings.evaluation.baseline, scores),
         config=config_entry(Path(config.file).stem, config.text),
         command=without_paths(f"python tools/train.py {config.file}"),
         code=code_version(),
@@ -96,6 +96,7 @@ def make_record(
         },
         notes=[] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)],
     )
+    return _with_gain(record, protocol, settings.evaluation.baseline)
 
 
 def write_record(record: Record, work_dir: Path) -> None:
@@ -109,6 +110,15 @@ def backbone_name(config: Mapping[str, Any]) -> str:
     backbone = config["model"]["backbone"]
     kind = backbone["type"]
     return str(backbone.get("name") or (kind if isinstance(kind, str) else kind.__name__))
+
+
+def _with_gain(record: Record, protocol: Protocol, baseline: Any) -> Record:
+    """The record with its gain; a note instead where the protocol's own baseline was scored differently."""
+    changed = departures(record) if isinstance(baseline, str) else {}
+    if changed:
+        note = f"No gain over {baseline}: not scored as protocol {protocol.id} says: {in_words(changed)}."
+        return replace(record, notes=[*record.notes, note])
+    return replace(record, gain=_gain(protocol, baseline, record.scores))
 
 
 def _gain(protocol: Protocol, baseline: Any, scores: Scores) -> dict[str, Any] | None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import discs
 import numpy as np
 import pytest
 
+from mtvision.core.registry import METRICS
+from mtvision.engine.records import _with_gain
 from mtvision.engine.training import evaluate_checkpoint, train
 from mtvision.evaluation.predictor import Predictor
+from mtvision.protocols import get_protocol
 from mtvision.recipe.building import tasks_of_checkpoint, trained_network
 from mtvision.recipe.config import load_config
 from mtvision.recipe.settings import protocol_of
 from mtvision.report.baseline import is_single_task
+from mtvision.report.comparable.key import conflicts
+from mtvision.report.record import Record, describe_tasks
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 SHORT = [
@@ -112,3 +118,37 @@ def test_heads_tell_the_tasks_of_a_bare_state_dict(trained):
         "semseg",
     ]
     assert sorted(tasks_of_checkpoint(content, protocol)) == ["depth", "semseg"]
+
+
+def test_a_part_of_the_tasks_compares_with_the_whole(trained, tmp_path, monkeypatch):
+    whole, part = trained[2], scored(trained, tmp_path / "a", "tasks=depth")
+    protocol = protocol_of(load_config(trained[0], trained[1]))
+    assert whole.protocol_digest == part.protocol_digest == protocol.digest()
+    assert whole.scored["labels"].keys() == {"semseg", "depth"}
+    assert part.scored["labels"].keys() == {"depth"}
+    assert conflicts(whole, part) == {}
+    assert whole.replaced == []
+
+    class Mine(METRICS["depth"]):
+        """Scores as ours does, which nobody can know."""
+
+    monkeypatch.setitem(METRICS, "depth", Mine)
+    replaced = scored(trained, tmp_path / "b", "tasks=depth")
+    assert [(item["table"], item["name"]) for item in replaced.replaced] == [("metric", "depth")]
+    assert conflicts(whole, replaced).keys() == {"depth: replaced metric"}
+
+
+def test_a_replaced_metric_gets_no_gain_over_the_protocols_baselines():
+    protocol = get_protocol("nyud-invpt").select(["depth"])
+    (name,) = protocol.baselines
+    record = Record(
+        protocol=protocol.id, method="m", backbone="b", provenance="ours",
+        tasks=describe_tasks(protocol.tasks), scores={"depth": {"rmse": 0.5}},
+        protocol_digest=protocol.digest(),
+    )  # fmt: skip
+    assert _with_gain(record, protocol, name).gain["percent"] > 0
+    mine = [{"table": "metric", "name": "depth", "by": "mine.Depth"}]
+    without = _with_gain(replace(record, replaced=mine), protocol, name)
+    assert without.gain is None
+    assert "depth: replaced metric: metric depth by mine.Depth against nothing" in without.notes[0]
+    assert _with_gain(replace(record, replaced=mine), protocol, {"depth": 0.6}).gain is not None

@@ -1,6 +1,7 @@
 """`check_files` names every violation, where it is and what to try next."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,8 @@ def test_good_records_pass():
         (lambda data: data["gain"].update(percent=99.0), "gain.percent", "expected", "never type a gain"),
         (lambda data: data["gain"]["parts"].update(depth=9.0), "gain.parts.depth", "baseline", "never type"),
         (lambda data: data.update(command="train /home/me/x.py"), "command", "/home/me/x.py", "relative"),
+        (lambda data: data["scores"]["semseg"].update(miou=53.2), "scores.semseg.miou", "0 to 1", "per cent"),
+        (lambda data: data["scores"]["semseg"].update(miou=math.nan), "scores.semseg.miou", "nan", "null"),
         (lambda data: data.update(schema=99), "schema", "newer", "update mtvision"),
     ],
 )  # fmt: skip

@@ -240,3 +240,12 @@ def test_writing_and_nothing_to_write(tmp_path, text):
 def test_importing_it_does_not_import_torch():
     code = "import sys, mtvision.report.leaderboard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rows_of_two_groups_cannot_be_compared_on_the_page():
+    good, smoke = make_record(), make_record(provenance="smoke", row="s", method="S")
+    page = Page(build_page([good, smoke], certainties=()))
+    assert {item["group"] for item in page.data["rows"].values()} == {"provenance: ours", "provenance: smoke"}
+    assert "left.group !== right.group" in build_page([good])
+    (one, _) = page.data["rows"].values()
+    assert ["Test images", "8 (part)"] in one["training"]

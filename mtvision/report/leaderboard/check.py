@@ -57,6 +57,8 @@ ADVICE: tuple[tuple[str, str], ...] = (
     ("no such field", "correct the name, or remove the field; free text belongs in notes."),
     ("absolute path", "write '<path>/name' in its place; in `command`, use a path relative to the checkout."),
     ("was it edited", "take config from the run's own record; a changed config is another run."),
+    ("the range of metric", "score the checkpoint again; shares are stored as 0 to 1, never in per cent."),
+    ("a finite number", "write null where nothing could be scored; a network of NaN has no result."),
     ("the mean of gain.parts", "let `mtvision table --baseline` or a new run compute it; never type a gain."),
     ("baseline", "let `mtvision launch --baseline` or a new run compute it; never type a gain."),
     ("no headline score", "score the checkpoint again: `mtvision test CONFIG CHECKPOINT`."),

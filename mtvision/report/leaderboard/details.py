@@ -7,6 +7,7 @@ from math import fsum, isnan
 from statistics import stdev
 from typing import Any
 
+from mtvision.report.comparable.key import NOTHING, UNKNOWN, common_facts
 from mtvision.report.compare import OTHER_TOOL, compare
 from mtvision.report.display import display_of
 from mtvision.report.leaderboard.rows import BoardRow, Section, latency_condition
@@ -40,6 +41,7 @@ def row_detail(row: BoardRow, section: Section, runs: RunFolders, pictures: Pict
         "method": plain(row.method),
         "backbone": plain(first.backbone),
         "kind": row.kind,
+        "group": plain(row.group),
         "provenance": first.provenance,
         "certainty": row.certainty,
         "source": plain(first.source),
@@ -161,6 +163,10 @@ def _training(record: Record) -> list[list[str]]:
         ("Device", training.get("device")),
         ("Precision", ", ".join(f"{name} {value}" for name, value in precision.items())),
     ]
+    for name, text in common_facts(record).items():
+        if text not in (UNKNOWN, NOTHING) and name not in ("protocol", "provenance"):
+            found.append((name.capitalize(), text))
+    found += [(f"Replaced {item['table']}", f"{item['name']} by {item['by']}") for item in record.replaced]
     for split, manifest in (record.data or {}).items():
         if manifest:
             images = f"{manifest['images']} images" if manifest.get("images") is not None else "images"

@@ -34,7 +34,8 @@ class MetricCase:
         make: returns a metric.
         setting: device and precision of predictions.
         task: kind of label, activation, and which score is the headline.
-        ranges: {score: (least, largest)}; by default 0..1 where higher is better, else 0..infinity.
+        ranges: {score: (least, largest)}; by default those that the metric declares, else 0..1 where higher
+            is better and 0..infinity where lower is.
         higher_is_better: {score: direction} of scores that the suite does not know.
         best: {score: what a perfect prediction gets} where that is not the end of the range.
         near: share by which a perfect prediction may miss the best value.
@@ -314,5 +315,9 @@ def copies_are_equal(case: MetricCase) -> None:
 
 
 def _range(case: MetricCase, score: str) -> tuple[float, float]:
-    default = (0.0, 1.0) if case.direction(score) else (0.0, math.inf)
-    return case.ranges.get(score, default)
+    if score in case.ranges:
+        return case.ranges[score]
+    if isinstance(case.metric, Metric) and score in case.metric.ranges:
+        low, high = case.metric.ranges[score]
+        return low, math.inf if high is None else high
+    return (0.0, 1.0) if case.direction(score) else (0.0, math.inf)

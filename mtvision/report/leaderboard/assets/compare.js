@@ -6,12 +6,16 @@ function updateTray() {
     box.closest('tr').classList.toggle('picked', box.checked);
   }
   const names = picked.map((id) => DATA.rows[id].method);
-  const apart = picked.length === 2 && DATA.rows[picked[0]].protocol !== DATA.rows[picked[1]].protocol;
+  const apart = picked.length === 2 ? whyApart(DATA.rows[picked[0]], DATA.rows[picked[1]]) : '';
   document.getElementById('tray').hidden = picked.length === 0;
-  document.getElementById('tray-open').disabled = picked.length !== 2 || apart;
-  document.getElementById('tray-text').textContent = apart
-    ? 'These rows follow different protocols; their numbers do not compare.'
+  document.getElementById('tray-open').disabled = picked.length !== 2 || apart !== '';
+  document.getElementById('tray-text').textContent = apart ? apart
     : picked.length === 2 ? names[0] + ' and ' + names[1] : picked.length ? names[0] + '. Choose a second row.' : '';
+}
+function whyApart(left, right) {
+  if (left.protocol !== right.protocol) return 'These rows follow different protocols; their numbers do not compare.';
+  if (left.group !== right.group) return 'These rows do not compare. ' + left.group + ' against ' + right.group + '.';
+  return '';
 }
 function setUpComparison() {
   document.getElementById('main').addEventListener('change', (event) => {
