@@ -87,12 +87,12 @@ def _fingerprint(dataset: DenseDataset, task: str | None) -> str:
 
 
 def _without(value: Any, tasks: Collection[str]) -> Any:
-    """Parameters without what they say about these tasks, and without lists of tasks."""
-    if not isinstance(value, Mapping):
-        return value
-    return {
-        name: _without(item, tasks) for name, item in value.items() if name not in tasks and name != "tasks"
-    }
+    """Parameters without what they say about these tasks, as keys or in lists."""
+    if isinstance(value, Mapping):
+        return {name: _without(item, tasks) for name, item in value.items() if name not in tasks}
+    if isinstance(value, list | tuple):
+        return [item for item in value if not (isinstance(item, str) and item in tasks)]
+    return value
 
 
 def _size(path: Path) -> int:

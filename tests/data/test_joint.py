@@ -14,6 +14,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample, SampleKey, collate
 from mtvision.data import DenseDataset, JointDataset, data_manifest
+from mtvision.data.manifest import scored_data
 from mtvision.data.samplers import JointBatchSampler, whole_ratios
 from mtvision.protocols import own_protocol
 
@@ -171,6 +172,10 @@ def test_the_manifest_tells_apart_what_the_parts_offer():
     fewer = [both[0], {**both[1], "tasks": ["depth"]}]
     assert data_manifest(dataset(parts=both))["hash"] != data_manifest(dataset(parts=fewer))["hash"]
     assert data_manifest(dataset())["hash"] == data_manifest(dataset(mixing="homogeneous"))["hash"]
+    scored = [scored_data(dataset(parts=parts)) for parts in (both, fewer)]
+    assert scored[0]["fingerprint"] == scored[1]["fingerprint"]
+    assert scored[0]["labels"]["depth"] == scored[1]["labels"]["depth"]
+    assert scored[0]["labels"]["semseg"] != scored[1]["labels"]["semseg"]
 
 
 def test_splits_count_all_parts_together():

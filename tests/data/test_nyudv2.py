@@ -10,7 +10,7 @@ import torch
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import DATASETS
 from mtvision.data.decode import DecodeError
-from mtvision.data.manifest import data_manifest
+from mtvision.data.manifest import data_manifest, scored_data
 from mtvision.data.nyudv2 import NYUDv2, read_depth, read_semseg
 from mtvision.data.prepare.geometry import KINECT_NYU, normals_from_depth
 from mtvision.data.transforms.geometry import flip_horizontally
@@ -208,6 +208,17 @@ def test_manifest_changes_with_the_packaging_and_not_with_the_place(root, tmp_pa
     moved = root.rename(tmp_path / "elsewhere")
     assert data_manifest(NYUDv2(moved, split="val", check=False)) == first
     assert first["files"] == 2 * 5
+
+
+def test_one_task_is_known_to_be_scored_on_the_same_images(root):
+    whole = scored_data(NYUDv2(root, split="val", check=False))
+    depth = scored_data(NYUDv2(root, split="val", check=False, tasks=["depth"]))
+    assert depth == {**whole, "labels": {"depth": whole["labels"]["depth"]}}
+    file = next(path for path in NYUDv2(root, split="val", check=False).files_of("depth").values())
+    with file.open("ab") as stream:
+        stream.write(b"\0")
+    changed = scored_data(NYUDv2(root, split="val", check=False))["labels"]
+    assert [name for name in changed if changed[name] != whole["labels"][name]] == ["depth"]
 
 
 def test_real_frame_in_this_encoding(real_data, root, miniature):
