@@ -19,7 +19,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "delta1": True, "delta2": True, "delta3": True,
     "mean": False, "median": False, "11.25": True, "22.5": True, "30": True,
     "odsF": True, "oisF": True, "AP": True, "R50": True,
-    "maxF": True, "maxF_compat": True, "survey_miou": True, "survey_maxF": True,
+    "maxF": True, "maxF_compat": True, "survey_miou": True, "survey_maxF": True, "sod_maxF": True,
     "s_measure": True, "e_mean": True, "e_max": True, "e_adaptive": True, "mae": False,
     "instance_AP": True, "instance_AP50": True, "instance_AP75": True,
 }  # fmt: skip

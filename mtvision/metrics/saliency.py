@@ -1,4 +1,4 @@
-"""Saliency: maxF as intended and as InvPT's code prints it, the survey's mIoU, S-measure, E-measure, MAE."""
+"""Saliency: four kinds of maxF, each by its name, the survey's mIoU, S-measure, E-measure, MAE."""
 
 from __future__ import annotations
 
@@ -34,17 +34,23 @@ class Saliency(Metric):
     * `survey_miou`: mean over images of the foreground's IoU at 15 thresholds 0.2 .. 0.9, maximum over
       thresholds. An image without salient pixels in label and prediction counts 1. `survey_maxF`: 2PR / (P +
       R) of the mean P and R (MTI-Net, ASTMT, the survey of Vandenhende et al.).
+    * `sod_maxF`: maxF of the salient-object community (Achanta et al., CVPR 2009), of precision and recall
+      averaged over images. Each map is rounded down to 8 bits, stretched to 0..255 over its labelled pixels
+      unless it is constant, and rounded down again. It is salient where it is at least t = 0 .. 255. An
+      image's precision is 0 where it has no salient prediction, its recall 0 where its label has no salient
+      pixel; both count. F = (1 + b) P R / (b P + R) of the means, 0 where both are, maximum over t. P and R
+      are the curves of PySODMetrics (`Fmeasure`, result `pr`), whose own `maxFm` averages F over images.
     * `s_measure`, `e_mean`, `e_max`, `e_adaptive`, `mae`: see `mtvision.metrics.saliency_structure`.
 
     Args:
-        beta_squared: weight of precision in maxF.
+        beta_squared: weight of precision in `maxF`, `maxF_compat` and `sod_maxF`.
         structure: also compute the last five, which take most of the time.
     """
 
     ranges: ClassVar[Ranges] = {
         "maxF": (0.0, 1.0), "maxF_compat": (0.0, 1.0), "survey_miou": (0.0, 1.0), "survey_maxF": (0.0, 1.0),
-        "s_measure": (0.0, 1.0), "e_mean": (0.0, 1.0), "e_max": (0.0, 1.0), "e_adaptive": (0.0, 1.0),
-        "mae": (0.0, 1.0),
+        "sod_maxF": (0.0, 1.0), "s_measure": (0.0, 1.0), "e_mean": (0.0, 1.0), "e_max": (0.0, 1.0),
+        "e_adaptive": (0.0, 1.0), "mae": (0.0, 1.0),
     }  # fmt: skip
 
     beta_squared: float = 0.3
@@ -80,6 +86,7 @@ class Saliency(Metric):
             "images": images,
         }
         sums |= self._survey_sums(single, salient, bool(images))
+        sums |= _sod_sums(single, salient)
         if self.structure:
             sums |= self._structure_sums(prediction[0], label, valid, bool(images))
         return {name: value.cpu() for name, value in sums.items()}
@@ -87,16 +94,19 @@ class Saliency(Metric):
     def score(self, sums: Sums) -> dict[str, float]:
         """The scores named in the class's description; NaN when no image had a label."""
         images = int(sums["images"])
-        names = ["maxF", "maxF_compat", "survey_miou", "survey_maxF"]
+        names = ["maxF", "maxF_compat", "survey_miou", "survey_maxF", "sod_maxF"]
         names += ["s_measure", "e_mean", "e_max", "e_adaptive", "mae"] if self.structure else []
         if images == 0:
             return dict.fromkeys(names, nan)
         precision, recall = sums["survey_precision"] / images, sums["survey_recall"] / images
         scores = {
-            "maxF": self._max_f(sums["correct"], sums["predicted"], sums["salient"]),
-            "maxF_compat": self._max_f(sums["compat_correct"], sums["compat_predicted"], sums["salient"]),
+            "maxF": self._pooled_max_f(sums["correct"], sums["predicted"], sums["salient"]),
+            "maxF_compat": self._pooled_max_f(
+                sums["compat_correct"], sums["compat_predicted"], sums["salient"]
+            ),
             "survey_miou": float((sums["survey_jaccard"] / images).max()),
             "survey_maxF": float((2 * precision * recall / (precision + recall)).nan_to_num(nan=0).max()),
+            "sod_maxF": self._max_f(sums["sod_precision"] / images, sums["sod_recall"] / images),
         }
         if self.structure:
             curve = sums["e_curve"] / images
@@ -104,8 +114,10 @@ class Saliency(Metric):
             scores |= {name: float(sums[name]) / images for name in ("s_measure", "e_adaptive", "mae")}
         return {name: scores[name] for name in names}
 
-    def _max_f(self, correct: Tensor, predicted: Tensor, salient: Tensor) -> float:
-        precision, recall = correct.double() / predicted.double(), correct.double() / salient.double()
+    def _pooled_max_f(self, correct: Tensor, predicted: Tensor, salient: Tensor) -> float:
+        return self._max_f(correct.double() / predicted.double(), correct.double() / salient.double())
+
+    def _max_f(self, precision: Tensor, recall: Tensor) -> float:
         f = (1 + self.beta_squared) * precision * recall / (self.beta_squared * precision + recall)
         return float(f.nan_to_num(nan=0).max())
 
@@ -146,6 +158,26 @@ def _counts(
         histogram = torch.bincount(chosen, minlength=len(thresholds) + 1)
         counts.append(histogram.flip(0).cumsum(0).flip(0)[1:])
     return counts[0], counts[1]
+
+
+def _sod_sums(probability: Tensor, salient: Tensor) -> Sums:
+    """Precision and recall of one image at the 8-bit thresholds 0 .. 255; all 0 without labelled pixels."""
+    if probability.numel() == 0:
+        return {f"sod_{name}": torch.zeros(LEVELS).double() for name in ("precision", "recall")}
+    top = LEVELS - 1
+    values = (probability * top).floor().double() / top
+    low, high = values.min(), values.max()
+    if high > low:
+        values = (values - low) / (high - low)
+    levels = (values * top).long()
+    found, correct = (
+        torch.bincount(chosen, minlength=LEVELS).flip(0).cumsum(0).flip(0).double()
+        for chosen in (levels, levels[salient])
+    )
+    return {
+        "sod_precision": correct / found.clamp(min=1),
+        "sod_recall": correct / salient.sum().clamp(min=1),
+    }
 
 
 def _check_values(probability: Tensor, truth: Tensor) -> None:

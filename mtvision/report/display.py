@@ -52,6 +52,7 @@ SCORES: dict[str, Display] = {
     "odsF": _share("odsF"), "oisF": _share("oisF"), "AP": _share("AP"), "R50": _share("R50"),
     "maxF": _share("maxF"), "maxF_compat": _share("maxF (compat)"),
     "survey_miou": _share("mIoU"), "survey_maxF": _share("maxF (survey)"),
+    "sod_maxF": _share("maxF (SOD)"),
     "s_measure": _share("S"), "e_mean": _share("mean E"), "e_max": _share("max E"),
     "e_adaptive": _share("adaptive E"), "mae": _error("MAE"),
     "instance_AP": _share("instance AP"), "instance_AP50": _share("instance AP50"),

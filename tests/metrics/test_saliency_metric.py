@@ -1,4 +1,4 @@
-"""Saliency: closed forms of both maxF, the survey's mIoU, and PySODMetrics' published numbers."""
+"""Saliency: closed forms of every maxF, the survey's mIoU, and PySODMetrics' published numbers."""
 
 from __future__ import annotations
 
@@ -96,12 +96,99 @@ def test_equals_pysodmetrics_on_its_own_examples(real_data):
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 128
         prediction = cv2.imread(str(path.parents[1] / "preds" / path.name), cv2.IMREAD_GRAYSCALE)
         sums.append(metric.measure(torch.from_numpy(prediction / 255)[None], torch.from_numpy(mask).long()))
-    scores = metric.score(total(sums))
+    scores, images = metric.score(total(sums)), len(sums)
     assert scores["s_measure"] == pytest.approx(0.9029761578759272, abs=1e-12)
     assert scores["mae"] == pytest.approx(0.03705558476661653, abs=1e-12)
     assert scores["e_adaptive"] == pytest.approx(0.9408760066970617, abs=1e-12)
     assert scores["e_mean"] == pytest.approx(0.9566258293508704, abs=1e-12)
     assert scores["e_max"] == pytest.approx(0.9669544828922699, abs=1e-12)
+    precision, recall = (total(sums)[f"sod_{name}"] / images for name in ("precision", "recall"))
+    assert float(precision.mean()) == pytest.approx(0.5857695537152126, abs=1e-12)
+    assert float(precision.max()) == pytest.approx(0.6396783912301717, abs=1e-12)
+    assert float(recall.mean()) == pytest.approx(0.5599653001125341, abs=1e-12)
+    # Of the library itself, as the example prints F averaged over images:
+    assert scores["sod_maxF"] == pytest.approx(0.5900964181306242, abs=1e-12)
+
+
+def slow_sod_max_f(pairs):
+    """The same in plain loops, from 8-bit maps."""
+    precisions, recalls = [], []
+    for prediction, label in pairs:
+        known = label != 255
+        values = np.floor(prediction[0][known].numpy() * np.float32(255)).astype(np.float64) / 255
+        salient = label[known].numpy() == 1
+        if values.max() > values.min():
+            values = (values - values.min()) / (values.max() - values.min())
+        levels = np.floor(values * 255)
+        hits = [int((salient & (levels >= t)).sum()) for t in range(256)]
+        found = [int((levels >= t).sum()) for t in range(256)]
+        precisions.append([h / f if f else 0.0 for h, f in zip(hits, found, strict=True)])
+        recalls.append([h / salient.sum() if salient.any() else 0.0 for h in hits])
+    curves = [
+        (sum(p) / len(pairs), sum(r) / len(pairs))
+        for p, r in zip(zip(*precisions, strict=True), zip(*recalls, strict=True), strict=True)
+    ]
+    return max(1.3 * p * r / (0.3 * p + r) if p and r else 0.0 for p, r in curves)
+
+
+def sod_max_f(*pairs):
+    metric = Saliency(structure=False)
+    return metric.score(total(metric.measure(*pair) for pair in pairs))["sod_maxF"]
+
+
+def test_sod_max_f_equals_a_slow_loop_in_any_order():
+    pairs = [maps(seed) for seed in range(5)]
+    pairs[0][1][:5] = 255
+    pairs[1] = (pairs[1][0] / 3 + 0.1, pairs[1][1])  # stretched
+    pairs[2] = (pairs[2][0], torch.zeros_like(pairs[2][1]))  # nothing salient
+    pairs[3] = (torch.full_like(pairs[3][0], 0.4), pairs[3][1])  # constant
+    expected = slow_sod_max_f(pairs)
+    assert 0.3 < expected < 0.9
+    for order in (range(5), (4, 2, 0, 3, 1)):
+        assert sod_max_f(*(pairs[index] for index in order)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_sod_max_f_by_hand():
+    label = torch.tensor([[1, 0]])
+    assert sod_max_f((torch.tensor([[[0.52, 0.51]]]), label)) == 1  # stretched to 255 and 0
+    same = torch.tensor([[[0.52, 0.5199]]])  # one level of 8 bits, so that nothing is stretched
+    half = 1.3 * 0.5 / (0.3 * 0.5 + 1)
+    assert sod_max_f((same, label)) == pytest.approx(half)
+    assert sod_max_f((torch.zeros(1, 1, 2), label)) == pytest.approx(half)  # all is salient from 0 on
+    assert sod_max_f((torch.ones(1, 1, 2), label)) == pytest.approx(half)
+    assert sod_max_f((torch.tensor([[[0.2, 0.9]]]), label)) == pytest.approx(half)
+
+
+def test_sod_max_f_averages_precision_and_recall_before_f():
+    """Precision and recall are 1 and 1 in one image, 1/4 and 1 in the other, up to the level of both."""
+    label = torch.tensor([[1, 0, 0, 0]])
+    right = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]), label
+    wrong = torch.tensor([[[1.0, 1.0, 1.0, 1.0]]]), label
+    p, r = (1 + 1 / 4) / 2, 1.0
+    assert sod_max_f(right, wrong) == pytest.approx(1.3 * p * r / (0.3 * p + r))
+    assert sod_max_f(right, wrong) != pytest.approx((1 + 1.3 / 4 / (0.3 / 4 + 1)) / 2)  # mean of F
+
+
+def test_an_image_without_salient_pixels_halves_precision_and_recall():
+    right = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[1, 0]])
+    nothing = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[0, 0]])
+    assert sod_max_f(right, nothing) == pytest.approx(0.5)
+    assert sod_max_f(nothing) == 0
+
+
+def test_thresholds_of_sod_max_f_without_any_prediction_have_precision_0():
+    metric = Saliency(structure=False)
+    sums = metric.measure(torch.full((1, 1, 2), 100 / 255), torch.tensor([[1, 0]]))
+    assert sums["sod_precision"].tolist() == [0.5] * 101 + [0.0] * 155
+    assert sums["sod_recall"].tolist() == [1.0] * 101 + [0.0] * 155
+
+
+def test_sod_max_f_of_a_map_is_that_of_its_8_bit_file():
+    for seed in range(3):
+        prediction, label = maps(seed)
+        saved = np.floor(prediction.numpy() * 255).astype(np.uint8)
+        read = torch.from_numpy((saved / 255).astype(np.float32))
+        assert sod_max_f((read, label)) == sod_max_f((prediction, label))
 
 
 def test_padding_changes_nothing():
@@ -130,7 +217,7 @@ def test_a_perfect_map():
     scores = Saliency().score(Saliency().measure(label[None].float(), label))
     assert scores["s_measure"] == pytest.approx(1)
     assert scores["mae"] == 0
-    assert scores["maxF"] == scores["survey_miou"] == 1
+    assert scores["maxF"] == scores["survey_miou"] == scores["sod_maxF"] == 1
     assert scores["e_adaptive"] == pytest.approx(64 / 63)  # the published definition divides by N - 1
 
 
