@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -72,6 +73,7 @@ def evaluate_checkpoint(
         data=data,
         training={"iterations": meta.get("iter"), "hours": hours},
     )
+    record = replace(record, notes=[*record.notes, *evaluator.notes()])
     if is_main_process():
         work_dir.mkdir(parents=True, exist_ok=True)
         write_panels(network, protocol, dataset, work_dir / "pictures", options.pictures, options.precision)

@@ -11,15 +11,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mtvision.core.naming import look_up
+from mtvision.core.naming import ReportedError, look_up, within
 from mtvision.core.sample import Batch, Meta
 from mtvision.core.task import Task
 from mtvision.metrics import Metric, build_metric
 from mtvision.metrics.building import scored_task
+from mtvision.metrics.checks import PredictionError
 from mtvision.metrics.sums import Sums, total
 
 Scores = dict[str, dict[str, float]]
 """{task: {score name: value}}, all digits."""
+SICK_NETWORK = (
+    "The network's weights or outputs are not sound: look at its losses, take an earlier checkpoint, or "
+    'evaluate with precision="fp32".'
+)
+"""What to try next where the prediction of a network cannot be scored."""
+
+
+class NothingLabelledError(ReportedError, ValueError):
+    """A task has no labelled pixel in the whole split, so that it has no score."""
 
 
 def without_padding(label_or_prediction: Tensor, meta: Meta, image_size: Sequence[int]) -> Tensor:
@@ -96,15 +106,36 @@ class SampleEvaluator:
             pairs: {task: (prediction, label)} of the tasks it has labels for, without padding and batch axis.
 
         Raises:
-            ValueError: the id was measured before.
+            ValueError: the id was measured before, or a metric refuses shapes or values; names the image.
+            PredictionError: a prediction cannot be scored.
         """
         if image in self._entries:
             raise ValueError(f"evaluation: image id '{image}' occurs twice; ids must be unique in a split.")
-        self._entries[image] = {
-            task.name: self._measure(task, list(pairs[task.name]))
-            for task in self.tasks
-            if task.name in pairs
-        }
+        scored = [task for task in self.tasks if task.name in pairs]
+        for task in scored:
+            self.check(task.name, *pairs[task.name], f"task '{task.name}', image '{image}'")
+        with within(f"image '{image}'"):
+            self._entries[image] = {task.name: self._measure(task, list(pairs[task.name])) for task in scored}
+
+    def check(
+        self, task: str, prediction: Tensor, label: Tensor, where: str, advice: str = SICK_NETWORK
+    ) -> None:
+        """Refuse a prediction that its metric cannot turn into a number.
+
+        Args:
+            task: name of the task.
+            prediction: of one image, as `add` takes it.
+            label: of the same image.
+            where: begins the message.
+            advice: ends it.
+
+        Raises:
+            PredictionError: names place, finding and expectation.
+        """
+        try:
+            self.metrics[task].check_prediction(prediction, label)
+        except PredictionError as error:
+            raise error.at(where, advice) from None
 
     def _measure(self, task: Task, pair: list[Tensor]) -> Sums | Future[Sums]:
         metric = self.metrics[task.name]
@@ -120,6 +151,7 @@ class SampleEvaluator:
 
         Raises:
             RuntimeError: the processes together did not see exactly `size` images.
+            NothingLabelledError: a task has no labelled pixel in any of them.
         """
         own = {
             image: {name: item.result() if isinstance(item, Future) else item for name, item in entry.items()}
@@ -136,16 +168,45 @@ class SampleEvaluator:
                 f"evaluation: {seen} images ({len(gathered)} ids) were measured, the split has {size}."
             )
         self.per_image = {image: gathered[image] for image in sorted(gathered)}
+        self._require_labels()
         return flatten(self.scores())
 
     def scores(self) -> Scores:
         """Scores of the last `evaluate`, per task."""
         result: Scores = {}
         for task in self.tasks:
-            parts = [entry[task.name] for entry in self.per_image.values() if task.name in entry]
+            parts = self._parts(task)
             if parts:
                 result[task.name] = self.metrics[task.name].score(total(parts))
         return result
+
+    def notes(self) -> list[str]:
+        """What a reader of the last scores should know, as sentences: images without labels, remarks."""
+        gaps, remarks = [], []
+        for task in self.tasks:
+            metric, parts = self.metrics[task.name], self._parts(task)
+            empty = sum(not metric.has_label(sums) for sums in parts)
+            absent = len(self.per_image) - len(parts)
+            kinds = ((empty, "no labelled pixel"), (absent, "no label"))
+            gaps += [f"{task.name} {count:,} ({reason})" for count, reason in kinds if count]
+            remarks += [f"{task.name}: {text}" for text in metric.remarks(parts)]
+        if gaps:
+            remarks.insert(0, f"Not scored, of {len(self.per_image):,} images: {', '.join(gaps)}.")
+        return remarks
+
+    def _parts(self, task: Task) -> list[Sums]:
+        """The sums of a task, of every image that has a label of it."""
+        return [entry[task.name] for entry in self.per_image.values() if task.name in entry]
+
+    def _require_labels(self) -> None:
+        for task in self.tasks:
+            parts = self._parts(task)
+            if not any(self.metrics[task.name].has_label(sums) for sums in parts):
+                raise NothingLabelledError(
+                    f"evaluation: task '{task.name}' has no labelled pixel in {len(self.per_image):,} images "
+                    f"({len(parts):,} have a label map), expected one at least. Look at the labels with "
+                    "`mtvision check-dataset`, or leave the task out with `tasks=[…]`."
+                )
 
     def close(self) -> None:
         """End the worker processes."""

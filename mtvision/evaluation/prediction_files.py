@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 import mtvision
-from mtvision.core.naming import look_up
+from mtvision.core.naming import ReportedError, look_up
 from mtvision.core.task import Task
 from mtvision.evaluation.formats import FORMATS, Format
 from mtvision.runtime.atomic import atomic_file, write_text
@@ -36,12 +36,14 @@ VERSION = 1
 SUFFIXES = (".png", ".npy")
 PROBABILITIES = ("sigmoid", "foreground")
 """Activations whose predictions are probabilities in 0..1, which fit into 8-bit images."""
+UNREADABLE = (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError)
+"""What NumPy and Pillow raise for damaged files."""
 NAMED = 5
 """How many files of one kind an error lists."""
 
 
-class PredictionFilesError(ValueError):
-    """Files are missing, too many, unreadable or of another size; the message lists all kinds at once."""
+class PredictionFilesError(ReportedError, ValueError):
+    """Files are missing, too many, unreadable, of another size or not to be scored; the message lists all."""
 
 
 def suffix_of(task: Task, file_format: Format) -> str:
@@ -226,6 +228,10 @@ class PredictionFiles:
         if problems:
             raise PredictionFilesError("\n".join(["the predictions do not fit the split:", *problems]))
 
+    def path(self, task: Task, image: str) -> Path:
+        """The file of one task and image."""
+        return self.paths[task.name][str(_relative(image))]
+
     def read(self, task: Task, image: str, size: tuple[int, int]) -> Tensor:
         """A prediction as the task's metric takes it.
 
@@ -238,22 +244,20 @@ class PredictionFiles:
             int64 (H, W) of `argmax` tasks, else float32 (C, H, W).
 
         Raises:
-            ValueError: unreadable, another kind of map or another size; names the file.
+            ValueError: unreadable, another kind of map or another size, or values that are no probabilities
+                or too large for float32; names the file. The metric's own check refuses NaN and infinity.
         """
-        path = self.paths[task.name][str(_relative(image))]
+        path = self.path(task, image)
         values = _load(path)
-        integers = np.issubdtype(values.dtype, np.integer)
         if task.activation == "argmax":
-            if values.ndim != 2 or not integers:
+            if values.ndim != 2 or values.dtype.kind not in "iu":
                 raise ValueError(
                     f"{path}: {task.name} takes class ids, integers (H, W), found {_describe(values)}."
                 )
             result = torch.from_numpy(values.astype(np.int64))
         else:
-            if integers:
-                result = torch.from_numpy(_probabilities(path, task, values))
-            else:
-                result = torch.from_numpy(values.astype(np.float32))
+            real = _real(path, values) if values.dtype.kind == "f" else _probabilities(path, task, values)
+            result = torch.from_numpy(real)
             result = result[None] if result.ndim == 2 else result
             if result.ndim != 3:
                 raise ValueError(f"{path}: {task.name} takes (C, H, W) or (H, W), found {_describe(values)}.")
@@ -261,10 +265,11 @@ class PredictionFiles:
             raise ValueError(
                 f"{path}: the map is {_describe(values)}, but the label {_by(size)} (height x width)."
             )
-        if task.activation in PROBABILITIES and not bool(((result >= 0) & (result <= 1)).all()):
+        outside = torch.isfinite(result) & ((result < 0) | (result > 1))
+        if task.activation in PROBABILITIES and bool(outside.any()):
             raise ValueError(
-                f"{path}: {task.name} takes probabilities in 0..1 without NaN; apply the sigmoid to "
-                "logits, divide 8-bit values by 255."
+                f"{path}: {task.name} takes probabilities in 0..1, found {float(result[outside][0]):g}; "
+                "apply the sigmoid to logits, divide 8-bit values by 255."
             )
         return result
 
@@ -323,7 +328,7 @@ def _listing(what: str, names: Sequence[str], total: int) -> list[str]:
 
 
 def _by(size: Sequence[int]) -> str:
-    return "x".join(str(side) for side in size)
+    return "x".join(str(side) for side in size) or "a single number"
 
 
 def _describe(values: NDArray[Any]) -> str:
@@ -334,22 +339,40 @@ def _stored_size(path: Path) -> tuple[int, ...] | None:
     """(H, W) from the head of a file, None if it cannot be read (reading it then says why)."""
     try:
         if path.suffix == ".npy":
-            return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape[-2:])
+            return tuple(_array(path, mmap_mode="r").shape[-2:])
         with Image.open(path) as picture:
             return (picture.height, picture.width)
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None
 
 
 def _load(path: Path) -> NDArray[Any]:
     try:
         if path.suffix == ".npy":
-            values: NDArray[Any] = np.load(path, allow_pickle=False)
-            return values
+            return _array(path)
         with Image.open(path) as picture:
             return np.array(picture)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: cannot be read ({error}).") from error
+
+
+def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+    values = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise ValueError("an archive of arrays, expected one array as `numpy.save` writes it")
+    return values
+
+
+def _real(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        result: NDArray[np.float32] = values.astype(np.float32)
+    beyond = np.isinf(result) & np.isfinite(values)
+    if beyond.any():
+        raise ValueError(
+            f"{path}: found {values[beyond][0]:g}, expected values that fit into float32. Look at the code "
+            "that wrote the file."
+        )
+    return result
 
 
 def _probabilities(path: Path, task: Task, values: NDArray[Any]) -> NDArray[np.float32]:

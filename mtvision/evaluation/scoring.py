@@ -14,8 +14,9 @@ from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
-from mtvision.evaluation.evaluator import SampleEvaluator, Scores, labels_of
+from mtvision.evaluation.evaluator import SICK_NETWORK, SampleEvaluator, Scores, labels_of
 from mtvision.evaluation.prediction_files import PredictionFiles, PredictionFilesError
+from mtvision.metrics.checks import PredictionError, check_numbers
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
@@ -24,6 +25,12 @@ from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.precision import Precision, autocast
 from mtvision.runtime.progress import track
 from mtvision.visualize import panel, write_picture
+
+BAD_FILE = (
+    "Look at the code that wrote the file: a sick network, float16 beyond 65504, or a map that was never "
+    "filled in."
+)
+"""What to try next where a prediction on disk cannot be scored."""
 
 
 @torch.no_grad()
@@ -37,6 +44,10 @@ def predict_batch(
         tasks: what to predict; the network may have more.
         batch: images (B, 3, H, W); predictions have the size of its labels.
         precision: of the forward pass.
+
+    Raises:
+        PredictionError: logits are NaN or infinite, which `argmax` and `sigmoid` would hide; names task and
+            image.
     """
     device = next(network.parameters()).device
     batch = batch.to(device)
@@ -44,8 +55,21 @@ def predict_batch(
     asked = None if set(names) == set(network.task_names) else names
     with autocast(precision, device):
         logits = network(batch.image, asked, size=batch.label_size)
+    for name in names:
+        _check_logits(name, logits[name], batch)
     predictions = {task.name: to_prediction(task, logits[task.name]).cpu() for task in tasks}
     return [{name: maps[i] for name, maps in predictions.items()} for i in range(len(batch))]
+
+
+def _check_logits(task: str, logits: Tensor, batch: Batch) -> None:
+    sound = torch.isfinite(logits).flatten(1).all(dim=1)
+    if not bool(sound.all()):
+        index = int(sound.int().argmin())
+        try:
+            check_numbers(logits[index])
+        except PredictionError as error:
+            where = f"task '{task}', image '{batch.ids[index]}', logits of the network"
+            raise error.at(where, SICK_NETWORK) from None
 
 
 def evaluate(
@@ -56,12 +80,26 @@ def evaluate(
     precision: Precision = "fp32",
     console: Console | None = None,
 ) -> Scores:
-    """Score a network on all images of a loader; every process returns the scores of the whole split."""
+    """Score a network on all images of a loader; every process returns the scores of the whole split.
+
+    The console gets the evaluator's notes, e.g. how many images have no labelled pixel.
+
+    Raises:
+        PredictionError: a prediction cannot be scored (`SampleEvaluator.check`).
+        NothingLabelledError: a task has no labelled pixel in the whole split.
+    """
     network.eval()
     for batch in _shown(loader, console):
         evaluator.process(predict_batch(network, evaluator.tasks, batch, precision), batch)
     evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    _say_notes(evaluator, console)
     return evaluator.scores()
+
+
+def _say_notes(evaluator: SampleEvaluator, console: Console | None) -> None:
+    if console is not None and is_main_process():
+        for note in evaluator.notes():
+            console.print(note, markup=False, soft_wrap=True)
 
 
 def _shown(loader: DataLoader[Batch], console: Console | None) -> Iterable[Batch]:
@@ -79,7 +117,9 @@ def evaluate_files(
     """Score predictions on disk against the labels of a loader; no network is involved.
 
     Raises:
-        PredictionFilesError: names every missing, extra, unreadable or wrong-size file, before any score.
+        PredictionFilesError: names every file that is missing, extra, unreadable, of another size, or that
+            holds what cannot be scored, before any score.
+        NothingLabelledError: a task has no labelled pixel in the whole split.
     """
     dataset: DenseDataset = loader.dataset  # type: ignore[assignment]
     files.require(dataset.ids)
@@ -93,17 +133,21 @@ def evaluate_files(
                     label = labels[task.name]
                     size = (int(label.shape[-2]), int(label.shape[-1]))
                     try:
-                        pairs[task.name] = (files.read(task, image, size), label)
+                        prediction = files.read(task, image, size)
+                        where = str(files.path(task, image))
+                        evaluator.check(task.name, prediction, label, where, BAD_FILE)
+                        pairs[task.name] = (prediction, label)
                     except ValueError as error:
                         problems.append(str(error))
             if not problems:  # otherwise there will be no scores
                 try:
                     evaluator.add(image, pairs)
                 except ValueError as error:
-                    problems.append(f"image '{image}': {error}")
+                    problems.append(str(error))
     if problems:
         raise PredictionFilesError("\n  ".join(["the predictions cannot be scored:", *problems]))
     evaluator.evaluate(len(dataset))
+    _say_notes(evaluator, console)
     return evaluator.scores()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
 from typing import ClassVar
@@ -61,7 +62,8 @@ class Depth(Metric):
             label: true depth, (1, H, W); NaN, infinite, zero or negative = no reading.
 
         Returns:
-            float64 scalars, and int64 `pixels` (valid), `cut` (readings left out by `max_depth`).
+            float64 scalars, and int64 `pixels` (valid), `not_positive` (of these, predicted at or below
+            zero), `cut` (readings left out by `max_depth`).
 
         Raises:
             ValueError: the shapes differ or are not (1, H, W).
@@ -83,6 +85,7 @@ class Depth(Metric):
             "raw_relative": ((raw - true).abs() / true).sum(),
             "within": torch.stack([(ratio < 1.25**power).sum() for power in (1, 2, 3)]),
             "pixels": valid.sum(),
+            "not_positive": (raw <= 0).sum(),
             "cut": readings - valid.sum(),
         }
         return {name: value.cpu() for name, value in sums.items()}
@@ -105,3 +108,20 @@ class Depth(Metric):
             "abs_err": mean["absolute"],
             "rel_err": mean["raw_relative"],
         }
+
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any pixel was valid."""
+        return bool(sums["pixels"] > 0)
+
+    def remarks(self, per_image: Sequence[Sums]) -> list[str]:
+        """How many predictions are at or below zero, and as what they count."""
+        counts = [int(sums["not_positive"]) for sums in per_image]
+        if not any(counts):
+            return []
+        pixels = sum(int(sums["pixels"]) for sums in per_image)
+        as_they_are = "abs_err and rel_err" if self.clamp else "rmse, abs_err and rel_err"
+        return [
+            f"{sum(counts):,} of {pixels:,} scored pixels, in {sum(map(bool, counts)):,} of "
+            f"{len(counts):,} images, are predicted at or below zero. They count as {FLOOR:g}, "
+            f"in {as_they_are} as they are."
+        ]

@@ -100,6 +100,10 @@ class Edge(Metric):
         best = ImageCounts(*(sums[f"ois_{name}"].reshape(1).numpy() for name in FIELDS))
         return summarize_sums(total, best, self.protocol).scores()
 
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any image had a label."""
+        return bool(sums["images"] > 0)
+
     def _sums(self, counts: ImageCounts | None) -> Sums:
         zeros = np.zeros(len(self.protocol.thresholds), dtype=np.int64)
         image = counts or ImageCounts(zeros, zeros, zeros, zeros)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mtvision.core.instances import BASE
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
+from mtvision.metrics.checks import PredictionError, first
 from mtvision.metrics.sums import Metric, Ranges, Sums
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -71,6 +72,17 @@ class InstanceAP(Metric):
     bins: int = 256
     minimum_area: int = 1
 
+    def check_prediction(self, prediction: Tensor, label: Tensor) -> None:
+        """Refuse ids that are no whole numbers, besides what no metric takes."""
+        super().check_prediction(prediction, label)
+        broken = prediction[:1] != prediction[:1].floor()
+        if bool(broken.any()):
+            raise PredictionError(
+                f"{int(broken.sum()):,} of {broken.numel():,} instance ids with a fraction, the first at "
+                f"{first(broken)}",
+                "whole numbers in the first channel",
+            )
+
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Counts of one image.
 
@@ -79,7 +91,7 @@ class InstanceAP(Metric):
             label: instance ids, integer (H, W), 0 = no instance, 255 = no label.
 
         Returns:
-            As `count`.
+            As `count`; `images` is 0 where no pixel has a label.
 
         Raises:
             ValueError: the shapes differ, or a class id or confidence is out of range.
@@ -98,7 +110,7 @@ class InstanceAP(Metric):
         unlabelled = (label == IGNORE).cpu().numpy()
         if unlabelled.any():
             truths += [Instance(unlabelled, c, ignore=True) for c in sorted({i.category for i in found})]
-        return self.count(found, truths)
+        return self.count(found, truths) | {"images": torch.tensor(int(not unlabelled.all()))}
 
     def count(self, prediction: Sequence[Instance], label: Sequence[Instance]) -> Sums:
         """Counts of one image from lists of instances.
@@ -109,7 +121,7 @@ class InstanceAP(Metric):
 
         Returns:
             `right`, `wrong`: int64 (10, num_classes, bins), detections per IoU limit, class and score bin;
-            `true`: int64 (num_classes,), instances.
+            `true`: int64 (num_classes,), instances; `images`: 1.
 
         Raises:
             ValueError: sizes differ, or a class id or score is out of range.
@@ -130,7 +142,8 @@ class InstanceAP(Metric):
                 for bin_index, outcome in zip(bins, _greedy(overlap, crowd, threshold), strict=True):
                     right[index, category, bin_index] += outcome == 1
                     wrong[index, category, bin_index] += outcome == 0
-        return {name: torch.from_numpy(v) for name, v in (("right", right), ("wrong", wrong), ("true", true))}
+        counts = {"right": right, "wrong": wrong, "true": true, "images": np.int64(1)}
+        return {name: torch.as_tensor(value) for name, value in counts.items()}
 
     def score(self, sums: Sums) -> dict[str, float]:
         """`instance_AP`, `instance_AP50`, `instance_AP75` as fractions; NaN without true instances."""
@@ -151,6 +164,10 @@ class InstanceAP(Metric):
             "instance_AP50": float(average[0]),
             "instance_AP75": float(average[5]),
         }
+
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any image had a label; without a true instance there is still no score."""
+        return bool(sums["images"] > 0)
 
     def _check(self, prediction: Sequence[Instance], label: Sequence[Instance]) -> None:
         items = (*prediction, *label)

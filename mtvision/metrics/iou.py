@@ -93,6 +93,10 @@ class IoU(Metric):
             scores |= {f"iou_{index}": value for index, value in enumerate(iou.tolist())}
         return scores
 
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any pixel was labelled."""
+        return bool(sums["labelled"].any())
+
     def _count(self, ids: Tensor) -> Tensor:
         return torch.bincount(ids, minlength=self.num_classes).cpu()
 

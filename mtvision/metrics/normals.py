@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import METRICS
+from mtvision.metrics.checks import PredictionError, first
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 LIMITS = ("11.25", "22.5", "30")
 """Angles in degrees below which pixels count as right."""
+SHORTEST = 1e-12
+"""Vectors shorter than this have no direction: `F.normalize` does not bring them to length 1."""
 
 
 def angles(prediction: Tensor, label: Tensor) -> Tensor:
@@ -61,6 +64,21 @@ class Normals(Metric):
         if self.bins < 1:
             raise ValueError(f"normals: bins must be positive, got {self.bins}.")
 
+    def check_prediction(self, prediction: Tensor, label: Tensor) -> None:
+        """Refuse vectors without a direction at labelled pixels, besides what no metric takes."""
+        super().check_prediction(prediction, label)
+        if prediction.shape != label.shape:
+            return  # `measure` says so
+        length = prediction.double().norm(dim=0)
+        valid = _labelled(label)
+        wrong = valid & ((length < SHORTEST) | length.isinf())
+        if bool(wrong.any()):
+            raise PredictionError(
+                f"{int(wrong.sum()):,} of {int(valid.sum()):,} labelled pixels with vectors of zero or "
+                f"infinite length, the first at {first(wrong)}",
+                f"vectors of length {SHORTEST:g} or more",
+            )
+
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Sums of one image.
 
@@ -76,7 +94,7 @@ class Normals(Metric):
             ValueError: the shapes differ or are not (3, H, W).
         """
         check_shapes("normals", prediction, label, channels=3)
-        valid = torch.isfinite(label).all(dim=0) & (label != 0).any(dim=0)
+        valid = _labelled(label)
         angle = angles(prediction[:, valid], label[:, valid])
         bin_index = (angle * (self.bins / 180)).nan_to_num(nan=0).long().clamp(max=self.bins - 1)
         sums = {
@@ -101,6 +119,10 @@ class Normals(Metric):
             **shares,
         }
 
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any pixel was valid."""
+        return bool(sums["pixels"] > 0)
+
     def _median(self, histogram: Tensor) -> float:
         cumulative = histogram.double().cumsum(dim=0)
         half = cumulative[-1] / 2
@@ -108,3 +130,8 @@ class Normals(Metric):
         before = float(cumulative[index - 1]) if index else 0.0
         inside = (float(half) - before) / float(histogram[index])
         return (index + inside) * 180 / self.bins
+
+
+def _labelled(label: Tensor) -> Tensor:
+    """Pixels with a true vector, bool (H, W)."""
+    return torch.isfinite(label).all(dim=0) & (label != 0).any(dim=0)

@@ -114,6 +114,10 @@ class Saliency(Metric):
             scores |= {name: float(sums[name]) / images for name in ("s_measure", "e_adaptive", "mae")}
         return {name: scores[name] for name in names}
 
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any image had a label."""
+        return bool(sums["images"] > 0)
+
     def _pooled_max_f(self, correct: Tensor, predicted: Tensor, salient: Tensor) -> float:
         return self._max_f(correct.double() / predicted.double(), correct.double() / salient.double())
 

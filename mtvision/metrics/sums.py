@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from mtvision.core.task import Activation
+from mtvision.metrics.checks import check_numbers
 
 Sums = dict[str, Tensor]
 """Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
@@ -37,6 +38,20 @@ class Metric(Protocol):
         """How logits become the prediction that it reads; None = as the task says."""
         return None
 
+    def check_prediction(self, prediction: Tensor, label: Tensor) -> None:
+        """Refuse what must not become a number; evaluators call it before `measure`.
+
+        Here: complex and Boolean values, NaN and infinity, anywhere in the map. Metrics add their own rules.
+
+        Args:
+            prediction: as `measure` takes it.
+            label: the same image's, for rules that concern labelled pixels only.
+
+        Raises:
+            PredictionError: says what was found and expected; `at` adds task and image.
+        """
+        check_numbers(prediction)
+
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Sums of one image; neither argument is changed."""
         ...
@@ -44,6 +59,14 @@ class Metric(Protocol):
     def score(self, sums: Sums) -> dict[str, float]:
         """Numbers from sums added over images; NaN where nothing was valid."""
         ...
+
+    def has_label(self, sums: Sums) -> bool:
+        """Whether any pixel behind these sums was labelled; here, whether any score is a number."""
+        return not all(isnan(value) for value in self.score(sums).values())
+
+    def remarks(self, per_image: Sequence[Sums]) -> list[str]:
+        """What a reader of the scores should know about the predictions, as sentences."""
+        return []
 
 
 def add(a: Sums, b: Sums) -> Sums:

@@ -9,6 +9,7 @@ from torch import nn
 
 from mtvision.balance import Balancer
 from mtvision.losses.loss import Loss
+from mtvision.metrics import Metric
 
 
 class Scalar(Balancer):
@@ -231,7 +232,7 @@ LOSSES = {
 }
 
 
-class Rmse:
+class Rmse(Metric):
     """Root of the mean squared error of depth, in steps that can be changed."""
 
     calls = 0
@@ -310,6 +311,11 @@ class BroadcastsMetric(Rmse):
         return super().measure(prediction.reshape(-1)[0].expand(label.shape), label)
 
 
+class TakesAnything(Rmse):
+    def check_prediction(self, prediction, label):
+        del prediction, label
+
+
 class ClosureMetric(Rmse):
     def __init__(self):
         self.closure = lambda: 0
@@ -328,5 +334,6 @@ METRICS = {
     "half_precision_is_close": RoundsHalf,
     "inputs_are_left_alone": ChangesPrediction,
     "other_shapes_are_refused": BroadcastsMetric,
+    "sick_predictions_are_refused": TakesAnything,
     "copies_are_equal": ClosureMetric,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
 
     Intervals = dict[str, dict[str, Interval]]
 
-RECORDED = ("protocol", "protocol_digest", "scored", "replaced", "method", "backbone", "tasks", "scores")
+RECORDED = (
+    "protocol",
+    "protocol_digest",
+    "scored",
+    "replaced",
+    "method",
+    "backbone",
+    "tasks",
+    "scores",
+    "notes",
+)
 """Fields of a record that `--json` writes."""
 
 DESCRIPTION = """\
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         evaluator.close()
     intervals = _intervals(evaluator, arguments.bootstrap) if arguments.bootstrap else {}
-    record = _record(config, settings, files, dataset, scores)
+    record = replace(_record(config, settings, files, dataset, scores), notes=evaluator.notes())
     content = _as_json(record, intervals, arguments.bootstrap, files, len(dataset))
     write_json(arguments.json, {**content, "data": data_manifest(dataset)})
     if arguments.json == STDOUT:

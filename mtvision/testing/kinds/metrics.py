@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtvision.core.naming import ReportedError
 from mtvision.core.prediction import to_prediction
 from mtvision.core.task import IGNORE, Task
 from mtvision.metrics import ConstantPredictor, Metric, Sums, add, total
@@ -202,13 +203,16 @@ def unlabelled_pixels_do_not_matter(case: MetricCase) -> None:
 
 @METRIC.property("metric.score(metric.measure(prediction, torch.full_like(label, nan)))")
 def no_label_is_absent(case: MetricCase) -> None:
-    """An image without label adds nothing; without any labelled image every score is NaN."""
+    """An image without label adds nothing, as `has_label` says; without any label every score is NaN."""
     without = [sums for index, sums in enumerate(case.sums) if index != 2]
     _equal(
         case.metric.score(total(case.sums)),
         case.metric.score(total(without)),
         "with an unlabelled image",
     )
+    for index, sums in enumerate(case.sums):
+        said = case.metric.has_label(sums)
+        expect(said == (index != 2), f"has_label of image {index}: {said}, expected {index != 2}.")
     for name, value in case.metric.score(case.sums[2]).items():
         expect(math.isnan(value), f"{name} = {value} without any label, expected NaN.")
 
@@ -304,6 +308,26 @@ def other_shapes_are_refused(case: MetricCase) -> None:
         except ValueError:
             continue
         raise PropertyError(f"a prediction with {what} was accepted: {tuple(given.shape)}.")
+
+
+@METRIC.property("metric.check_prediction(torch.full_like(prediction, nan), label)")
+def sick_predictions_are_refused(case: MetricCase) -> None:
+    """Sound predictions pass `check_prediction`; one NaN or infinity, complex and Boolean maps do not."""
+    prediction, label = case.prediction(0), case.label(0)
+    case.metric.check_prediction(prediction, label)
+    real = prediction if prediction.is_floating_point() else prediction.float()
+    sick = {"complex values": prediction.to(torch.complex64), "Boolean values": prediction > 0}
+    for what in ("nan", "inf", "-inf"):
+        sick[f"one {what}"] = real.clone()
+        sick[f"one {what}"][..., -1, 0] = float(what)
+    for what, given in sick.items():
+        try:
+            case.metric.check_prediction(given, label)
+        except ValueError as error:
+            told = isinstance(error, ReportedError)
+            expect(told, f"{what}: {type(error).__name__}, expected a `PredictionError`.")
+            continue
+        raise PropertyError(f"a prediction with {what} was accepted.")
 
 
 @METRIC.property("pickle.loads(pickle.dumps(metric)); copy.deepcopy(metric)")
