@@ -75,9 +75,11 @@ def score(run, name, tmp_path, *more):
 
 @pytest.mark.slow
 def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path, capsys):
-    expected = json.loads((run / "again" / "record.json").read_text())["scores"]
+    record = json.loads((run / "again" / "record.json").read_text())
+    expected = record["scores"]
     found = score(run, "exact", tmp_path)
     assert found["scores"] == expected
+    assert found["notes"] == record["notes"] != []
     assert set(expected) == set(SYNTHETIC.task_names)
     assert found["images"] == 5
     assert found["predictions"]["format"] == "exact"
