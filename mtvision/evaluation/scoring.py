@@ -16,7 +16,7 @@ from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.evaluation.evaluator import SICK_NETWORK, SampleEvaluator, Scores, labels_of
 from mtvision.evaluation.prediction_files import PredictionFiles, PredictionFilesError
-from mtvision.metrics.checks import PredictionError, check_numbers
+from mtvision.metrics.checks import PredictionError, all_finite, check_numbers
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
@@ -62,13 +62,13 @@ def predict_batch(
 
 
 def _check_logits(task: str, logits: Tensor, batch: Batch) -> None:
-    sound = torch.isfinite(logits).flatten(1).all(dim=1)
-    if not bool(sound.all()):
-        index = int(sound.int().argmin())
+    if all_finite(logits):
+        return
+    for image, values in zip(batch.ids, logits, strict=True):
         try:
-            check_numbers(logits[index])
+            check_numbers(values)
         except PredictionError as error:
-            where = f"task '{task}', image '{batch.ids[index]}', logits of the network"
+            where = f"task '{task}', image '{image}', logits of the network"
             raise error.at(where, SICK_NETWORK) from None
 
 

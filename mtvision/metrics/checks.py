@@ -39,14 +39,17 @@ def check_numbers(values: Tensor) -> None:
     if values.is_complex() or values.dtype == torch.bool:
         kind = "complex" if values.is_complex() else "Boolean"
         raise PredictionError(f"{kind} values ({values.dtype})", "real numbers or integer class ids")
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
+    if not all_finite(values):
         nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
         kinds = [f"{count:,} {name}" for count, name in ((nan, "NaN"), (infinite, "infinite")) if count]
-        raise PredictionError(
-            f"{' and '.join(kinds)} of {values.numel():,} values, the first at {first(~finite)}",
-            "finite numbers",
-        )
+        position = first(~torch.isfinite(values))
+        found = f"{' and '.join(kinds)} of {values.numel():,} values, the first at {position}"
+        raise PredictionError(found, "finite numbers")
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. Their sum tells it in one pass, unless it overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def first(wrong: Tensor) -> list[int]:

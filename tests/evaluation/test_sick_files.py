@@ -236,8 +236,9 @@ def test_all_sick_files_of_all_tasks_are_named_before_any_score(tmp_path):
 
 CONFIG = """
 protocol = dict(id="mine", tasks=dict(depth={}))
-labels = dict(depth="depth")
-test_data = dict(dataset=dict(type="FolderDataset", root="ROOT", labels=labels, partial=True), batch_size=2)
+test_data = dict(
+    dataset=dict(type="FolderDataset", root="ROOT", labels=dict(depth="depth"), partial=True), batch_size=2
+)
 """
 
 
