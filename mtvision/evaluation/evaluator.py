@@ -8,7 +8,6 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from mtvision.core.naming import ReportedError, look_up, within
@@ -18,6 +17,7 @@ from mtvision.metrics import Metric, build_metric
 from mtvision.metrics.building import scored_task
 from mtvision.metrics.checks import PredictionError
 from mtvision.metrics.sums import Sums, total
+from mtvision.runtime.launch import gather
 
 Scores = dict[str, dict[str, float]]
 """{task: {score name: value}}, all digits."""
@@ -146,6 +146,15 @@ class SampleEvaluator:
         arrays = [item.contiguous().numpy() for item in pair]
         return self._pool.submit(_measure_arrays, metric, arrays)
 
+    def settle(self) -> dict[str, dict[str, Sums]]:
+        """Wait for the worker processes; returns the sums of this process. Other ranks have no part in it."""
+        own = {
+            image: {name: item.result() if isinstance(item, Future) else item for name, item in entry.items()}
+            for image, entry in self._entries.items()
+        }
+        self._entries = {image: dict(entry) for image, entry in own.items()}
+        return own
+
     def evaluate(self, size: int) -> dict[str, float]:
         """Scores over all processes as flat `task/score` keys; every process returns the same.
 
@@ -153,14 +162,11 @@ class SampleEvaluator:
             RuntimeError: the processes together did not see exactly `size` images.
             NothingLabelledError: a task has no labelled pixel in any of them.
         """
-        own = {
-            image: {name: item.result() if isinstance(item, Future) else item for name, item in entry.items()}
-            for image, entry in self._entries.items()
-        }
+        own = self.settle()
         self._entries = {}
         gathered: dict[str, dict[str, Sums]] = {}
         seen = 0
-        for part in _gather(own):
+        for part in gather(own):
             gathered.update(part)
             seen += len(part)
         if seen != size or len(gathered) != size:
@@ -219,14 +225,6 @@ def _measure_arrays(metric: Any, arrays: list[Any]) -> Sums:
     torch.set_num_threads(1)
     sums: Sums = metric.measure(*(torch.from_numpy(item) for item in arrays))
     return sums
-
-
-def _gather(own: dict[str, dict[str, Sums]]) -> list[dict[str, dict[str, Sums]]]:
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return [own]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, own)
-    return parts
 
 
 def flatten(scores: Scores) -> dict[str, float]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from mtvision.core.naming import UnknownNameError
 
+T = TypeVar("T")
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 
 _VARIABLES = {
@@ -92,3 +93,17 @@ def rank_and_world_size() -> tuple[int, int]:
 def is_main_process() -> bool:
     """Whether this process writes files and prints."""
     return rank_and_world_size()[0] == 0
+
+
+def gather(own: T) -> list[T]:
+    """What every process hands in, in the order of ranks; every process has to call it, and has all of it.
+
+    Args:
+        own: of this process; it is pickled.
+    """
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return [own]
+    parts: list[Any] = [None] * world_size
+    dist.all_gather_object(parts, own)
+    return parts
