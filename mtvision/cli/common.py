@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
-from mtvision.runtime.atomic import write_text
+from mtvision.runtime.attempts import IncompleteError
+from mtvision.runtime.rescue import write_or_rescue
 
 
 def make_parser(command: str, description: str, *, checkpoint: bool = False) -> argparse.ArgumentParser:
@@ -62,14 +64,20 @@ STDOUT = Path("-")
 
 
 def write_json(target: Path | None, content: Mapping[str, Any]) -> None:
-    """What `--json FILE` does: write the result, print it for `-`; nothing without the option."""
+    """What `--json FILE` does: write the result, print it for `-`; nothing without the option.
+
+    Raises:
+        IncompleteError: the file cannot be written; the message says where the result is now.
+    """
     if target is None:
         return
     text = json.dumps(content, indent=2)
     if target == STDOUT:
         print(text)
     else:
-        write_text(target, text + "\n")
+        _, lost = write_or_rescue(target, text + "\n", sys.stdout)
+        if lost:
+            raise IncompleteError(lost)
 
 
 def read_config(arguments: argparse.Namespace, needs: Sequence[str]) -> RunConfig:

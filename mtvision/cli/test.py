@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ Prints a table; --json FILE ("-" for standard output) writes the record for prog
 
 --save-predictions DIR keeps every prediction as DIR/<task>/<image id>.png or .npy; `mtvision score DIR` gives
 the same scores from these files. An interrupted run continues where it stopped.
+
+Exit code 1: a part of the record (cost, constant predictor, …) or a file asked for could not be made.
 """
 
 
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = read_config(arguments, ("model", "test_data or val_data"))
     from mtvision.engine.evaluate import evaluate_checkpoint
+    from mtvision.engine.records import require_whole
+    from mtvision.runtime.attempts import Attempts
     from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
 
     start_processes(arguments.launcher)
@@ -61,10 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             quiet=arguments.json == STDOUT,
             save=writer,
         )
+        asked = Attempts(quiet=not is_main_process())
         if writer is not None:
-            writer.finish()
+            asked.run("manifest of the predictions", writer.finish, "the same command completes it")
         if is_main_process():
-            write_json(arguments.json, record.to_json())
+            write = partial(write_json, arguments.json, record.to_json())
+            asked.run("--json", write, "record.json in the work dir has the same")
+        require_whole(record, asked.lines)
     finally:
         stop_processes()
     return 0

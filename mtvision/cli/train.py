@@ -16,6 +16,9 @@ Train a config, evaluate the last checkpoint and write to the work dir:
 One process:     python tools/train.py CONFIG
 Eight GPUs:      torchrun --nproc_per_node=8 tools/train.py CONFIG
 Interrupted:     the same command with --resume
+
+Exit code 1: the run is done, but a part of the record (cost, constant predictor, …) could not be measured or
+written. What fails after the record (table, pictures, loggers) is said and recorded, with exit code 0.
 """
 
 
@@ -25,17 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the work dir")
     arguments = parser.parse_args(argv)
     config = read_config(arguments, TO_TRAIN)
+    from mtvision.engine.records import require_whole
     from mtvision.engine.training import train
     from mtvision.runtime.launch import start_processes, stop_processes
 
     start_processes(arguments.launcher)
     try:
-        train(
+        record = train(
             config,
             work_dir_of(arguments),
             resume=arguments.resume,
             overwrite=arguments.overwrite,
         )
+        require_whole(record)
     finally:
         stop_processes()
     return 0

@@ -1,24 +1,42 @@
-"""A checkpoint becomes a record, a table and pictures."""
+"""A checkpoint becomes a record, then a table and pictures.
+
+Whatever was measured is on the disk before anything is drawn, printed or sent. What fails later is a line on
+the terminal and in the record, and does not stop the rest.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
-from mtvision.engine.records import make_record, write_record
-from mtvision.evaluation.evaluator import SampleEvaluator
-from mtvision.evaluation.scoring import constant_scores, evaluate, write_panels
+from mtvision.core.sample import Batch
+from mtvision.data.dataset import DenseDataset
+from mtvision.engine.records import AGAIN, UNFINISHED, Measured, add_parts, portable, scored_record
+from mtvision.evaluation.evaluator import SampleEvaluator, Scores
+from mtvision.evaluation.scoring import evaluate, measure_constant, write_panels
 from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings
 from mtvision.report.record import Record
 from mtvision.report.table import render_table
+from mtvision.runtime.atomic import write_text
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.progress import messages
+from mtvision.runtime.rescue import write_or_rescue
+
+RECORD_FILE = "record.json"
+
+Further = Callable[[Record, Attempts], None]
+"""What else follows from a record, each part attempted on its own."""
 
 
 def evaluate_checkpoint(
@@ -30,8 +48,13 @@ def evaluate_checkpoint(
     quiet: bool = False,
     hours: float | None = None,
     save: Callable[[str, Mapping[str, torch.Tensor]], None] | None = None,
+    further: Further | None = None,
 ) -> Record:
     """Score a checkpoint with the protocol's full metrics; writes record, table and pictures to `work_dir`.
+
+    The order is: scores, `record.json`, `table.md`, the table on the terminal, `pictures/`, `further`. A part
+    of the record that cannot be measured is named in its `missing`. What fails after the record is named in
+    its `failures`. If `record.json` cannot be written, the record goes to a temporary folder, or is printed.
 
     Args:
         config: from `load_config`.
@@ -41,9 +64,14 @@ def evaluate_checkpoint(
         quiet: print neither progress nor the table.
         hours: training time, if known.
         save: called with the id and the predictions of every image, e.g. a `PredictionWriter`.
+        further: called on the main process at the end.
 
     Returns:
-        The record (the same on every process).
+        The record (cost is measured on the main process only). Its `missing` also names a `record.json` that
+        could not be written; `mtvision.engine.records.require_whole` makes an error of it.
+
+    Raises:
+        RefusedRecordError: the scores cannot be right; the message has them.
     """
     settings = Settings.of(config)
     protocol, options = settings.protocol, settings.evaluation
@@ -56,31 +84,99 @@ def evaluate_checkpoint(
     evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers, save)
     scores = evaluate(network, loader, evaluator, precision=options.precision, console=console)
     evaluator.close()
-    data = {section.removesuffix("_data"): dataset}
-    constant = None
-    if config["train_data"]:
-        plain = {**config["train_data"]["dataset"], "transforms": "tensor"}
-        data["train"] = build_dataset("train_data", {"dataset": plain}, protocol, settings.seed)
-        if options.constant_predictor:
-            constant = constant_scores(protocol, data["train"], loader, options)
-    record = make_record(
-        config,
-        settings,
-        network,
-        scores=scores,
-        constant=constant,
-        checkpoint=Path(checkpoint),
-        data=data,
-        training={"iterations": meta.get("iter"), "hours": hours},
-    )
+    training = {"iterations": meta.get("iter"), "hours": hours}
+    record = scored_record(config, settings, scores, Path(checkpoint), training)
     record = replace(record, notes=[*record.notes, *evaluator.notes()])
+    path = work_dir / RECORD_FILE
     if is_main_process():
-        work_dir.mkdir(parents=True, exist_ok=True)
-        write_panels(network, protocol, dataset, work_dir / "pictures", options.pictures, options.precision)
-        write_record(record, work_dir)
-        if not quiet:
-            print(render_table([record], format="terminal"))
-    return record
+        _keep_scores(record, path)
+    attempts = Attempts(quiet=not is_main_process())
+    train_set, constant = _constant(config, settings, loader, attempts)
+    data = {section.removesuffix("_data"): dataset, **({} if train_set is None else {"train": train_set})}
+    measured = Measured(
+        settings=settings, network=network, checkpoint=Path(checkpoint), data=data, constant=constant
+    )
+    record = add_parts(record, measured, attempts)
+    if not is_main_process():
+        return record
+    draw = partial(write_panels, network, protocol, dataset, work_dir / "pictures", options.pictures)
+
+    def rest(record: Record, later: Attempts) -> None:
+        _show(record, work_dir, later, quiet=quiet)
+        later.run("pictures", lambda: draw(options.precision), "`mtvision test` draws them again")
+        if further is not None:
+            further(record, later)
+
+    return record_first(record, path, rest, quiet=quiet)
+
+
+def _keep_scores(record: Record, path: Path) -> None:
+    """Write the scores before the rest of the record is measured, unless an earlier record is there."""
+    with suppress(OSError):  # said when the whole record is written
+        if not path.exists():
+            replace(record, missing=[UNFINISHED]).save(path)
+
+
+def _show(record: Record, work_dir: Path, later: Attempts, *, quiet: bool) -> None:
+    advice = "`mtvision table` makes it from record.json"
+    markdown = partial(render_table, [record], "markdown")
+    later.run("table.md", lambda: write_text(work_dir / "table.md", markdown() + "\n"), advice)
+    if not quiet:
+        later.run("table on the terminal", lambda: print(render_table([record]), flush=True), advice)
+
+
+def record_first(record: Record, path: Path, further: Further, *, quiet: bool = False) -> Record:
+    """Write a record, then do what follows from it, then write what failed of that into the record.
+
+    Args:
+        record: complete.
+        path: its file.
+        further: everything else.
+        quiet: standard output belongs to the caller: a record that no disk takes goes to standard error.
+
+    Returns:
+        The record with `failures`. If `path` could not be written, a line of `missing` says where it is.
+    """
+    later = Attempts()
+    place, lost = write_or_rescue(path, record.to_text(), sys.stderr if quiet else sys.stdout)
+    if lost:
+        later.note(lost)
+    further(record, later)
+    failed = [line for line in later.lines if line != lost]
+    record = replace(record, failures=portable(failed))
+    if failed and place is not None:
+        later.run(
+            f"failures in {place.name}", partial(record.save, place), "the record is there without them"
+        )
+    return replace(record, missing=[*record.missing, *portable([lost])]) if lost else record
+
+
+def _constant(
+    config: RunConfig, settings: Settings, loader: DataLoader[Batch], attempts: Attempts
+) -> tuple[DenseDataset | None, Scores | None]:
+    """The training set and the scores of the constant predictor, None where they are not asked for or fail.
+
+    Processes meet only where all of them have measured their part, so that none waits for one that failed.
+    """
+    if not config["train_data"]:
+        return None, None
+    plain = {**config["train_data"]["dataset"], "transforms": "tensor"}
+    open_set = partial(build_dataset, "train_data", {"dataset": plain}, settings.protocol, settings.seed)
+    train_set = attempts.run("training data", open_set, AGAIN)
+    if not settings.evaluation.constant_predictor:
+        return train_set, None
+    own = None
+    if train_set is not None:
+        measure = partial(measure_constant, settings.protocol, train_set, loader, settings.evaluation)
+        own = attempts.run("constant predictor", measure, AGAIN)
+    if not attempts.agree() or own is None:
+        return train_set, None
+    return train_set, attempts.run("constant predictor", partial(_scores_of, own, loader), AGAIN)
+
+
+def _scores_of(evaluator: SampleEvaluator, loader: DataLoader[Batch]) -> Scores:
+    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    return evaluator.scores()
 
 
 def device() -> torch.device:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mtvision.core.naming import look_up
+from mtvision.core.naming import ReportedError, look_up
 from mtvision.core.registry import replaced_entries
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.manifest import data_manifest, scored_data
@@ -20,6 +22,7 @@ from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import LOADER_DEFAULTS, Settings
 from mtvision.report.comparable.key import departures, in_words
+from mtvision.report.comparable.ranges import range_errors
 from mtvision.report.cost import measure_cost
 from mtvision.report.provenance import (
     code_version,
@@ -28,40 +31,55 @@ from mtvision.report.provenance import (
     package_versions,
     without_paths,
 )
-from mtvision.report.record import Record, describe_tasks
-from mtvision.report.table import render_table
-from mtvision.runtime.atomic import write_text
+from mtvision.report.record import Record, RecordError, describe_tasks
+from mtvision.report.schema_check import violations
+from mtvision.runtime.attempts import Attempts, IncompleteError
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
+
+AGAIN = "score again with `mtvision test CONFIG CHECKPOINT`"
+UNFINISHED = f"data, constant predictor, cost: the run ended before they were measured; {AGAIN}"
 
 _RULE = "last"
 _OTHER_RULE = "The last checkpoint was scored; the protocol's authors report: {}."
 
 
-def make_record(
-    config: RunConfig,
-    settings: Settings,
-    network: Network,
-    *,
-    scores: Scores,
-    constant: Scores | None,
-    checkpoint: Path,
-    data: dict[str, DenseDataset],
-    training: dict[str, Any],
+class RefusedRecordError(ReportedError, ValueError):
+    """What was scored cannot be recorded, e.g. because a score lies outside the range of its metric.
+
+    Args:
+        problems: what is wrong.
+        scores: all of them; they are part of the message.
+        place: what was scored.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: Sequence[str], scores: Scores, place: Path) -> None:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(
+            f"{place}: no record of it is written, because it would break the rules of records:{lines}\n"
+            f"scores: {json.dumps(scores)}\n"
+            f"{place.name} is left as it is. A score outside its range is a mistake in the metric, or comes "
+            "from outputs that are not finite: look at the losses, or score an earlier checkpoint."
+        )
+
+
+def scored_record(
+    config: RunConfig, settings: Settings, scores: Scores, checkpoint: Path, training: Mapping[str, Any]
 ) -> Record:
-    """Everything that is known about a scored network.
+    """What is known of a scored network without measuring anything else; `add_parts` adds the rest.
 
     Args:
         config: of the run.
         settings: the same, checked.
-        network: what was scored.
         scores: of the split.
-        constant: scores of the constant predictor, or None.
         checkpoint: the scored file.
-        data: {`train` and the name of the scored split: data set}.
         training: `iterations`, `hours`, `images`, as far as known.
+
+    Raises:
+        RefusedRecordError: the scores cannot be right.
     """
     protocol = settings.protocol
-    scored = next(dataset for part, dataset in data.items() if part != "train")
     _, world_size = rank_and_world_size()
     batch_size = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
     record = Record(
@@ -73,12 +91,10 @@ def make_record(
         provenance=config["provenance"],
         tasks=describe_tasks(protocol.tasks, settings.evaluation.metric_options),
         scores=scores,
-        constant=constant,
         config=config_entry(Path(config.file).stem, config.text),
         command=without_paths(f"python tools/train.py {config.file}"),
         code=code_version(),
-        data={part: data_manifest(dataset) for part, dataset in data.items()},
-        scored=scored_data(scored),
+        data={},
         replaced=replaced_entries(),
         seed=settings.seed,
         world_size=world_size,
@@ -86,23 +102,116 @@ def make_record(
         precision={"train": settings.training.precision, "evaluation": settings.evaluation.precision},
         training={key: value for key, value in training.items() if value is not None},
         versions=package_versions(),
-        cost=_cost(network, protocol, next(iter(data.values()))) if is_main_process() else None,
-        checkpoint={
-            "sha256": file_sha256(checkpoint),
-            "file": checkpoint.name,
-            "iteration": training.get("iterations"),
-            "rule": _RULE,
-            "tasks": list(network.task_names),
-        },
         notes=[] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)],
     )
-    return _with_gain(record, protocol, settings.evaluation.baseline)
+    require_possible(record, checkpoint)
+    return record
 
 
-def write_record(record: Record, work_dir: Path) -> None:
-    """Write `record.json` and `table.md` to the work dir."""
-    record.save(work_dir / "record.json")
-    write_text(work_dir / "table.md", render_table([record], format="markdown") + "\n")
+def require_possible(record: Record, place: Path, *, scores_only: bool = False) -> None:
+    """Refuse a record that breaks the rules, e.g. by a score that no metric can give.
+
+    Args:
+        record: with the scores.
+        place: what was scored: a checkpoint or a folder of predictions.
+        scores_only: the record is a part of one, of which only the scores are checked.
+
+    Raises:
+        RefusedRecordError: a score is infinite or outside the range of its metric, or another rule is broken.
+    """
+    check = range_errors if scores_only else violations
+    try:
+        problems = list(check(record.to_json()))
+    except RecordError as error:
+        problems = error.problems
+    if problems:
+        raise RefusedRecordError(problems, record.scores, place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the parts of a record are made from.
+
+    Args:
+        settings: of the run.
+        network: what was scored.
+        checkpoint: the scored file.
+        data: {`train` and the name of the scored split: data set}.
+        constant: scores of the constant predictor, or None.
+    """
+
+    settings: Settings
+    network: Network
+    checkpoint: Path
+    data: Mapping[str, DenseDataset]
+    constant: Scores | None
+
+
+def add_parts(record: Record, measured: Measured, attempts: Attempts) -> Record:
+    """The record with data, checkpoint, constant predictor, cost and gain, each attempted on its own.
+
+    A part that fails or breaks the record's rules is left out; `missing` names it, and what `attempts` holds
+    already.
+
+    Args:
+        record: from `scored_record`.
+        measured: what the parts are made from.
+        attempts: collects the lines.
+    """
+    settings, network, data = measured.settings, measured.network, measured.data
+    protocol = settings.protocol
+    scored = next(dataset for part, dataset in data.items() if part != "train")
+    changes: list[tuple[str, Callable[[Record], Record]]] = [
+        ("scored data", lambda known: replace(known, scored=scored_data(scored))),
+        *((f"data.{part}", partial(_with_manifest, part, dataset)) for part, dataset in data.items()),
+        ("checkpoint", lambda known: replace(known, checkpoint=_checkpoint(measured, known))),
+        ("constant predictor", lambda known: replace(known, constant=measured.constant)),
+        ("gain", lambda known: _with_gain(known, protocol, settings.evaluation.baseline)),
+    ]
+    if is_main_process():
+        changes.append(("cost", lambda known: replace(known, cost=_cost(network, protocol, scored))))
+    record = replace(record, data=dict.fromkeys(data))
+    for what, change in changes:
+        record = attempts.run(what, partial(_changed, record, change), AGAIN) or record
+    return replace(record, missing=portable(attempts.lines))
+
+
+def _changed(record: Record, change: Callable[[Record], Record]) -> Record:
+    """The record with a change.
+
+    Raises:
+        RecordError: it breaks the rules of records.
+    """
+    changed = change(record)
+    changed.to_text()
+    return changed
+
+
+def _with_manifest(part: str, dataset: DenseDataset, record: Record) -> Record:
+    return replace(record, data={**(record.data or {}), part: data_manifest(dataset)})
+
+
+def portable(lines: Iterable[str]) -> list[str]:
+    """Lines as a record may hold them: without paths of the machine, and of valid characters."""
+    return [without_paths(line).encode(errors="replace").decode() for line in lines]
+
+
+def require_whole(record: Record, asked: Sequence[str] = ()) -> None:
+    """End a command whose result lacks something, after all else is done; nothing on other processes.
+
+    Args:
+        record: the result.
+        asked: lines about what the command was asked for besides, and could not do.
+
+    Raises:
+        IncompleteError: a part is missing.
+    """
+    lines = [*record.missing, *asked]
+    if lines and is_main_process():
+        text = "".join(f"\n  {line}" for line in lines)
+        raise IncompleteError(
+            f"done, but {len(lines)} part{'s' * (len(lines) > 1)} of the result failed:{text}"
+        )
 
 
 def backbone_name(config: Mapping[str, Any]) -> str:
@@ -135,6 +244,16 @@ def _gain(protocol: Protocol, baseline: Any, scores: Scores) -> dict[str, Any] |
     return {
         **asdict(found),
         "baseline": {"name": baseline if named else "stated in the config", "scores": full},
+    }
+
+
+def _checkpoint(measured: Measured, record: Record) -> dict[str, Any]:
+    return {
+        "sha256": file_sha256(measured.checkpoint),
+        "file": measured.checkpoint.name,
+        "iteration": (record.training or {}).get("iterations"),
+        "rule": _RULE,
+        "tasks": list(measured.network.task_names),
     }
 
 

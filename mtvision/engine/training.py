@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_sel
 from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
 from mtvision.runtime.atomic import write_text
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
 from mtvision.runtime.progress import messages
@@ -52,7 +54,7 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
         overwrite: delete an earlier run in `work_dir`.
 
     Returns:
-        The record, which is also in `work_dir/record.json`.
+        The record, which is also in `work_dir/record.json`. Its `missing` is as for `evaluate_checkpoint`.
 
     Raises:
         FileExistsError: `work_dir` holds an earlier run and neither `resume` nor `overwrite` is given.
@@ -64,12 +66,15 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
     section = "test_data" if config["test_data"] else "val_data"
     build_dataset(section, config[section], settings.protocol, settings.seed)  # a missing folder is found now
     run = fit(config, work_dir, resume=resume, overwrite=overwrite)
-    record = evaluate_checkpoint(config, work_dir, run.checkpoint, hours=run.hours)
-    if settings.evaluation.select != "last" and is_main_process():
-        iterations = settings.training.iterations
-        write_selection(work_dir, settings.evaluation.select, settings.protocol, iterations, record.scores)
-    _log_result(run.loggers, record, work_dir, config["training"]["iterations"])
-    return record
+
+    def rest(record: Record, later: Attempts) -> None:
+        rule, iterations = settings.evaluation.select, settings.training.iterations
+        if rule != "last":
+            select = partial(write_selection, work_dir, rule, settings.protocol, iterations)
+            later.run(SELECTION_FILE, lambda: select(record.scores), f"{VALIDATION_FILE} has the evaluations")
+        _log_result(run.loggers, record, work_dir, iterations, later)
+
+    return evaluate_checkpoint(config, work_dir, run.checkpoint, hours=run.hours, further=rest)
 
 
 @dataclass(frozen=True)
@@ -140,13 +145,18 @@ def fit(
     return FittedRun(last, progress.hours, loggers)
 
 
-def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int) -> None:
-    """Pictures of the evaluation and the final numbers, where curves go."""
+def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int, later: Attempts) -> None:
+    """Pictures of the evaluation and the final numbers, where curves go; says what the loggers lost."""
     for path in sorted((work_dir / "pictures").glob("*.png")) if loggers.active else ():
-        picture = cv2.imread(str(path))
-        if picture is not None:
-            loggers.image(f"pictures/{path.stem}", np.asarray(picture[..., ::-1], np.uint8), step)
-    loggers.finish(record_summary(record))
+        later.run(f"{path.name} in the loggers", partial(_log_picture, loggers, path, step))
+    later.run("final numbers in the loggers", lambda: loggers.finish(record_summary(record)))
+    later.lines += loggers.failures  # printed when they happened
+
+
+def _log_picture(loggers: Loggers, path: Path, step: int) -> None:
+    picture = cv2.imread(str(path))
+    if picture is not None:
+        loggers.image(f"pictures/{path.stem}", np.asarray(picture[..., ::-1], np.uint8), step)
 
 
 def seed_everything(seed: int) -> None:

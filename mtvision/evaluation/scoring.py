@@ -158,6 +158,15 @@ def constant_scores(
 
     A network that does not clearly beat this row has learned nothing.
     """
+    evaluator = measure_constant(protocol, train_set, loader, settings)
+    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    return evaluator.scores()
+
+
+def measure_constant(
+    protocol: Protocol, train_set: DenseDataset, loader: DataLoader[Batch], settings: EvaluationSettings
+) -> SampleEvaluator:
+    """The part of `constant_scores` that needs no communication between processes."""
     predictors = {task.name: ConstantPredictor(task) for task in protocol.tasks}
     count = min(settings.constant_predictor, len(train_set))
     for position in range(count):
@@ -169,9 +178,9 @@ def constant_scores(
         height, width = batch.label_size
         prediction = {name: item.prediction((height, width)) for name, item in predictors.items()}
         evaluator.process([prediction] * len(batch), batch)
-    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+    evaluator.settle()
     evaluator.close()
-    return evaluator.scores()
+    return evaluator
 
 
 def write_panels(

@@ -91,6 +91,9 @@ class Record:
         cost: what `mtvision.report.cost.measure_cost` returns, or None.
         checkpoint: `sha256`, and `file` (name), `iteration`, `rule` where known; or None.
         notes: deviations, in words.
+        missing: one line per part that could not be measured (cost, constant predictor, …), with a reason. A
+            record without such lines is whole.
+        failures: one line per thing that failed once the record was there: table, pictures, loggers.
         created: UTC time, ISO 8601.
     """
 
@@ -120,6 +123,8 @@ class Record:
     cost: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     created: str = field(default_factory=now)
 
     def to_json(self) -> dict[str, Any]:
@@ -132,7 +137,7 @@ class Record:
             data[item.name] = _plain(value)
         for name in ("scores", "constant"):
             if data.get(name):
-                data[name] = _without_nan(data[name])
+                data[name] = _without_nan(data[name], name)
         return data
 
     @classmethod
@@ -163,12 +168,23 @@ class Record:
             RecordError: the record breaks the schema; nothing is written.
         """
         target = Path(path)
-        problems = violations(self.to_json())
-        if problems:
-            raise RecordError(f"record for {target.name}", problems)
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_text(target, text)
+        write_text(target, self.to_text(source=f"record for {target.name}"))
         return target
+
+    def to_text(self, *, source: str = "record") -> str:
+        """The content of the file, validated.
+
+        Args:
+            source: named in errors.
+
+        Raises:
+            RecordError: the record breaks the schema.
+        """
+        data = self.to_json()
+        problems = violations(data)
+        if problems:
+            raise RecordError(source, problems)
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Record:
@@ -191,6 +207,11 @@ class Record:
             if entry["name"] == name:
                 return entry
         raise KeyError(f"the record has no task '{name}'; it has {', '.join(self.task_names)}.")
+
+    @property
+    def whole(self) -> bool:
+        """Whether every part of the record was measured."""
+        return not self.missing
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -320,15 +341,16 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Real) else value
 
 
-def _without_nan(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+def _without_nan(
+    scores: Mapping[str, Mapping[str, float]], field_name: str
+) -> dict[str, dict[str, float | None]]:
     result: dict[str, dict[str, float | None]] = {}
     for task, values in scores.items():
         result[task] = {}
         for name, value in values.items():
             if isinstance(value, float) and not isfinite(value) and not isnan(value):
-                raise RecordError(
-                    "record", [f"scores.{task}.{name}: found {value}, expected a finite number or NaN."]
-                )
+                problem = f"{field_name}.{task}.{name}: found {value}, expected a finite number or NaN."
+                raise RecordError("record", [problem])
             result[task][name] = None if isinstance(value, float) and isnan(value) else value
     return result
 

@@ -8,6 +8,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from mtvision.recipe.settings import LoggingSettings
 from mtvision.report.record import Record
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 _log = logging.getLogger("mtvision")
@@ -27,6 +29,8 @@ INIT_TIMEOUT = 30.0
 """Seconds that W&B's server has to start a run."""
 FINISH_TIMEOUT = 120.0
 """Seconds that the last uploads of a W&B run may take."""
+
+NUMBERS = "the run continues; its numbers are in losses.jsonl and record.json"
 
 
 class RunLogger(Protocol):
@@ -201,13 +205,15 @@ class Loggers:
         self, settings: LoggingSettings, work_dir: Path, *, name: str, config: Mapping[str, Any], run_id: str
     ) -> None:
         self._active: list[RunLogger] = []
+        self._attempts = Attempts()
         if settings.tensorboard:
-            self._active.append(TensorBoardLogger(work_dir))
+            self._start("TensorBoard", lambda: TensorBoardLogger(work_dir))
         if settings.wandb:
             self._start(
+                "Weights & Biases",
                 lambda: WandbLogger(
                     work_dir, name=name, project=settings.project, config=config, run_id=run_id
-                )
+                ),
             )
 
     @property
@@ -215,20 +221,20 @@ class Loggers:
         """Whether anything is written."""
         return bool(self._active)
 
-    def _start(self, make: Callable[[], RunLogger]) -> None:
-        try:
-            with foreign_errors(ImportError):
-                self._active.append(make())
-        except ForeignError as error:  # a dead server must never stop a training run
-            _log.warning("logging is off for this run: %s", error)
+    @property
+    def failures(self) -> list[str]:
+        """One line per logger that could not start or was switched off."""
+        return self._attempts.lines
+
+    def _start(self, name: str, make: Callable[[], RunLogger]) -> None:
+        """Only a package that is not installed is an error; a dead server must never stop a training run."""
+        logger = self._attempts.run(f"{name} is off for this run", make, NUMBERS, passed=(ImportError,))
+        if logger is not None:
+            self._active.append(logger)
 
     def _each(self, call: Callable[[RunLogger], None]) -> None:
         for logger in list(self._active):
-            try:
-                with foreign_errors():
-                    call(logger)
-            except ForeignError as error:  # as above
-                _log.warning("%s stopped: %s", type(logger).__name__, error)
+            if not self._attempts.done(f"{type(logger).__name__} stopped", partial(call, logger), NUMBERS):
                 self._active.remove(logger)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

@@ -24,6 +24,7 @@ from mtvision.engine.hooks import ProgressHook
 from mtvision.engine.training import train
 from mtvision.protocols import own_protocol
 from mtvision.recipe.config import load_config
+from mtvision.runtime.attempts import Attempts
 
 
 class Named(nn.Linear):
@@ -41,6 +42,7 @@ class Kept:
     active = True
 
     def __init__(self):
+        self.failures = []
         self.points, self.pictures, self.summary = [], {}, None
 
     def scalars(self, values, step):
@@ -106,7 +108,7 @@ def test_pictures_reach_the_loggers_in_rgb(tmp_path, monkeypatch):
     (tmp_path / "pictures" / "b.png").write_text("no picture")
     monkeypatch.setattr(training_file, "record_summary", lambda record: {"of": record})
     kept = Kept()
-    training_file._log_result(kept, "the record", tmp_path, 7)
+    training_file._log_result(kept, "the record", tmp_path, 7, Attempts())
     assert list(kept.pictures) == ["pictures/a"]
     step, picture = kept.pictures["pictures/a"]
     assert (step, picture.shape, picture[0, 0].tolist()) == (7, (2, 3, 3), [red, green, blue])

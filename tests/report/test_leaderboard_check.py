@@ -21,6 +21,12 @@ def test_good_records_pass():
     assert check_records(records) == []
 
 
+def test_a_record_that_is_not_whole_gets_a_note():
+    first, *others = nyud_records()
+    records = dict(enumerate([replace(first, missing=["cost: RuntimeError: no kernel"]), *others]))
+    assert found({str(place): record for place, record in records.items()}) == [("note", "missing")]
+
+
 @pytest.mark.parametrize(
     ("change", "field", "words", "advice"),
     [

@@ -17,7 +17,7 @@ from wandb_runs import read_runs
 from mtvision.engine.training import train
 from mtvision.recipe.config import load_config
 from mtvision.recipe.settings import LoggingSettings
-from mtvision.tracking.loggers import Loggers, _has_key, record_summary, start_wandb_run
+from mtvision.tracking.loggers import NUMBERS, Loggers, _has_key, record_summary, start_wandb_run
 
 
 @pytest.fixture
@@ -181,7 +181,8 @@ def test_a_server_that_dies_during_training_is_reported_at_the_end(
     monkeypatch.setattr("mtvision.tracking.loggers.import_wandb", lambda: FakeWandb(refuse_finish=True))
     loggers = Loggers(LoggingSettings(wandb=True), tmp_path, name="a", config={}, run_id="abc")
     loggers.finish({"a": 1.0})
-    assert warnings_of(caplog) == ["WandbLogger stopped: TimeoutError: uploads took longer than 120 s"]
+    line = f"WandbLogger stopped: TimeoutError: uploads took longer than 120 s; {NUMBERS}"
+    assert warnings_of(caplog) == loggers.failures == [line]
 
 
 def test_a_key_counts_for_its_own_server_only(tmp_path, offline, monkeypatch):
@@ -203,9 +204,9 @@ def test_a_broken_logger_is_reported_once_and_dropped(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="mtvision"):
         loggers.scalars({"a": 1.0}, 1)
         loggers.scalars({"a": 1.0}, 2)
-    assert [record.message for record in caplog.records] == [
-        "Broken stopped: ConnectionError: server is gone"
-    ]
+    line = f"Broken stopped: ConnectionError: server is gone; {NUMBERS}"
+    assert warnings_of(caplog) == loggers.failures == [line]
+    assert not loggers.active
 
 
 def test_nothing_is_logged_by_default(tmp_path):

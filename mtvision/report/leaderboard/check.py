@@ -137,6 +137,10 @@ def check_records(records: Mapping[str, Record]) -> list[Finding]:
     findings: list[Finding] = []
     for file, record in records.items():
         findings += [*_protocol(file, record), *_departures(file, record), *_origin(file, record)]
+        findings += [
+            Finding(file, "missing", line, "score the checkpoint again: `mtvision test`.", "note")
+            for line in record.missing
+        ]
         findings += _baseline(file, record, list(records.values()))
     return [*findings, *_doubles(records), *_groups(records)]
 

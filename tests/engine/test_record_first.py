@@ -1,0 +1,348 @@
+"""What was measured is on the disk before anything is drawn or sent; what fails later costs nothing else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+
+import discs
+import pytest
+
+from mtvision.cli.main import call
+from mtvision.engine import evaluate as evaluate_file
+from mtvision.engine import records as records_file
+from mtvision.engine import training as training_file
+from mtvision.engine.evaluate import evaluate_checkpoint
+from mtvision.engine.records import RefusedRecordError, portable, require_whole
+from mtvision.engine.training import train
+from mtvision.evaluation import scoring as scoring_file
+from mtvision.metrics.depth import Depth
+from mtvision.recipe.config import load_config
+from mtvision.report.record import Record
+from mtvision.runtime import atomic
+from mtvision.runtime.attempts import IncompleteError
+from mtvision.tracking import loggers as loggers_file
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/of/this/machine")
+SHORT = ("training.iterations=2", "training.val_interval=0", "evaluation.constant_predictor=4")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A config file and the checkpoint of a short run."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = discs.write_config(folder)
+    record = train(load_config(config, SHORT), folder / "run")
+    return config, folder / "run" / "iter_2.pth", record
+
+
+def failing(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+def full_for(monkeypatch, *names):
+    """A disk that takes no file of these names, nor any temporary file of theirs."""
+    original = atomic.os.replace
+
+    def refuse(source, target):
+        if any(name in os.fspath(target) for name in names):
+            raise FULL
+        return original(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", refuse)
+
+
+def score_again(trained, work_dir, *options):
+    """Exit code of `mtvision test` on the trained checkpoint."""
+    config, checkpoint, _ = trained
+    arguments = [str(config), str(checkpoint), "--work-dir", str(work_dir), *options]
+    return call("test", [*arguments, "--cfg-options", *SHORT])
+
+
+def leftovers(folder):
+    return [path.name for path in folder.rglob("*.part")] + [path.name for path in folder.rglob(".*")]
+
+
+def test_a_run_without_trouble_has_no_such_lines(trained):
+    _, checkpoint, record = trained
+    stored = json.loads((checkpoint.parent / "record.json").read_text())
+    assert (stored["missing"], stored["failures"]) == ([], [])
+    assert Record.load(checkpoint.parent / "record.json").whole
+    assert record.scores == Record.load(checkpoint.parent / "record.json").scores
+    require_whole(record)
+
+
+LATER = {
+    "table.md": (evaluate_file, "write_text", "table.md: OSError: [Errno 28] No space left on device"),
+    "pictures": (scoring_file, "write_picture", "pictures: OSError: [Errno 28] No space left on device"),
+    "terminal": (
+        evaluate_file,
+        "print",
+        "table on the terminal: OSError: [Errno 28] No space left on device",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_full_disk_after_the_record_costs_only_what_it_hits(name, trained, tmp_path, monkeypatch, caplog):
+    module, function, line = LATER[name]
+    monkeypatch.setattr(module, function, failing(FULL), raising=False)
+    assert score_again(trained, tmp_path / "work") == 0
+    record = Record.load(tmp_path / "work" / "record.json")
+    assert record.whole
+    (found,) = record.failures
+    assert found.startswith(line)
+    assert "/somewhere" not in found
+    (said,) = [item.getMessage() for item in caplog.records if item.name == "mtvision"]
+    assert said.startswith(line)
+    assert "/somewhere/of/this/machine" in said
+    there = {path.name for path in (tmp_path / "work").iterdir()}
+    assert there == {"record.json", "table.md", "pictures"} - {name if name == "table.md" else ""}
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a 3-channel task\nhas no colours"), RuntimeError(), KeyError(3)]
+)
+def test_a_drawing_error_is_one_line(error, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring_file, "panel", failing(error))
+    assert score_again(trained, tmp_path) == 0
+    record = Record.load(tmp_path / "record.json")
+    (line,) = record.failures
+    first = str(error).splitlines()[:1]
+    assert line.startswith(": ".join(["pictures", type(error).__name__, *first]))
+    assert line.endswith("; `mtvision test` draws them again")
+    assert (tmp_path / "table.md").is_file()
+
+
+def test_a_file_on_a_full_disk_is_the_old_one_or_absent(trained, tmp_path, monkeypatch):
+    (tmp_path / "table.md").write_text("old")
+    full_for(monkeypatch, "table.md", ".png")
+    assert score_again(trained, tmp_path) == 0
+    assert (tmp_path / "table.md").read_text() == "old"
+    assert list((tmp_path / "pictures").iterdir()) == []
+    assert len(Record.load(tmp_path / "record.json").failures) == 2
+
+
+def test_the_first_record_stays_where_its_lines_cannot_be_added(trained, tmp_path, monkeypatch, caplog):
+    """The disk fills up between the record and the pictures."""
+    original = scoring_file.write_picture
+
+    def fill(*arguments):
+        full_for(monkeypatch, "record.json")
+        original(*arguments)
+        raise FULL
+
+    monkeypatch.setattr(scoring_file, "write_picture", fill)
+    assert score_again(trained, tmp_path) == 0
+    record = Record.load(tmp_path / "record.json")
+    assert (record.whole, record.failures) == (True, [])
+    said = [item.getMessage().split(":")[0] for item in caplog.records if item.name == "mtvision"]
+    assert said == ["pictures", "failures in record.json"]
+
+
+PARTS = {
+    "cost": (records_file, "measure_cost", "cost: RuntimeError: no kernel", {"cost"}),
+    "constant": (evaluate_file, "measure_constant", "constant predictor: RuntimeError: no", {"constant"}),
+    "images": (records_file, "scored_data", "scored data: RuntimeError: no kernel", {"scored"}),
+    "checkpoint": (records_file, "file_sha256", "checkpoint: RuntimeError: no kernel", {"checkpoint"}),
+    "gain": (records_file, "_gain", "gain: RuntimeError: no kernel", {"gain"}),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_cannot_be_measured_is_named_and_the_rest_is_there(
+    name, trained, tmp_path, monkeypatch, capsys
+):
+    module, function, line, fields = PARTS[name]
+    monkeypatch.setattr(module, function, failing(RuntimeError("no kernel\nfor this")))
+    assert score_again(trained, tmp_path) == 1
+    record, whole = Record.load(tmp_path / "record.json"), trained[2]
+    assert record.scores == whole.scores
+    assert (record.failures, len(record.missing)) == ([], 1)
+    assert record.missing[0].startswith(line)
+    assert "for this" not in record.missing[0]
+    absent = {field for field in ("constant", "cost", "scored", "checkpoint") if not getattr(record, field)}
+    assert absent == fields - {"gain"}
+    assert {path.name for path in tmp_path.iterdir()} == {"record.json", "table.md", "pictures"}
+    assert f"1 part of the result failed:\n  {record.missing[0]}" in capsys.readouterr().err
+
+
+def test_training_data_that_are_gone_cost_no_scores(trained, tmp_path, monkeypatch):
+    original = evaluate_file.build_dataset
+
+    def build(section, *arguments):
+        if section == "train_data":
+            raise FileNotFoundError("no folder /data/discs")
+        return original(section, *arguments)
+
+    monkeypatch.setattr(evaluate_file, "build_dataset", build)
+    assert score_again(trained, tmp_path) == 1
+    record = Record.load(tmp_path / "record.json")
+    assert record.scores == trained[2].scores
+    assert record.missing[0].startswith("training data: FileNotFoundError: no folder <path>/discs; score")
+    assert set(record.data) == {"val"}
+
+
+def test_everything_at_once(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(records_file, "measure_cost", failing(MemoryError("cost")))
+    monkeypatch.setattr(evaluate_file, "measure_constant", failing(ZeroDivisionError("constant")))
+    monkeypatch.setattr(scoring_file, "panel", failing(IndexError("panel")))
+    monkeypatch.setattr(evaluate_file, "render_table", failing(KeyError("table")))
+    assert score_again(trained, tmp_path) == 1
+    record = Record.load(tmp_path / "record.json")
+    assert [line.split(":")[1] for line in record.missing] == [" ZeroDivisionError", " MemoryError"]
+    whats = [line.split(":")[0] for line in record.failures]
+    assert whats == ["table.md", "table on the terminal", "pictures"]
+    assert record.scores == trained[2].scores
+
+
+def test_a_record_that_its_folder_cannot_take_is_in_the_temporary_folder(
+    trained, tmp_path, monkeypatch, caplog
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    full_for(monkeypatch, str(tmp_path / "work" / "record.json"))
+    monkeypatch.setattr(scoring_file, "panel", failing(ValueError("no colours")))
+    assert score_again(trained, tmp_path / "work") == 1
+    (file,) = scratch.iterdir()
+    record = Record.load(file)
+    assert (record.scores, record.missing) == (trained[2].scores, [])
+    assert record.failures == ["pictures: ValueError: no colours; `mtvision test` draws them again"]
+    assert f"copy it from the temporary folder: {file}" in caplog.text
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"table.md", "pictures"}
+
+
+def test_a_record_that_no_disk_takes_is_printed(trained, tmp_path, monkeypatch, capsys):
+    full_for(monkeypatch, "record.json")
+    assert score_again(trained, tmp_path) == 1
+    out, _ = capsys.readouterr()
+    text = out[: out.index("\n}\n") + 3]
+    assert Record.from_json(json.loads(text)).scores == trained[2].scores
+    assert "record.json" not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_standard_output_stays_json_where_no_disk_takes_the_record(trained, tmp_path, monkeypatch, capsys):
+    full_for(monkeypatch, "record.json")
+    assert score_again(trained, tmp_path, "--json", "-") == 1
+    out, err = capsys.readouterr()
+    assert Record.from_json(json.loads(out)).scores == trained[2].scores
+    assert '"scores": {' in err
+
+
+def test_a_file_that_was_asked_for_and_failed_is_an_error_after_all_else(
+    trained, tmp_path, monkeypatch, capsys
+):
+    full_for(monkeypatch, "out.json")
+    assert score_again(trained, tmp_path / "work", "--json", str(tmp_path / "out.json")) == 1
+    assert Record.load(tmp_path / "work" / "record.json").whole
+    assert "--json: out.json: OSError: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+class Broken:
+    """A logger that fails at everything."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    scalars = image = finish = failing(ConnectionError("the server is gone\nfor ever"))
+
+
+class DiesAtTheEnd(Broken):
+    """A logger that takes curves but no pictures."""
+
+    def scalars(self, values, step):
+        pass
+
+
+@pytest.mark.parametrize("kind", [Broken, DiesAtTheEnd])
+def test_a_logger_that_fails_is_said_once_and_recorded(kind, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loggers_file, "TensorBoardLogger", kind)
+    config = load_config(
+        discs.write_config(tmp_path), ["logging.tensorboard=true", "training.log_interval=1"]
+    )
+    with caplog.at_level(logging.WARNING, logger="mtvision"):
+        record = train(config, tmp_path / "run")
+    line = f"{kind.__name__} stopped: ConnectionError: the server is gone; {loggers_file.NUMBERS}"
+    assert [item.getMessage() for item in caplog.records if item.name == "mtvision"] == [line]
+    stored = Record.load(tmp_path / "run" / "record.json")
+    assert stored.failures == record.failures == [line]
+    assert stored.whole
+    assert (tmp_path / "run" / "iter_12.pth").is_file()
+
+
+def test_a_logger_that_cannot_start_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loggers_file, "TensorBoardLogger", failing(FULL))
+    config = load_config(discs.write_config(tmp_path), ["logging.tensorboard=true", *SHORT])
+    record = train(config, tmp_path / "run")
+    assert [line.split(":")[0] for line in record.failures] == ["TensorBoard is off for this run"]
+    assert Record.load(tmp_path / "run" / "record.json").failures == record.failures
+
+
+def test_what_follows_training_is_attempted_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_file, "write_selection", failing(FULL))
+    monkeypatch.setattr(training_file, "record_summary", failing(KeyError("cost")))
+    monkeypatch.setattr(training_file.cv2, "imread", failing(training_file.cv2.error("damaged")))
+    options = ["logging.tensorboard=true", "training.iterations=10", "training.val_interval=1"]
+    config = load_config(discs.write_config(tmp_path), [*options, "evaluation.select=average_last_10"])
+    record = train(config, tmp_path / "run")
+    whats = [line.split(":")[0] for line in record.failures]
+    assert whats == ["selection.json", "disc-0.png in the loggers", "final numbers in the loggers"]
+    assert Record.load(tmp_path / "run" / "record.json").failures == record.failures
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf")])
+def test_scores_that_cannot_be_right_are_said_and_not_recorded(value, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Depth, "score", lambda self, sums: {"rmse": value, "abs_rel": 0.25})
+    assert score_again(trained, tmp_path) == 1
+    err = capsys.readouterr().err
+    assert f"scores.depth.rmse: found {value}, expected" in err
+    assert '"abs_rel": 0.25' in err
+    assert '"miou": 0.' in err
+    assert not (tmp_path / "record.json").exists()
+    assert trained[1].is_file()
+    config, checkpoint, _ = trained
+    with pytest.raises(RefusedRecordError, match="iter_2.pth is left as it is"):
+        evaluate_checkpoint(load_config(config, SHORT), tmp_path, checkpoint, quiet=True)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf")])
+def test_a_constant_predictor_that_cannot_be_right_does_not_take_the_scores_along(
+    value, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate_file, "_scores_of", lambda *_: {"depth": {"rmse": value}})
+    assert score_again(trained, tmp_path) == 1
+    record = Record.load(tmp_path / "record.json")
+    assert (record.scores, record.constant) == (trained[2].scores, None)
+    start = (
+        f"constant predictor: RecordError: record: 1 violation: constant.depth.rmse: found {value}, expected"
+    )
+    assert record.missing[0].startswith(start)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_scores_are_kept_when_the_rest_is_interrupted(stop, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(records_file, "measure_cost", failing(stop()))
+    with pytest.raises(stop):
+        score_again(trained, tmp_path)
+    record = Record.load(tmp_path / "record.json")
+    assert (record.scores, record.missing) == (trained[2].scores, [records_file.UNFINISHED])
+    with pytest.raises(IncompleteError, match="the run ended before they were measured"):
+        require_whole(record)
+    Record.load(trained[1].parent / "record.json").save(tmp_path / "record.json")
+    with pytest.raises(stop):
+        score_again(trained, tmp_path)
+    assert Record.load(tmp_path / "record.json").whole  # an earlier whole one is not replaced by a part
+
+
+def test_lines_of_a_record_hold_no_path_and_no_broken_character(trained):
+    lines = portable(["pictures: OSError: [Errno 28] No space: '/home/me/a b/\udcff.png'; C:\\me\\x ~/y/z"])
+    record = Record.load(trained[1].parent / "record.json")
+    changed = Record.from_json({**record.to_json(), "failures": lines, "missing": lines})
+    assert Record.from_json(json.loads(changed.to_text().encode())).failures == lines

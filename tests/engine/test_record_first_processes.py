@@ -1,0 +1,105 @@
+"""The record comes first in real processes: on a disk that takes no more, and where one rank fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import discs
+import pytest
+from several_processes import command
+
+from mtvision.report.record import Record
+
+SHORT = ("training.iterations=2", "training.val_interval=0", "evaluation.constant_predictor=4")
+
+
+LIMITED = """
+import resource, sys
+import discs
+from mtvision.cli.main import call
+from mtvision.engine import evaluate
+original = evaluate.write_or_rescue
+def then_full(*arguments):
+    found = original(*arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+    return found
+evaluate.write_or_rescue = then_full
+sys.exit(call("train", sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+def test_a_real_limit_after_the_record(tmp_path):
+    """No file may grow any more once the record is there: table, pictures and TensorBoard fail."""
+    pytest.importorskip("tensorboard")
+    config = discs.write_config(tmp_path)
+    _, environment = command()
+    arguments = ["--work-dir", tmp_path / "run", "--cfg-options", *SHORT, "logging.tensorboard=true"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED.format(limit=64), str(config), *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    stored = Record.load(tmp_path / "run" / "record.json")
+    assert (stored.whole, stored.failures) == (True, [])  # it cannot be rewritten either
+    for what in ("table.md", "pictures", "TensorBoardLogger stopped", "failures in record.json"):
+        assert f"{what}: OSError: [Errno 27] File too large" in done.stderr
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+def test_a_real_limit_before_the_record(tmp_path):
+    """The record is larger than any file may be: it is printed."""
+    config = discs.write_config(tmp_path)
+    _, environment = command()
+    text = (
+        LIMITED.format(limit=64)
+        .replace("    found = original(*arguments)\n", "")
+        .replace("    return found", "    return original(*arguments)")
+    )
+    arguments = ["--work-dir", tmp_path / "run", "--cfg-options", *SHORT]
+    done = subprocess.run(
+        [sys.executable, "-c", text, str(config), *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-3000:]
+    printed = done.stdout[: done.stdout.index("\n}\n") + 3]
+    assert Record.from_json(json.loads(printed)).whole
+    assert "the content was printed: keep it" in done.stderr
+
+
+RANKS = """
+import os, sys
+import discs
+from mtvision.cli.main import call
+from mtvision.engine import evaluate
+original = evaluate.measure_constant
+def fail_on_one(*arguments):
+    if os.environ["RANK"] == "{rank}":
+        raise RuntimeError("only here")
+    return original(*arguments)
+evaluate.measure_constant = fail_on_one
+sys.exit(call("train", sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_process_waits_for_one_whose_part_failed(rank, tmp_path):
+    config = discs.write_config(tmp_path)
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS.format(rank=rank))
+    line, environment = command(2, config, "--work-dir", tmp_path / "run", "--cfg-options", *SHORT)
+    line[next(i for i, word in enumerate(line) if word.endswith("run_tool.py"))] = str(script)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 1, done.stderr[-3000:]
+    record = Record.load(tmp_path / "run" / "record.json")
+    assert record.missing == [
+        "constant predictor: RuntimeError: only here; score again with `mtvision test CONFIG CHECKPOINT`"
+    ]
+    assert record.cost
+    assert (tmp_path / "run" / "pictures").is_dir()
