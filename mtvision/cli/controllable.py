@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     controlled = open_controlled(config, arguments.checkpoint, searcher, out / "width_table.json")
     save_controlled(controlled, out / "controllable.pth")
     result = measure(controlled, arguments.budgets, separate, messages())
-    save_controlled(controlled, out / "controllable.pth")  # again, with statistics of the mixtures measured
     write_json(out / "controllability.json", result)
+    save_controlled(controlled, out / "controllable.pth")  # again, with statistics of the mixtures measured
     write_report(controlled, result, out, pictures=arguments.pictures)
     for table in terminal_tables(result, controlled.settings.protocol.tasks):
         Console().print(table)

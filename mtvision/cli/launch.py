@@ -15,6 +15,7 @@ from mtvision.recipe.config import RunConfig
 from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
 from mtvision.report.record import Record, find_records
 from mtvision.runtime.atomic import write_text
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages
 from mtvision.sweep.grid import (
     FINISHED,
@@ -29,6 +30,8 @@ from mtvision.sweep.grid import (
 from mtvision.sweep.local import TRAIN, Outcome, run_locally
 from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
 from mtvision.sweep.summary import Board, summary
+
+AGAIN = "make room, then run the same command again"
 
 DESCRIPTION = """\
 Train every config with every combination of changed values and every seed. Print mean ± standard deviation
@@ -103,7 +106,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 if every run has a record, 1 if not, 130 if interrupted."""
+    """Run the command; returns the exit code.
+
+    It is 0 if every run has a whole record and --results has all of them, 1 if not, 130 if interrupted.
+    """
     arguments = _parser().parse_args(argv)
     console = messages()
     runs = expand(
@@ -135,11 +141,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"  {run.state:<9} {run.name}")
         return 0
     outcomes = _train(todo, arguments, console)
-    done = {outcome.run.name: outcome.record for outcome in outcomes}
+    done = {outcome.run.name: outcome.record for outcome in outcomes if outcome.record is not None}
     records = [record for run in runs if (record := done.get(run.name, run.record)) is not None]
-    _keep(runs, records, arguments)
-    _summarise(runs, records, arguments, console)
-    return _report_failures(outcomes, console)
+    kept = Attempts()
+    kept.run("records in --results", lambda: _keep(runs, records, arguments), AGAIN)
+    _summarise(runs, records, arguments, console, kept)
+    return _report_failures(outcomes, console) or int(bool(kept.lines))
 
 
 def _check(config: RunConfig) -> None:
@@ -174,14 +181,18 @@ def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Na
     there = known_records([arguments.results])  # under any file name
     for run in runs:
         key = run.fingerprint, run.seed
-        if key in by_key and key not in there:
+        if key in by_key and (key not in there or (by_key[key].whole and not there[key].whole)):
             by_key[key].save(arguments.results / f"{run.name}.json")
 
 
 def _summarise(
-    runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Namespace, console: Console
+    runs: Sequence[Run],
+    records: Sequence[Record],
+    arguments: argparse.Namespace,
+    console: Console,
+    kept: Attempts,
 ) -> None:
-    """Print the summary, write it to the work dir, store gains; say which rows have none and why."""
+    """Store gains, print the summary, write it to the work dir; say which rows have no gain and why."""
     if not records:
         return
     baseline, shown = arguments.baseline, list(records)
@@ -189,11 +200,12 @@ def _summarise(
         shown = _with_single_task_runs(shown, arguments.results)
     problems: list[str] = []
     if baseline:
-        _store_gains(runs, with_gain(shown, baseline, problems), arguments.results)
+        gains = with_gain(shown, baseline, problems)
+        kept.run("gains in --results", lambda: _store_gains(runs, gains, arguments.results), AGAIN)
     options = {"reference": arguments.reference, "baseline": baseline}
-    text = summary(shown, **options)
-    write_text(arguments.work_dir / "summary.md", summary(shown, format="markdown", **options) + "\n")
-    print(f"\n{text}\n", flush=True)
+    print(f"\n{summary(shown, **options)}\n", flush=True)
+    file, markdown = arguments.work_dir / "summary.md", summary(shown, format="markdown", **options)
+    Attempts().run(file.name, lambda: write_text(file, markdown + "\n"), AGAIN)
     for problem in problems:
         console.print(f"no gain: {problem}", markup=False, soft_wrap=True)
 
@@ -221,10 +233,12 @@ def _store_gains(runs: Sequence[Run], gains: Sequence[Record], results: Path | N
 
 
 def _report_failures(outcomes: Sequence[Outcome], console: Console) -> int:
-    failed = [outcome for outcome in outcomes if outcome.record is None]
+    failed = [outcome for outcome in outcomes if outcome.problem]
     if not failed:
         return 0
-    console.print(f"{len(failed)} of {len(outcomes)} runs have no result; run the same command to continue:")
+    console.print(
+        f"{len(failed)} of {len(outcomes)} runs have no whole record; run the same command to continue:"
+    )
     for outcome in failed:
         line = f"  {outcome.run.name}: {outcome.problem}\n    log: {outcome.run.log}"
         console.print(line, markup=False, soft_wrap=True)

@@ -13,10 +13,13 @@ from mtvision.architecture.tree import Tree
 from mtvision.cli.common import make_parser, read_config, work_dir_of
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages
 
 if TYPE_CHECKING:
     from mtvision.procedures.search import SearchRequest
+
+DRAW_AGAIN = "the result is in the JSON file; `--resume` draws it again"
 
 DESCRIPTION = """\
 Search an architecture (a branching tree, widths, a grouping of tasks) and write architecture.json, which an
@@ -85,18 +88,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(found: Mapping[str, Any], out: Path) -> None:
-    """Print what was found and draw tree and affinities beside the file."""
+    """Print what was found and draw tree and affinities beside the file, which is written already."""
     from mtvision.runtime.launch import is_main_process
     from mtvision.visualize import write_picture
     from mtvision.visualize.branching import affinity_picture, tree_picture
 
     if not is_main_process():
         return
-    console = Console()
+    console, drawn = Console(), Attempts()
     if "tree" in found:
         tree = Tree.from_plain(found["tree"])
         console.print(tree.draw(), highlight=False, markup=False)
-        write_picture(out.with_suffix(".tree.png"), tree_picture(tree))
+        path = out.with_suffix(".tree.png")
+        drawn.run(path.name, lambda: write_picture(path, tree_picture(tree)), DRAW_AGAIN)
     for group in found.get("groups", ()):
         console.print(f"train together: {', '.join(group)}", highlight=False)
     affinities = found.get("affinities")
@@ -109,7 +113,8 @@ def show(found: Mapping[str, Any], out: Path) -> None:
         for name, row in zip(names, matrix, strict=True):
             table.add_row(name, *(f"{value:.3f}" for value in row))
         console.print(table)
-        write_picture(out.with_suffix(".affinity.png"), affinity_picture(names, matrix))
+        picture = out.with_suffix(".affinity.png")
+        drawn.run(picture.name, lambda: write_picture(picture, affinity_picture(names, matrix)), DRAW_AGAIN)
 
 
 def show_trade_off(config: RunConfig, request: SearchRequest, cost_weights: Sequence[float]) -> None:

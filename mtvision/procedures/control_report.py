@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mtvision.procedures.controllable import Controlled
 from mtvision.recipe.data import build_dataset
 from mtvision.report.control_page import control_page, write_control_page
 from mtvision.runtime.atomic import write_text
+from mtvision.runtime.attempts import Attempts
 from mtvision.visualize import panel
 from mtvision.visualize.controllability import plot_trade_off, plot_widths
 
@@ -26,14 +28,22 @@ from mtvision.visualize.controllability import plot_trade_off, plot_widths
 def write_report(
     controlled: Controlled, result: Mapping[str, Any], folder: Path, *, pictures: int = 2
 ) -> list[Path]:
-    """Table in Markdown, two plots, one page; returns their paths."""
+    """Table in Markdown, two plots, one page, each on its own; returns the paths of what was written."""
     tasks = controlled.settings.protocol.tasks
-    paths = [folder / name for name in ("controllability.md", "trade_off.png", "widths.png", "page.html")]
-    write_text(paths[0], "\n\n".join(_markdown(*item) for item in tables(result, tasks)) + "\n")
-    plot_trade_off(result, tasks, paths[1])
-    plot_widths(result, tasks, paths[2])
-    write_control_page(paths[3], _page(controlled, result, pictures))
-    return paths
+    files: dict[str, Callable[[Path], object]] = {
+        "controllability.md": lambda path: write_text(
+            path, "\n\n".join(_markdown(*item) for item in tables(result, tasks)) + "\n"
+        ),
+        "trade_off.png": lambda path: plot_trade_off(result, tasks, path),
+        "widths.png": lambda path: plot_widths(result, tasks, path),
+        "page.html": lambda path: write_control_page(path, _page(controlled, result, pictures)),
+    }
+    later, advice = Attempts(), "the numbers are in controllability.json"
+    return [
+        folder / name
+        for name, write in files.items()
+        if later.done(name, partial(write, folder / name), advice)
+    ]
 
 
 def tables(result: Mapping[str, Any], tasks: Sequence[Task]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -12,6 +12,7 @@ from mtvision.core.task import Task
 from mtvision.procedures.search import SearchRequest, search, write_architecture
 from mtvision.recipe.config import RunConfig
 from mtvision.runtime.atomic import write_text
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.launch import is_main_process
 from mtvision.visualize.branching import plot_cost_curve
 
@@ -62,8 +63,10 @@ def trade_off(
     result = {"rows": rows}
     if is_main_process():
         write_architecture(result, request.work_dir / "trade_off.json")
-        write_text(request.work_dir / "trade_off.md", markdown(trade_off_table(result, tasks)))
-        plot_cost_curve(rows, tasks, request.work_dir / "trade_off.png")
+        table, plot = request.work_dir / "trade_off.md", request.work_dir / "trade_off.png"
+        later, advice = Attempts(), "the numbers are in trade_off.json; `--resume` makes it again"
+        later.run(table.name, lambda: write_text(table, markdown(trade_off_table(result, tasks))), advice)
+        later.run(plot.name, lambda: plot_cost_curve(rows, tasks, plot), advice)
     return result
 
 

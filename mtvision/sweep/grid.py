@@ -37,7 +37,7 @@ class Run:
         iterations: how long it trains.
         work_dir: where it is trained.
         record: of an earlier run with this config and seed, or None.
-        state: `FINISHED` (there is a record), `RESUMABLE` (there is a checkpoint) or `NEW`.
+        state: `FINISHED` (there is a whole record), `RESUMABLE` (there is a checkpoint) or `NEW`.
     """
 
     name: str
@@ -280,6 +280,8 @@ def record_key(record: Record) -> tuple[str, int] | None:
 def look_up_states(runs: Sequence[Run], folders: Sequence[Path], *, overwrite: bool = False) -> list[Run]:
     """The runs with their states: finished if one of the folders has a record with the same config and seed.
 
+    A run whose record lacks a part is evaluated again if its checkpoint is there, else it counts as finished.
+
     Args:
         runs: from `expand`.
         folders: searched for records, besides the runs' own.
@@ -294,11 +296,8 @@ def look_up_states(runs: Sequence[Run], folders: Sequence[Path], *, overwrite: b
     result = []
     for run in runs:
         record = known.get((run.fingerprint, run.seed)) or finished_record(run)
-        result.append(
-            replace(run, state=start_state(run))
-            if record is None
-            else replace(run, record=record, state=FINISHED)
-        )
+        finished = record is not None and (record.whole or start_state(run) == NEW)
+        result.append(replace(run, record=record, state=FINISHED if finished else start_state(run)))
     return result
 
 
@@ -336,7 +335,7 @@ def finished_record(run: Run) -> Record | None:
 
 
 def known_records(folders: Sequence[Path]) -> dict[tuple[str, int], Record]:
-    """{`record_key`: newest record} of what lies below the folders; other files are skipped."""
+    """{`record_key`: newest record, whole ones first} of what lies below the folders; others are skipped."""
     found: dict[tuple[str, int], Record] = {}
     for folder in folders:
         for file in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
@@ -346,5 +345,5 @@ def known_records(folders: Sequence[Path]) -> dict[tuple[str, int], Record]:
                 continue
             key = record_key(record)
             if key is not None:
-                found[key] = max(record, found.get(key, record), key=lambda item: item.created)
+                found[key] = max(record, found.get(key, record), key=lambda item: (item.whole, item.created))
     return found

@@ -30,7 +30,7 @@ class Outcome:
     Args:
         run: which one.
         record: what it wrote, or None.
-        problem: why there is no record, in words; empty if there is one.
+        problem: why there is no whole record, in words; empty if there is one.
         interrupted: it was stopped and can be continued.
     """
 
@@ -176,15 +176,17 @@ def _finish(item: _Process, stopping: bool) -> Outcome:
 def outcome_of(run: Run, code: int, stopping: bool = False) -> Outcome:
     """Outcome of a run from its exit code and files."""
     record = finished_record(run)
-    if code == 0 and record is not None:
+    if code == 0 and record is not None and record.whole:
         return Outcome(run, record)
     if stopping or code == 130:
         return Outcome(run, None, "interrupted; run the same command to continue", interrupted=True)
+    if record is not None and record.missing:
+        return Outcome(run, record, f"its record is not whole: {'; '.join(record.missing)}")
     if code == 0:
         return Outcome(run, None, "ended without a record of its config and seed")
     reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     last = _last_line(run.log)
-    return Outcome(run, None, reason + (f": {last}" if last else ""))
+    return Outcome(run, record, reason + (f": {last}" if last else ""))
 
 
 def _last_line(log: Path) -> str:

@@ -45,7 +45,8 @@ class TrainJob:
         self.run.work_dir.mkdir(parents=True, exist_ok=True)
         lock = lock_file(self.run.lock, wait=True) if rank == 0 else None  # submitted twice: one waits
         with lock or nullcontext():
-            if finished_record(self.run) is not None:
+            record = finished_record(self.run)
+            if record is not None and record.whole:
                 return 0
             log = self.run.log if rank == 0 else self.run.log.with_suffix(f".{rank}.log")
             arguments = [*self.command, *prepared(self.run).arguments, "--launcher", self.launcher]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from mtvision.report.paired import paired_grids
 from mtvision.report.record import Record
 from mtvision.report.render import FORMATS
 from mtvision.report.table import build_grid, group_seeds
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import bars
 from mtvision.sweep.grid import Run
 from mtvision.sweep.local import Outcome, Watcher
@@ -68,9 +70,12 @@ class Board(Watcher):
         if outcome.record is None:
             self._say(f"failed   {run.name}: {outcome.problem}")
             return
-        if self._results is not None:
-            outcome.record.save(self._results / f"{run.name}.json")
+        if self._results is not None:  # a full disk there must not end the runs that are still at work
+            save = partial(outcome.record.save, self._results / f"{run.name}.json")
+            Attempts().run(f"{run.name} in --results", save, f"the record is in {run.work_dir}")
         self._say(f"finished {run.name}  {headlines(outcome.record)}")
+        if outcome.problem:
+            self._say(f"but      {run.name}: {outcome.problem}")
 
     def _say(self, text: str) -> None:
         self._progress.console.print(f"[{self._done}/{self._total}] {text}", markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from sweep_stage import Stage, grid
 
 from mtvision.cli.main import call
 from mtvision.report.record import Record, find_records
+from mtvision.runtime import atomic
 from mtvision.runtime.checkpoint import load_checkpoint
 from mtvision.sweep.local import child_environment
 
@@ -93,11 +95,49 @@ def test_failures_are_listed_with_their_logs(launch, tmp_path):
     code, out = launch("--reference", "discs_config, FixedWeights")
     assert code == 1
     run = launch.stage.runs[1]
-    assert "1 of 6 runs have no result; run the same command to continue:" in out
+    assert "1 of 6 runs have no whole record; run the same command to continue:" in out
     assert f"{run.name}: exit code 3: mtvision train: the loss is not finite\n    log: {run.log}" in out
     assert "Differences from discs_config, FixedWeights" in out  # the summary is of what there is
     code, out = launch()
     assert (code, "6 runs: 5 finished, 1 to train" in out) == (0, True)
+
+
+def test_a_record_that_is_not_whole_counts_and_is_made_again(launch, tmp_path):
+    run, whole = launch.stage.runs[0], Record.load(launch.stage.folder / f"{launch.stage.runs[0].name}.json")
+    launch.rewrite(0, missing=["cost: RuntimeError: no kernel"], cost=None)
+    code, out = launch("--results", str(tmp_path / "results"))
+    assert code == 1
+    assert "1 of 6 runs have no whole record; run the same command to continue:" in out
+    assert f"{run.name}: its record is not whole: cost: RuntimeError: no kernel" in out
+    assert re.search(r"discs_config, Uncertainty +tiny +41.00 ± 1.00", out)  # its scores are in the summary
+    assert len(list((tmp_path / "results").iterdir())) == 6
+    assert "6 runs: 6 finished, 0 to train" in launch()[1]  # without its checkpoint it would train anew
+    (run.work_dir / "iter_12.pth").touch()
+    whole.save(launch.stage.folder / f"{run.name}.json")
+    code, out = launch("--results", str(tmp_path / "results"))
+    assert (code, "6 runs: 5 finished, 1 to train (1 from a checkpoint)" in out) == (0, True)
+    assert Record.load(tmp_path / "results" / f"{run.name}.json").whole
+
+
+def test_a_full_disk_of_the_results_stops_no_run_and_no_summary(launch, tmp_path, monkeypatch):
+    original = atomic.os.replace
+
+    def full(source, target):
+        if "results" in str(target) or str(target).endswith("summary.md"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, "replace", full)
+        code, out = launch("--results", str(tmp_path / "results"))
+    assert (code, len(launch.stage.calls())) == (1, 6)
+    assert "Differences from discs_config, Uncertainty" in out
+    assert not (tmp_path / "work" / "summary.md").exists()
+    assert list((tmp_path / "results").iterdir()) == []
+    code, out = launch("--results", str(tmp_path / "results"))
+    assert (code, len(launch.stage.calls())) == (0, 6)
+    assert len(list((tmp_path / "results").iterdir())) == 6
+    assert (tmp_path / "work" / "summary.md").is_file()
 
 
 @pytest.mark.slow

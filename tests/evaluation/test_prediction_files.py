@@ -24,6 +24,7 @@ from mtvision.evaluation.prediction_files import (
     read_manifest,
 )
 from mtvision.metrics.boundary import evaluate_folders, find_pairs, get_boundary_protocol
+from mtvision.metrics.depth import Depth
 from mtvision.protocols import SYNTHETIC
 from mtvision.protocols.tasks import depth, edge, saliency, semseg
 
@@ -86,6 +87,33 @@ def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path,
     assert "mIoU" in capsys.readouterr().out
     assert call("score", [str(run / "exact"), "--config", str(run / "scenes.py"), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["scores"] == expected  # JSON and nothing else
+
+
+def test_scores_of_files_survive_what_fails_beside_them(run, tmp_path, monkeypatch, capsys):
+    expected = json.loads((run / "again" / "record.json").read_text())["scores"]
+    arguments = [str(run / "exact"), "--config", str(run / "scenes.py"), "--json", str(tmp_path / "out.json")]
+
+    def fail(*_):
+        raise RuntimeError("too few images")
+
+    monkeypatch.setattr("mtvision.cli.results.score._intervals", fail)
+    monkeypatch.setattr("mtvision.cli.results.score.render_table", fail)
+    assert call("score", [*arguments, "--bootstrap", "5"]) == 1
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["scores"], found["intervals"]) == (expected, {})
+    assert found["missing"] == ["intervals: RuntimeError: too few images; score the folder again"]
+    assert call("score", arguments) == 0  # a table that fails is no part of the result
+    assert json.loads((tmp_path / "out.json").read_text())["missing"] == []
+
+
+def test_scores_of_files_that_cannot_be_right_are_said_and_not_written(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Depth, "score", lambda self, sums: {"rmse": -5.0, "abs_rel": 0.25})
+    arguments = [str(run / "exact"), "--config", str(run / "scenes.py"), "--json", str(tmp_path / "out.json")]
+    assert call("score", arguments) == 1
+    err = capsys.readouterr().err
+    assert "scores.depth.rmse: found -5.0, expected 0 to no upper bound" in err
+    assert '"abs_rel": 0.25' in err
+    assert not (tmp_path / "out.json").exists()
 
 
 @pytest.mark.slow

@@ -291,6 +291,10 @@ def test_a_cluster_gets_one_array(stage, tmp_path):
     job = executor.submitted[0]
     assert job() == 0  # submitted twice: the second finds the record
     assert len([call for call in stage.calls() if call["run"] == stage.runs[0].name]) == 1
+    path = stage.runs[0].work_dir / "record.json"
+    replace(Record.load(path), missing=["cost: RuntimeError"]).save(path)
+    assert job() == 0  # a record that is not whole is made again
+    assert len([call for call in stage.calls() if call["run"] == stage.runs[0].name]) == 2
     assert job == replace(job)  # plain data, so that submitit can pickle it
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ from mtvision.recipe.settings import Settings
 from mtvision.report.display import display_of
 from mtvision.report.record import Record, describe_tasks
 from mtvision.report.table import render_table
+from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages
 
 if TYPE_CHECKING:
-    from mtvision.data.dataset import DenseDataset
     from mtvision.evaluation.evaluator import SampleEvaluator, Scores
     from mtvision.evaluation.prediction_files import PredictionFiles
     from mtvision.metrics.statistics import Interval
@@ -44,6 +45,8 @@ RECORDED = (
 )
 """Fields of a record that `--json` writes."""
 
+AGAIN = "score the folder again"
+
 DESCRIPTION = """\
 Score predictions on disk, of this suite (`mtvision test --save-predictions`) or of any other code base,
 against the labels of a config's test data. No network is built; the config needs `protocol` and `test_data`.
@@ -61,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     config = load_config(arguments.config, arguments.cfg_options)
     settings = check_config(config, ("test_data or val_data",))
-    from mtvision.data.manifest import data_manifest
+    from mtvision.data.manifest import data_manifest, scored_data
+    from mtvision.engine.records import portable, require_possible, require_whole
     from mtvision.evaluation.evaluator import SampleEvaluator
     from mtvision.evaluation.prediction_files import PredictionFiles
     from mtvision.evaluation.scoring import evaluate_files
@@ -85,15 +89,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = evaluate_files(files, evaluation_loader(dataset, config[section]), evaluator, console)
     finally:
         evaluator.close()
-    intervals = _intervals(evaluator, arguments.bootstrap) if arguments.bootstrap else {}
-    record = replace(_record(config, settings, files, dataset, scores), notes=evaluator.notes())
-    content = _as_json(record, intervals, arguments.bootstrap, files, len(dataset))
-    write_json(arguments.json, {**content, "data": data_manifest(dataset)})
-    if arguments.json == STDOUT:
-        return 0
-    print(render_table([record], format="terminal"))
-    if intervals:
-        Console().print(interval_table(record, intervals, arguments.bootstrap, len(dataset)))
+    record = replace(_record(config, settings, files, scores), notes=evaluator.notes())
+    require_possible(record, files.folder, scores_only=True)
+    measured = Attempts()
+    record = replace(record, scored=measured.run("scored data", partial(scored_data, dataset), AGAIN))
+    manifest = measured.run("data", partial(data_manifest, dataset), AGAIN)
+    resamples, intervals = arguments.bootstrap, {}
+    if resamples:
+        intervals = measured.run("intervals", partial(_intervals, evaluator, resamples), AGAIN) or {}
+    content = _as_json(record, intervals, resamples, files, len(dataset))
+    content |= {"data": manifest, "missing": portable(measured.lines)}
+    measured.run("--json", partial(write_json, arguments.json, content))
+    if arguments.json != STDOUT:
+        later = Attempts()
+        later.run("table", lambda: print(render_table([record], format="terminal"), flush=True))
+        if intervals:
+            table = partial(interval_table, record, intervals, resamples, len(dataset))
+            later.run("table of intervals", lambda: Console().print(table()))
+    require_whole(record, measured.lines)
     return 0
 
 
@@ -177,10 +190,7 @@ def _intervals(evaluator: SampleEvaluator, resamples: int) -> Intervals:
     return result
 
 
-def _record(
-    config: RunConfig, settings: Settings, files: PredictionFiles, dataset: DenseDataset, scores: Scores
-) -> Record:
-    from mtvision.data.manifest import scored_data
+def _record(config: RunConfig, settings: Settings, files: PredictionFiles, scores: Scores) -> Record:
     from mtvision.engine.records import backbone_name
 
     protocol = settings.protocol.select([task.name for task in files.tasks])
@@ -190,7 +200,6 @@ def _record(
         protocol=protocol.id,
         protocol_title=protocol.title,
         protocol_digest=protocol.digest(),
-        scored=scored_data(dataset),
         replaced=replaced_entries(),
         method=str((manifest or {}).get("method", files.folder.resolve().name)),
         backbone=str((manifest or {}).get("backbone", backbone_name(config) if own else "–")),
