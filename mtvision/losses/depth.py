@@ -17,12 +17,12 @@ class L1Loss(Loss):
     TaskDiffusion, MTAN); here it is NaN, which no zoom can turn into a value. Equal on NYUD.
     """
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean over the labelled values of the batch."""
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Mean over the labelled values that `counts` holds."""
         if logits.shape != label.shape:
             raise ValueError(
                 f"L1Loss: logits have shape {tuple(logits.shape)} but the label has {tuple(label.shape)}."
             )
         valid = ~label.isnan()
         prediction, truth = keep(valid, logits, label)
-        return (prediction - truth).abs().sum() / at_least_one(valid.sum())
+        return (prediction - truth).abs().sum() / at_least_one(counts[0])

@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import LOSSES
-from mtvision.losses.loss import Loss, at_least_one, keep, pixels_of_labelled_samples
+from mtvision.losses.loss import (
+    Loss,
+    at_least_one,
+    keep,
+    pixels_of_labelled_samples,
+    stacked_counts,
+)
 
 
 def balanced_terms(logits: Tensor, positive: Tensor, weight: Tensor | float) -> Tensor:
@@ -49,20 +55,27 @@ class EdgeLoss(Loss):
         self.average = average
         self.threshold = threshold
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean of the weighted terms over the batch."""
+    def counts(self, label: Tensor) -> Tensor:
+        """Labelled pixels, the sum of their labels, pixels of samples that have a label, (3,)."""
+        valid = ~label.isnan()
+        (y,) = keep(valid, label)
+        return stacked_counts(valid.sum(), self._binary(y).double().sum(), pixels_of_labelled_samples(valid))
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Mean of the weighted terms over the pixels that `counts` holds."""
         if label.shape[1] != 1:
             raise ValueError(f"EdgeLoss: label has shape {tuple(label.shape)}, expected (B, 1, H, W).")
         valid = ~label.isnan()
         z, y = keep(valid, logits, label)
-        if self.threshold is not None:
-            y = (y >= self.threshold).to(z.dtype)
-        count = valid.sum()
+        count, positive, all_pixels = counts
         weight: Tensor | float
         if self.positive_weight is None:
-            weight = 1 - (y * valid).sum() / at_least_one(count)
+            weight = 1 - positive / at_least_one(count)
         else:
             weight = self.positive_weight
-        terms = torch.where(valid, balanced_terms(z, y, weight), 0)
-        divisor = count if self.average == "valid" else pixels_of_labelled_samples(valid)
+        terms = torch.where(valid, balanced_terms(z, self._binary(y), weight), 0)
+        divisor = count if self.average == "valid" else all_pixels
         return terms.sum() / at_least_one(divisor)
+
+    def _binary(self, y: Tensor) -> Tensor:
+        return y if self.threshold is None else (y >= self.threshold).to(y.dtype)

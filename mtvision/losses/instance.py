@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mtvision.core.instances import BASE, OFFSET_UNIT
 from mtvision.core.registry import LOSSES
 from mtvision.core.task import EXTRA_CHANNELS, IGNORE
-from mtvision.losses.loss import Loss, at_least_one, keep
+from mtvision.losses.loss import Loss, at_least_one, keep, stacked_counts
 
 _REACH = 3
 """Gaussians are drawn up to this many standard deviations."""
@@ -34,7 +34,8 @@ class InstanceLoss(Loss):
         heat_weight: w_h.
         offset_weight: w_o.
         hardest: share of pixels that the class term is averaged over, in 0..1. Panoptic-DeepLab takes .2 and
-            pretrained weights; from scratch a small share ends at one probability everywhere.
+            pretrained weights; from scratch a small share ends at one probability everywhere. Below 1 the
+            hardest pixels are those of each process.
         sigma: least and largest standard deviation of a centre's Gaussian, in pixels.
     """
 
@@ -56,8 +57,12 @@ class InstanceLoss(Loss):
         if not 0 < self.sigma[0] <= self.sigma[1]:
             raise ValueError(f"InstanceLoss: sigma must be (least, largest) and positive, got {sigma}.")
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Sum of the three terms over the labelled pixels of the batch."""
+    def counts(self, label: Tensor) -> Tensor:
+        """Labelled pixels and pixels of instances, (2,)."""
+        return stacked_counts((label != IGNORE).sum(), (label >= BASE).sum())
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Sum of the three terms, each over the pixels that `counts` holds."""
         if logits.shape[1] <= EXTRA_CHANNELS:
             raise ValueError(
                 f"InstanceLoss: logits have {logits.shape[1]} channels, expected K thing classes + "
@@ -70,9 +75,10 @@ class InstanceLoss(Loss):
         heat, offset = (torch.stack(parts).to(logits) for parts in zip(*targets, strict=True))
         scores, centre, wanted = keep(valid[:, None], logits[:, :-3], logits[:, -3:-2], heat[:, None])
         each = F.cross_entropy(scores, category, ignore_index=IGNORE, reduction="none").flatten()
-        pixels, inside = at_least_one(valid.sum()), at_least_one(thing.sum())
-        count = max(round(self.hardest * int(pixels)), 1)
-        classes = each.topk(count, sorted=False).values.mean()
+        pixels, inside = at_least_one(counts[0]), at_least_one(counts[1])
+        count = max(round(self.hardest * int(valid.sum())), 1)
+        hardest = each.topk(count, sorted=False).values.sum()
+        classes = hardest / at_least_one((self.hardest * counts[0]).round())
         centres = (centre - wanted).square().sum()
         found, true = keep(thing[:, None], logits[:, -2:] * OFFSET_UNIT, offset)
         offsets = (found - true).abs().sum()

@@ -1,5 +1,9 @@
 """Base of all losses: precision, shape checks, and exclusion of pixels without a label.
 
+A loss is a sum over pixels divided by counts of labels. The counts are taken apart from the formula, so that
+they can come from more labels than those at hand: all processes, all parts of a batch. Sums divided by the
+same counts add up to the loss of the whole.
+
 A pixel without a label is replaced in logits and label *before* any arithmetic, by values whose loss is 0.
 Multiplying by a mask afterwards would not do: `NaN * 0` and `inf * 0` are NaN, in the backward pass too.
 """
@@ -12,12 +16,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtvision.core.task import IGNORE
+
 
 class Loss(ABC):
     """Base of all losses: checks shapes, leaves autocast, computes in float32 (float64 stays float64).
 
     Without a valid pixel in the batch, a loss is an exact 0 with the graph of the logits. A step can
     therefore treat every batch alike.
+
+    A loss of one's own gives `compute`, and `counts` where it divides by more than the labelled pixels:
+
+    >>> class SquaredError(Loss):
+    ...     def compute(self, logits, label, counts):
+    ...         (error,) = keep(~label.isnan(), logits - label)
+    ...         return error.square().sum() / at_least_one(counts[0])
+    >>> logits, label = torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
+    >>> loss = SquaredError()
+    >>> loss(logits, label)
+    tensor(1.)
+    >>> loss(logits[:1], label[:1], loss.counts(label))  # the share of the first sample
+    tensor(0.5000)
     """
 
     logits_channels: ClassVar[int | None] = None
@@ -25,8 +44,14 @@ class Loss(ABC):
     label_axes: ClassVar[int] = 4
     """4: real-valued label (B, C, H, W), NaN = none. 3: class ids (B, H, W), 255 = none."""
 
-    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, label: Tensor, counts: Tensor | None = None) -> Tensor:
         """Scalar loss of logits (B, C, H, W).
+
+        Args:
+            logits: of the network.
+            label: (B, H, W) of class ids or (B, C, H, W) of values.
+            counts: (K,) `counts` of a larger batch that this one is a part of; None = of `label`. Then the
+                losses of all parts add up to the loss of the larger batch.
 
         Raises:
             ValueError: logits and label do not fit together.
@@ -34,11 +59,20 @@ class Loss(ABC):
         self._check(logits, label)
         # Half precision overflows in sums over 10^5 pixels; autocast would undo the conversion below.
         with torch.autocast(logits.device.type, enabled=False):
-            return self.compute(as_real(logits), label)
+            real = as_real(logits)
+            divisors = self.counts(label) if counts is None else counts
+            return self.compute(real, label, divisors.to(real))
+
+    def counts(self, label: Tensor) -> Tensor:
+        """Sums over the labels that `compute` divides by, (K,) float64; the first is 0 without a label.
+
+        They add up over samples. By default K = 1: the number of labelled values (pixels of class maps).
+        """
+        return stacked_counts(labelled(label).sum())
 
     @abstractmethod
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The formula, on checked tensors with at least float32 logits."""
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """The formula, on checked tensors with at least float32 logits and counts of their type."""
 
     def _check(self, logits: Tensor, label: Tensor) -> None:
         name = type(self).__name__
@@ -65,6 +99,16 @@ class Loss(ABC):
 def as_real(tensor: Tensor) -> Tensor:
     """float32, or float64 if it is that already."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def labelled(label: Tensor) -> Tensor:
+    """Where a label is: not NaN in maps of values, not 255 in maps of ids; bool of the same shape."""
+    return ~label.isnan() if label.is_floating_point() else label != IGNORE
+
+
+def stacked_counts(*counts: Tensor) -> Tensor:
+    """(K,) float64 from K scalars; whole numbers stay exact up to 2^53."""
+    return torch.stack([count.double() for count in counts])
 
 
 def keep(valid: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import LOSSES
-from mtvision.losses.loss import Loss, at_least_one, keep
+from mtvision.losses.loss import Loss, at_least_one, keep, stacked_counts
 
 
 @LOSSES.register_module()
@@ -31,15 +31,21 @@ class NormalsL1Loss(Loss):
             raise ValueError(f"NormalsL1Loss: channels must be 'sum' or 'mean', got {channels!r}.")
         self.channels = channels
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean over labelled pixels (`sum`) or labelled values (`mean`) of the batch."""
-        known = ~label.isnan()
-        pixels = known.all(dim=1, keepdim=True)
-        valid = pixels if self.channels == "sum" else known
+    def counts(self, label: Tensor) -> Tensor:
+        """Number of labelled pixels (`sum`) or labelled values (`mean`), (1,)."""
+        return stacked_counts(self._valid(label).sum())
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Mean over the labelled pixels (`sum`) or labelled values (`mean`) that `counts` holds."""
+        known, valid = ~label.isnan(), self._valid(label)
         # Logits are masked per pixel: a vector with one channel missing keeps its direction.
         (vectors,) = keep(known.any(dim=1, keepdim=True), logits)
         prediction, truth = keep(valid, F.normalize(vectors, dim=1), label)
-        return (prediction - truth).abs().sum() / at_least_one(valid.sum())
+        return (prediction - truth).abs().sum() / at_least_one(counts[0])
+
+    def _valid(self, label: Tensor) -> Tensor:
+        known = ~label.isnan()
+        return known.all(dim=1, keepdim=True) if self.channels == "sum" else known
 
 
 @LOSSES.register_module()
@@ -54,9 +60,13 @@ class NormalsCosineLoss(Loss):
 
     logits_channels = 3
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean over the labelled pixels of the batch."""
+    def counts(self, label: Tensor) -> Tensor:
+        """Number of pixels with a label in all channels, (1,)."""
+        return stacked_counts((~label.isnan()).all(dim=1).sum())
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Mean over the labelled pixels that `counts` holds."""
         valid = (~label.isnan()).all(dim=1, keepdim=True)
         vectors, truth = keep(valid, logits, label)
         cosine = (F.normalize(vectors, dim=1) * truth).sum()
-        return (valid.sum() - cosine) / at_least_one(valid.sum())
+        return (valid.sum() - cosine) / at_least_one(counts[0])

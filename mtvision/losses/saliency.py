@@ -1,7 +1,7 @@
 """Saliency: cross-entropy whose class weights follow the batch.
 
-The weights come from the batch of one process, as in every published code: with another batch per GPU it is
-another loss.
+The weights come from the batch of one process in every published code: with another batch per GPU it is
+another loss. With `training.loss_means="global"` they come from the batches of all processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from torch.nn import functional as F
 from mtvision.core.registry import LOSSES
 from mtvision.core.task import IGNORE
 from mtvision.losses.edge import balanced_terms
-from mtvision.losses.loss import Loss, at_least_one, keep, pixels_of_labelled_samples
+from mtvision.losses.loss import (
+    Loss,
+    at_least_one,
+    keep,
+    pixels_of_labelled_samples,
+    stacked_counts,
+)
 
 
 @LOSSES.register_module()
@@ -28,12 +34,16 @@ class BalancedCrossEntropyLoss(Loss):
     logits_channels = 2
     label_axes = 3
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Weighted sum over the labelled pixels of the batch, divided by their number."""
+    def counts(self, label: Tensor) -> Tensor:
+        """Labelled pixels and background pixels, (2,)."""
+        return stacked_counts((label != IGNORE).sum(), (label == 0).sum())
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Weighted sum over the labelled pixels, divided by the number that `counts` holds."""
         valid = label != IGNORE
         (scores,) = keep(valid[:, None], logits)
-        count = at_least_one(valid.sum())
-        negatives = (label == 0).sum() / count
+        count = at_least_one(counts[0])
+        negatives = counts[1] / count
         weights = torch.stack([1 - negatives, negatives]).to(logits.dtype)
         total = F.cross_entropy(scores, label, weights, ignore_index=IGNORE, reduction="sum")
         return total / count
@@ -52,10 +62,15 @@ class BalancedBinaryLoss(Loss):
     logits_channels = 1
     label_axes = 3
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean of the weighted terms over the batch."""
+    def counts(self, label: Tensor) -> Tensor:
+        """Labelled pixels, background pixels, pixels of samples that have a label, (3,)."""
+        valid = label != IGNORE
+        return stacked_counts(valid.sum(), (label == 0).sum(), pixels_of_labelled_samples(valid))
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Mean of the weighted terms over the pixels that `counts` holds."""
         valid = label != IGNORE
         z, y = keep(valid, logits[:, 0], label.to(logits.dtype))
-        weight = ((label == 0).sum() / at_least_one(valid.sum())).to(logits.dtype)
+        weight = counts[1] / at_least_one(counts[0])
         terms = torch.where(valid, balanced_terms(z, y, weight), 0)
-        return terms.sum() / at_least_one(pixels_of_labelled_samples(valid))
+        return terms.sum() / at_least_one(counts[2])

@@ -21,9 +21,9 @@ class CrossEntropyLoss(Loss):
 
     label_axes = 3
 
-    def compute(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean over the labelled pixels of the batch."""
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """Mean over the labelled pixels that `counts` holds."""
         valid = label != IGNORE
         (scores,) = keep(valid[:, None], logits)
         total = F.cross_entropy(scores, label, ignore_index=IGNORE, reduction="sum")
-        return total / at_least_one(valid.sum())
+        return total / at_least_one(counts[0])

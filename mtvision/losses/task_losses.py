@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from mtvision.core.output import NetworkOutput
 from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
+from mtvision.losses.loss import Loss, at_least_one
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""A registered loss that is no `Loss`: (logits, label) to the mean over the labelled values."""
 
 
 class TaskLosses:
@@ -28,12 +30,25 @@ class TaskLosses:
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self.losses: dict[str, LossFunction] = {task.name: LOSSES.build(task.loss) for task in tasks}
+        self.losses: dict[str, Loss] = {task.name: _as_loss(LOSSES.build(task.loss)) for task in tasks}
 
-    def __call__(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """{task: (K,) counts of its labels}, see `Loss.counts`; for the tasks that the batch has labels of."""
+        return {
+            name: loss.counts(batch.labels[name]) for name, loss in self.losses.items() if name in batch.labels
+        }
+
+    def __call__(
+        self, output: NetworkOutput, batch: Batch, counts: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Scalar per task that has both logits and, in at least one sample, a label; in the tasks' order.
 
         The loss of a task is `loss(logits) + Σ weight · loss(auxiliary logits)` over its deep supervision.
+
+        Args:
+            output: of the network.
+            batch: its labels.
+            counts: what losses divide by; None = the counts of this batch.
 
         Raises:
             UnknownNameError: deep supervision of a task that has no loss.
@@ -47,12 +62,37 @@ class TaskLosses:
             if name not in output.logits or name not in batch.labels:
                 continue
             label = batch.labels[name]
-            total = loss(_fitting(name, output.logits[name], label), label)
+            divisors = loss.counts(label) if counts is None else counts[name]
+            total = loss(_fitting(name, output.logits[name], label), label, divisors)
             for extra in output.auxiliary:
                 if extra.task == name:
-                    total = total + extra.weight * loss(_fitting(name, extra.logits, label), label)
+                    logits = _fitting(name, extra.logits, label)
+                    total = total + extra.weight * loss(logits, label, divisors)
             totals[name] = total
         return totals
+
+
+class _MeanLoss(Loss):
+    """A function (logits, label) -> mean over the labelled values, with the counts of a `Loss`."""
+
+    def __init__(self, function: LossFunction) -> None:
+        self.function = function
+
+    def __call__(self, logits: Tensor, label: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Mean over the labelled values that `counts` holds."""
+        mean = self.function(logits, label)
+        if counts is None:
+            return mean
+        return self.compute(mean, label, counts.to(mean))
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """The mean `logits`, times the share of `label` among the values that `counts` holds."""
+        share = self.counts(label).to(logits)[0] / at_least_one(counts[0])
+        return logits * share
+
+
+def _as_loss(built: Any) -> Loss:
+    return built if isinstance(built, Loss) else _MeanLoss(built)
 
 
 def _fitting(name: str, logits: Tensor, label: Tensor) -> Tensor:

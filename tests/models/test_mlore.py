@@ -256,4 +256,4 @@ def test_edge_weights_of_the_rows(row, weight):
     logits, label = torch.randn(2, 1, 5, 7), (torch.rand(2, 1, 5, 7) < 0.2).float()
     p = logits.sigmoid()
     expected = -(weight * label * p.log() + (1 - weight) * (1 - label) * (1 - p).log()).mean()
-    torch.testing.assert_close(loss.compute(logits, label), expected)
+    torch.testing.assert_close(loss(logits, label), expected)

@@ -135,32 +135,32 @@ BALANCERS = {
 class Absolute(Loss):
     """Mean absolute error, in steps that can be changed."""
 
-    def compute(self, logits, label):
+    def compute(self, logits, label, counts):
         valid = ~label.isnan()
         error = self.error(torch.where(valid, logits, 0), torch.where(valid, label, 0), valid)
-        return error.sum() / self.count(valid)
+        return error.sum() / self.count(valid, counts)
 
     def error(self, logits, label, valid):
         return (logits - label).abs()
 
-    def count(self, valid):
-        return valid.sum().clamp(min=1)
+    def count(self, valid, counts):
+        return counts[0].clamp(min=1)
 
 
 class PerSample(Absolute):
-    def compute(self, logits, label):
-        return super().compute(logits, label).expand(len(logits))
+    def compute(self, logits, label, counts):
+        return super().compute(logits, label, counts).expand(len(logits))
 
 
 class DividesByZero(Absolute):
-    def count(self, valid):
+    def count(self, valid, counts):
         return valid.sum()
 
 
 class MasksAfterwards(Absolute):
-    def compute(self, logits, label):
+    def compute(self, logits, label, counts):
         valid = ~label.isnan()
-        return ((logits - label.nan_to_num()).abs() * valid).sum() / self.count(valid)
+        return ((logits - label.nan_to_num()).abs() * valid).sum() / self.count(valid, counts)
 
 
 class HalfAGradient(Absolute):
@@ -169,12 +169,12 @@ class HalfAGradient(Absolute):
 
 
 class Total(Absolute):
-    def count(self, valid):
+    def count(self, valid, counts):
         return 1
 
 
 class CountsEveryPixel(Absolute):
-    def count(self, valid):
+    def count(self, valid, counts):
         return valid.numel()
 
 
@@ -189,8 +189,8 @@ class GrowsWithTheBatch(Absolute):
 
 
 class StaysHalf(Absolute):
-    def __call__(self, logits, label):
-        return self.compute(logits, label.to(logits.dtype)).float()
+    def __call__(self, logits, label, counts=None):
+        return self.compute(logits, label.to(logits.dtype), self.counts(label)).float()
 
 
 class OffByOne(Absolute):
@@ -199,15 +199,20 @@ class OffByOne(Absolute):
 
 
 class ChangesLogits(Absolute):
-    def compute(self, logits, label):
+    def compute(self, logits, label, counts):
         with torch.no_grad():
             logits.data.add_(1)
-        return super().compute(logits, label)
+        return super().compute(logits, label, counts)
 
 
 class Broadcasts(Absolute):
-    def __call__(self, logits, label):
-        return self.compute(logits[..., :1], label)
+    def __call__(self, logits, label, counts=None):
+        return self.compute(logits[..., :1], label, self.counts(label))
+
+
+class MeanOfWhatIsAtHand(Absolute):
+    def count(self, valid, counts):
+        return valid.sum().clamp(min=1)
 
 
 class ClosureLoss(Absolute):
@@ -224,6 +229,7 @@ LOSSES = {
     "unlabelled_samples_do_not_matter": CountsEveryPixel,
     "order_of_samples_is_irrelevant": FirstSampleCountsMost,
     "halves_average_to_the_whole": GrowsWithTheBatch,
+    "shares_add_up_to_the_whole": MeanOfWhatIsAtHand,
     "half_precision_is_computed_in_float32": StaysHalf,
     "perfect_prediction_is_minimal": OffByOne,
     "inputs_are_left_alone": ChangesLogits,

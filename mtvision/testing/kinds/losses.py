@@ -205,6 +205,30 @@ def halves_average_to_the_whole(case: LossCase) -> None:
     close(halves.mean(), case.loss(logits, label), "mean over halves")
 
 
+@LOSS.property("loss(logits[:1], label[:1], counts) + loss(logits[1:], label[1:], counts)")
+def shares_add_up_to_the_whole(case: LossCase) -> None:
+    """Parts with unequal numbers of labelled pixels, given the counts of the whole, add up to its loss.
+
+    That makes N processes one: each computes its part, and counts come from all of them.
+    """
+    label, logits = case.label(4), case.logits(4)
+    label[0] = case.unlabelled(label[:1])[0]
+    label[1, ..., : SIZE[1] // 2] = case.unlabelled(label[:1])[0, ..., : SIZE[1] // 2]
+    counts = case.loss.counts(label)
+    pieces = [slice(0, 1), slice(1, 2), slice(2, 4)]
+    added = torch.stack([case.loss.counts(label[piece]) for piece in pieces]).sum(dim=0)
+    close(added, counts, "counts of the parts, added", torch.float32)
+    whole, parts = (logits.clone().requires_grad_() for _ in range(2))
+    value = case.loss(whole, label)
+    shares = torch.stack([case.loss(parts[piece], label[piece], counts) for piece in pieces])
+    close(shares.sum(), value, "losses of the parts, added")
+    torch.autograd.backward(value)
+    torch.autograd.backward(shares.sum())
+    assert whole.grad is not None
+    assert parts.grad is not None
+    close(parts.grad, whole.grad, "gradient of the parts")
+
+
 @LOSS.property("loss(logits.bfloat16(), label) against loss(logits.bfloat16().float(), label)")
 def half_precision_is_computed_in_float32(case: LossCase) -> None:
     """Half precision logits give the float32 loss of the same values, under autocast as well."""
