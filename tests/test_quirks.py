@@ -247,7 +247,8 @@ def test_quirk_20_gradients_are_clipped_if_and_only_if_asked(max_norm, moved):
     weight = nn.Parameter(torch.zeros(1))
     wrapper = PrecisionOptimWrapper(torch.optim.SGD([weight], lr=1.0), precision="fp32", max_norm=max_norm)
     weight.grad = torch.tensor([10.0])
-    wrapper.finish_step()
+    assert wrapper.is_sound()
+    wrapper.step()
     assert float(-weight.detach()) == pytest.approx(moved, rel=1e-4)
 
 

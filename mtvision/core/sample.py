@@ -130,6 +130,25 @@ class Batch:
         tensors = list(self.labels.values()) or [self.image]
         return (int(tensors[0].shape[-2]), int(tensors[0].shape[-1]))
 
+    def completed(self, tasks: Sequence[Task]) -> Batch:
+        """Copy with labels of exactly `tasks`; those that no sample has are filled with "no label".
+
+        >>> batch = Batch(torch.zeros(2, 3, 4, 4), {}, {}, [])
+        >>> from mtvision.protocols.tasks import depth
+        >>> batch.completed([depth()]).labels["depth"].isnan().all()
+        tensor(True)
+        """
+        size, device = self.label_size, self.image.device
+        nobody = torch.zeros(len(self.image), dtype=torch.bool, device=device)
+        labels, present = {}, {}
+        for task in tasks:
+            known = task.name in self.labels
+            labels[task.name] = (
+                self.labels[task.name] if known else _no_label(task, len(self.image), size).to(device)
+            )
+            present[task.name] = self.present[task.name] if known else nobody
+        return Batch(image=self.image, labels=labels, present=present, meta=self.meta)
+
     def to(self, device: torch.device | str) -> Batch:
         """Copy with all tensors on `device`."""
         return Batch(
@@ -147,6 +166,12 @@ class Batch:
             present={name: flags.pin_memory() for name, flags in self.present.items()},
             meta=self.meta,
         )
+
+
+def _no_label(task: Task, count: int, size: tuple[int, int]) -> Tensor:
+    if task.label == "values":
+        return torch.full((count, task.label_channels, *size), torch.nan)
+    return torch.full((count, *size), IGNORE, dtype=torch.int64)
 
 
 def _no_label_like(label: Tensor) -> Tensor:

@@ -220,17 +220,21 @@ class JointBatchSampler(TrainingBatchSampler):
 class EvalBatchSampler(Sampler[list[SampleKey]]):
     """Every image exactly once over all ranks, in order, without padding; the last batch may be smaller.
 
-    Rank r takes images r, r + world_size, ...; ranks may have different numbers of batches.
+    Rank r takes whole batches r, r + world_size, ... of those that one rank would have. A network's rounding
+    depends on the size of the batch, so any number of ranks computes the same to the last bit. Ranks may have
+    different numbers of batches.
     """
 
     def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         _check(batch_size, rank, world_size)
-        self.indices = range(rank, length, world_size)
+        self.length = length
         self.batch_size = batch_size
+        self.starts = range(rank * batch_size, length, world_size * batch_size)
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.starts)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for start in range(0, len(self.indices), self.batch_size):
-            yield [SampleKey(epoch=0, index=index) for index in self.indices[start : start + self.batch_size]]
+        for start in self.starts:
+            end = min(start + self.batch_size, self.length)
+            yield [SampleKey(epoch=0, index=index) for index in range(start, end)]

@@ -9,10 +9,12 @@ from typing import Any
 from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.task import Task
 from mtvision.engine.module import TrainingModule
+from mtvision.engine.ranks import LossMeans
 from mtvision.metrics.building import build_metric, scored_task
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.settings import Settings, to_plain_data
+from mtvision.steps.step import Step
 
 
 def tasks_with_losses(protocol: Protocol, options: Mapping[str, Mapping[str, Any]]) -> tuple[Task, ...]:
@@ -36,15 +38,31 @@ def training_module(config: Mapping[str, Any], settings: Settings, network: Netw
     balancer = BALANCERS.build(
         to_plain_data(config["balancer"]), tasks=protocol.task_names, default_weights=protocol.loss_weights
     )
+    step = STEPS.build(to_plain_data(config["step"]))
     return TrainingModule(
         network,
         tasks_with_losses(protocol, training.loss_options),
         balancer,
-        STEPS.build(to_plain_data(config["step"])),
+        step,
         micro_batches=training.micro_batches,
         role_overrides=training.role_overrides,
         evaluation_precision=settings.evaluation.precision,
         scored=[
             scored_task(task, build_metric(task, **measured.get(task.name, {}))) for task in protocol.tasks
         ],
+        loss_means=_loss_means(training.loss_means, step),
     )
+
+
+def _loss_means(wanted: LossMeans | None, step: Step) -> LossMeans:
+    """What the config says, by default `global` where the step can have it.
+
+    Raises:
+        ValueError: `global` for a step that cannot have it.
+    """
+    if wanted == "global" and step.divides_batches:
+        raise ValueError(
+            f"training.loss_means='global': {type(step).__name__} divides the batch of each process, so that "
+            "there is no whole batch to take means over. Use training.loss_means='rank'."
+        )
+    return wanted or ("rank" if step.divides_batches else "global")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from torch import Tensor
 
+from mtvision.engine.module import SKIPPED, UNLABELLED
 from mtvision.recipe.selection import VALIDATION_FILE
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.launch import is_main_process
@@ -47,6 +50,7 @@ class ProgressHook(Hook):
         self._progress: Progress | None = None
         self._task: Any = None
         self._since = self._started = time.perf_counter()
+        self._warned: set[str] = set()
         self.hours = 0.0
 
     def before_train(self, runner: Any) -> None:
@@ -84,10 +88,9 @@ class ProgressHook(Hook):
         self._since = now
         if not rows or not is_main_process():
             return
-        names = [name for name in rows[-1] if name not in ("iter", "lr")]
-        means = {name: sum(row[name] for row in rows if name in row) / len(rows) for name in names}
         lr = rows[-1]["lr"]
-        shown = {name: value for name, value in means.items() if not name.startswith("weight/")}
+        means = _means(rows)
+        shown = {name: value for name, value in means.items() if not name.startswith(("weight/", UNLABELLED))}
         losses = "  ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in shown.items())
         left = (runner.max_iters - step) * seconds
         if self._progress is not None:
@@ -100,12 +103,23 @@ class ProgressHook(Hook):
                 soft_wrap=True,
             )
         self._loggers.scalars({**means, "lr": lr, "seconds_per_iteration": seconds}, step)
+        self._warn_of(rows)
+
+    def _warn_of(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Say which tasks had no labelled pixel at all since the last report, once each."""
+        empty = [name for name in rows[0] if name.startswith(UNLABELLED)]
+        for name in empty:
+            if name not in self._warned and all(row.get(name) == 1 for row in rows):
+                self._warned.add(name)
+                self._console.print(
+                    f"no labelled pixel of {name.removeprefix(UNLABELLED)} in iterations "
+                    f"{rows[0]['iter']:.0f} to {rows[-1]['iter']:.0f}: its loss is 0 and it learns nothing. "
+                    "Look at its labels with check_dataset.",
+                    soft_wrap=True,
+                )
 
     def _flush(self, work_dir: Path) -> None:
-        rows = [
-            {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
-            for row in self._pending
-        ]
+        rows = [_row(entry) for entry in self._pending]
         self._pending = []
         self._recent += rows
         if rows and is_main_process():
@@ -137,6 +151,47 @@ class ProgressHook(Hook):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _row(entry: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Plain numbers of a step; without shares of zero, and without the NaN of a step that was left out."""
+    values = {name: value.item() if isinstance(value, Tensor) else value for name, value in entry.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if math.isfinite(value) and not (name.startswith(UNLABELLED) and value == 0)
+    }
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every value over the steps that have it; the sum of those that were left out."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("iter", "lr"))
+    found = {name: [row[name] for row in rows if name in row] for name in names}
+    return {
+        name: sum(values) if name == SKIPPED else sum(values) / len(values) for name, values in found.items()
+    }
+
+
+def marked_steps(work_dir: Path) -> dict[str, Any]:
+    """Steps of a run that were left out, and those without any labelled pixel of a task.
+
+    Returns:
+        `skipped_steps`, if any, and `unlabelled_steps` {task: number}, if any.
+    """
+    skipped, empty = 0, Counter[str]()
+    path = work_dir / LOSS_FILE
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        row = json.loads(line)
+        skipped += SKIPPED in row
+        empty.update(
+            name.removeprefix(UNLABELLED) for name in row if name.startswith(UNLABELLED) and row[name] == 1
+        )
+    found: dict[str, Any] = {}
+    if skipped:
+        found["skipped_steps"] = skipped
+    if empty:
+        found["unlabelled_steps"] = dict(empty)
+    return found
 
 
 def _keep_until(path: Path, iteration: int) -> None:

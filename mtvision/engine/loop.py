@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,8 @@ from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from mtvision.core.naming import ReportedError
+from mtvision.core.non_finite import NonFiniteError
+from mtvision.runtime.checkpoint import CheckpointError, find_checkpoint
 
 
 class TrainingInterruptedError(ReportedError, RuntimeError):
@@ -45,6 +48,16 @@ def _stop_on_signals() -> Iterator[_StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _way_back(work_dir: Path) -> str:
+    """What is left to go on from, in one sentence."""
+    try:
+        return (
+            f"The newest checkpoint is {find_checkpoint(work_dir)}, from before this; --resume goes on there."
+        )
+    except CheckpointError:
+        return "No checkpoint was written before this."
 
 
 class TrainLoop(BaseLoop):
@@ -110,6 +123,10 @@ class TrainLoop(BaseLoop):
     def _run_iteration(self, batch: Any) -> None:
         runner, index = self.runner, self._iter
         runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
-        outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+        try:
+            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+        except NonFiniteError as error:
+            error.args = (f"iteration {index + 1}: {error}\n{_way_back(Path(runner.work_dir))}",)
+            raise
         runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
         self._iter += 1

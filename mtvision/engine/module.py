@@ -7,21 +7,33 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtvision.balance.balancer import Balancer
+from mtvision.core.non_finite import NonFiniteError, NonFiniteGradientError
+from mtvision.core.output import NetworkOutput
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.ranks import (
+    LogMeans,
+    LossMeans,
+    WholeBatch,
+    average_over_ranks,
+    gather_over_ranks,
+    number_of_ranks,
+)
 from mtvision.evaluation.scoring import predict_batch
-from mtvision.losses.task_losses import TaskLosses, check_finite
+from mtvision.losses.task_losses import NonFiniteLossError, TaskLosses, check_finite
 from mtvision.models.network import Network
 from mtvision.runtime.precision import Precision, autocast
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step
+
+SKIPPED = "skipped"
+UNLABELLED = "unlabelled/"
 
 
 class TrainingModule(nn.Module):
@@ -36,6 +48,7 @@ class TrainingModule(nn.Module):
         role_overrides: {glob of parameter names: role}.
         evaluation_precision: of `val_step`.
         scored: tasks with predictions as the metrics read them, for `val_step`; None = `tasks`.
+        loss_means: of the labels of one process or of all, see `mtvision.engine.ranks`.
     """
 
     def __init__(
@@ -49,6 +62,7 @@ class TrainingModule(nn.Module):
         role_overrides: Mapping[str, str] | None = None,
         evaluation_precision: Precision = "fp32",
         scored: Sequence[Task] | None = None,
+        loss_means: LossMeans = "rank",
     ) -> None:
         super().__init__()
         self.network = network
@@ -60,21 +74,43 @@ class TrainingModule(nn.Module):
         self.micro_batches = micro_batches
         self.role_overrides = dict(role_overrides or {})
         self.evaluation_precision: Precision = evaluation_precision
+        self.loss_means: LossMeans = loss_means
+        self.log_means = LogMeans()
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.network.parameters()).device
 
-    def forward(self, batch: Batch) -> LossReport:
-        """Losses of a batch, in training mode; every task with a label and nothing else is computed."""
+    def forward(self, batch: Batch, counts: Mapping[str, Tensor] | None = None) -> LossReport:
+        """Losses of a batch, in training mode; every task with a label and nothing else is computed.
+
+        Args:
+            batch: images and labels.
+            counts: what losses divide by, of a larger batch; None = the counts of this one.
+        """
+        output, losses = self._losses(batch, counts)
+        logits = {name: item.detach() for name, item in output.logits.items()}
+        return LossReport(losses=losses, auxiliary=self.network.auxiliary_losses(), logits=logits)
+
+    def _losses(
+        self, batch: Batch, counts: Mapping[str, Tensor] | None
+    ) -> tuple[NetworkOutput, dict[str, Tensor]]:
         tasks = [task.name for task in self.tasks if task.name in batch.labels]
         output = self.network.outputs(batch.image, tasks=tasks, size=batch.label_size)
         with torch.autocast(self.device.type, enabled=False):
-            losses = self.losses(output, batch)
+            return output, self.losses(output, batch, counts)
+
+    @torch.no_grad()
+    def blame(self, batch: Batch, precision: Precision) -> None:
+        """Run a batch again whose losses were not finite, to find out which samples cause it.
+
+        Raises:
+            NonFiniteLossError: names tasks and samples. Nothing is raised if all is finite this time.
+        """
+        with autocast(precision, self.device):
+            output, losses = self._losses(batch, None)
         check_finite(losses, batch, output)
-        logits = {name: item.detach() for name, item in output.logits.items()}
-        return LossReport(losses=losses, auxiliary=self.network.auxiliary_losses(), logits=logits)
 
     def train_step(self, batch: Batch, optim_wrapper: PrecisionOptimWrapper) -> dict[str, Tensor]:
         """One optimizer step; returns what to log."""
@@ -120,43 +156,133 @@ def train_step(
     batch: Batch,
     optim_wrapper: PrecisionOptimWrapper,
 ) -> dict[str, Tensor]:
-    """Gradients of every micro-batch through the step, then one optimizer update."""
+    """Gradients of every micro-batch through the step, then one optimizer update.
+
+    Losses and gradients are checked before the update, on means over all processes: all of them stop, or all
+    leave the step out (`training.non_finite`).
+
+    Returns:
+        What to log, means over parts and processes: the step's scalars, `unlabelled/<task>` (the share that
+        has labels of the task but no labelled pixel), and `skipped` = 1 where the step was left out.
+
+    Raises:
+        NonFiniteError: a loss or a gradient is NaN or infinite; the weights are as before.
+    """
+    whole_batch = batch.to(module.device)
+    parts = split(whole_batch, module.micro_batches)
+    whole = None
+    if module.loss_means == "global":
+        whole = WholeBatch.of(whole_batch, module.tasks, module.losses)
+        parts = [part.completed(whole.tasks) for part in parts]
+    kept = _statistics(module) if optim_wrapper.non_finite == "skip" else {}
+    error: NonFiniteError | None = None
+    try:
+        logs = _gradients(module, wrapped, parts, whole, optim_wrapper)
+        values = list(logs.values())
+        sound = optim_wrapper.is_sound(torch.stack(values) if values else None)
+    except NonFiniteGradientError as found:  # of a Jacobian, which is the same on all processes
+        sound, logs, error = False, {}, found
+    if sound:
+        optim_wrapper.step()
+        return logs
+    if not optim_wrapper.may_skip(logs):
+        raise _reason(module, parts, logs, optim_wrapper, error)
+    optim_wrapper.skip()
+    for name, buffer in module.named_buffers():
+        if name in kept:
+            buffer.copy_(kept[name])
+    return {**logs, SKIPPED: torch.ones(())}
+
+
+def _gradients(
+    module: TrainingModule,
+    wrapped: TrainingModule | DistributedModule,
+    parts: Sequence[Batch],
+    whole: WholeBatch | None,
+    optim_wrapper: PrecisionOptimWrapper,
+) -> dict[str, Tensor]:
+    """Add the gradients of all parts to `.grad`; returns means over parts and processes for logs."""
     by_hand = module.step.averages_gradients(module.balancer)  # then DDP's hooks must stay out of it
-    parts = split(batch.to(module.device), module.micro_batches)
+    shares = [len(part) / sum(len(item) for item in parts) for part in parts]
     logs: list[Mapping[str, Tensor]] = []
-    for index, part in enumerate(parts):
-        share = len(part) / len(batch)
+    for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
         last = index == len(parts) - 1
         runs = module if by_hand else wrapped
         quiet = isinstance(runs, DistributedModule) and not last
         no_sync: AbstractContextManager[Any] = runs.no_sync() if quiet else nullcontext()  # type: ignore[operator]
         with no_sync:
-            logs.append(module.step(_problem(module, runs, optim_wrapper, share), part))
-    optim_wrapper.finish_step()
-    shares = [len(part) / len(batch) for part in parts]
-    names = {name for log in logs for name in log}
-    return {
-        name: torch.stack(
+            unlabelled: dict[str, Tensor] = {}
+            problem = _problem(module, runs, optim_wrapper, part, share, whole, unlabelled)
+            log = module.step(problem, part)
+            logs.append(log | {UNLABELLED + name: empty for name, empty in unlabelled.items()})
+    means = {}
+    for name in sorted({name for log in logs for name in log}):
+        pairs = zip(shares, logs, strict=True)
+        means[name] = torch.stack(
             [
-                share * log[name].detach().float()
-                for share, log in zip(shares, logs, strict=True)
+                share * log[name].detach().to(module.device, torch.float32)
+                for share, log in pairs
                 if name in log
             ]
         ).sum()
-        for name in sorted(names)
-    }
+    return module.log_means(means)
+
+
+def _statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of what a forward pass may change: running means of norms and the like, no counters."""
+    return {name: buffer.clone() for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+
+
+def _reason(
+    module: TrainingModule,
+    parts: Sequence[Batch],
+    logs: Mapping[str, Tensor],
+    optim_wrapper: PrecisionOptimWrapper,
+    known: NonFiniteError | None,
+) -> NonFiniteError:
+    """The error that says which loss or which gradient is NaN or infinite, and of which images."""
+    try:
+        for part in parts:
+            module.blame(part, optim_wrapper.precision)
+    except NonFiniteLossError as found:
+        return found
+    if known is not None:
+        return known
+    wrong = {name: float(value) for name, value in logs.items() if not bool(value.isfinite())}
+    if not wrong:
+        return optim_wrapper.gradient_error(module.named_parameters())
+    tasks = {name.removeprefix("loss/"): value for name, value in wrong.items() if name.startswith("loss/")}
+    ids = [name for part in parts for name in part.ids]
+    where = "another process" if number_of_ranks() > 1 else "a draw that a second pass did not repeat"
+    if not tasks:
+        named = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+        return NonFiniteError(f"{named}; images: {', '.join(ids)}. Try a lower learning rate, or fp32.")
+    error = NonFiniteLossError(tasks, dict.fromkeys(tasks, ids))
+    error.args = (f"{error}\nThe cause lies in {where}: this process's losses are finite when repeated.",)
+    return error
 
 
 def _problem(
     module: TrainingModule,
     runs: TrainingModule | DistributedModule,
     optim_wrapper: PrecisionOptimWrapper,
+    part: Batch,
     share: float,
+    whole: WholeBatch | None,
+    unlabelled: dict[str, Tensor],
 ) -> StepProblem:
+    """What the step is given; `unlabelled` receives {task: 1 if it has no labelled pixel, else 0}."""
+
     def forward(batch: Batch) -> LossReport:
+        # A step that divides its batch gets means of what it asks for: other processes may ask for nothing.
+        one = whole if batch is part else None
+        counts = module.losses.counts(batch) if one is None else one.counts
+        for name, count in counts.items():
+            empty = (count[0] == 0).float()
+            unlabelled[name] = torch.minimum(unlabelled.get(name, empty), empty)
         with autocast(optim_wrapper.precision, module.device):
-            report: LossReport = runs(batch)
-        return report
+            report: LossReport = runs(batch, counts)
+        return report if one is None else one.scaled(report, share)
 
     def scale(loss: Tensor) -> Tensor:
         return optim_wrapper.scale(loss * share)
@@ -175,26 +301,6 @@ def _problem(
         tasks=module.tasks,
         role_overrides=module.role_overrides,
     )
-
-
-def average_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
-    """Mean of each tensor over all processes; the tensors themselves on a single one."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return tensors
-    averaged = [tensor.clone() for tensor in tensors]
-    for tensor in averaged:
-        dist.all_reduce(tensor)
-        tensor /= dist.get_world_size()
-    return averaged
-
-
-def gather_over_ranks(value: Any) -> list[Any]:
-    """The value of every process, in the order of their ranks; plain data only."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mtvision.core.non_finite import NonFiniteWeightsError, in_words, non_finite
 from mtvision.runtime.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -24,6 +26,25 @@ from mtvision.runtime.checkpoint import (
 _log = logging.getLogger("mtvision")
 
 
+def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
+    """One sentence on batches that changed when a run was resumed.
+
+    Args:
+        batches: entries of `images` per process and step, and `processes`, each since `after` iterations.
+
+    >>> earlier = {"after": 0, "processes": 2, "images": 4}
+    >>> batches_in_words([earlier, {"after": 500, "processes": 4, "images": 4}])
+    'The batch changed on resume: 8 images per step (2 x 4), after iteration 500 16 (4 x 4).'
+    """
+    parts = []
+    for entry in batches:
+        count, images = entry["processes"], entry["images"]
+        since = f"after iteration {entry['after']} " if parts else ""
+        unit = " images per step" if not parts else ""
+        parts.append(f"{since}{count * images}{unit} ({count} x {images})")
+    return f"The batch changed on resume: {', '.join(parts)}."
+
+
 class ExactRunner(Runner):
     """Runner whose checkpoints continue bit for bit and hold nothing but tensors and plain data.
 
@@ -32,11 +53,16 @@ class ExactRunner(Runner):
 
     Args:
         checkpoint_meta: plain data stored in every checkpoint (config, protocol, architecture, …).
+        batch_size: images per process and step. Checkpoints hold how many images and processes there were
+            since which iteration, and `changes` says what a resumed run does differently.
         options: as for mmengine's Runner.
     """
 
-    def __init__(self, *, checkpoint_meta: dict[str, Any], **options: Any) -> None:
+    def __init__(self, *, checkpoint_meta: dict[str, Any], batch_size: int, **options: Any) -> None:
         self._checkpoint_meta = checkpoint_meta
+        self.batches: list[dict[str, int]] = [
+            {"after": 0, "processes": get_world_size(), "images": batch_size}
+        ]
         super().__init__(**options)
         log_dir = Path(self.log_dir)
         if get_rank() == 0 and not any(log_dir.iterdir()):
@@ -59,10 +85,23 @@ class ExactRunner(Runner):
         return path
 
     def _save(self, path: Path, iteration: int) -> None:
-        states = all_gather_object(random_states())  # every rank has its own
+        found = non_finite(self.plain_model.state_dict().items()) if get_rank() == 0 else {}
+        gathered = all_gather_object((random_states(), found))  # every rank has its own states
+        states, (found, *_) = (list(item) for item in zip(*gathered, strict=True))
+        if found:
+            raise NonFiniteWeightsError(
+                f"{path} is not written: after iteration {iteration} "
+                f"{in_words(found, len(self.plain_model.state_dict()))} are NaN or infinite. Earlier "
+                "checkpoints are left as they are. Try a lower learning rate, training.clip_grad, or fp32."
+            )
         if get_rank() == 0:
             checkpoint = {
-                "meta": {**self._checkpoint_meta, "iter": iteration, "seed": self.seed},
+                "meta": {
+                    **self._checkpoint_meta,
+                    "iter": iteration,
+                    "seed": self.seed,
+                    "batches": self.batches,
+                },
                 "state_dict": to_plain(dict(self.plain_model.state_dict())),
                 "optimizer": to_plain(self.optim_wrapper.state_dict()),
                 "param_schedulers": [to_plain(item.state_dict()) for item in self.param_schedulers or []],
@@ -100,6 +139,7 @@ class ExactRunner(Runner):
                 f"{filename} is at iteration {iteration}, beyond training.iterations={self.max_iters}."
             )
         self._train_loop.start_from(iteration)
+        self._note_batches(checkpoint["meta"].get("batches"), iteration)
         states = checkpoint["random_states"]
         if len(states) == get_world_size():
             set_random_states(states[get_rank()])
@@ -107,6 +147,17 @@ class ExactRunner(Runner):
             _log.warning(
                 f"{filename} was written by {len(states)} processes; random states are not restored."
             )
+
+    def _note_batches(self, earlier: list[dict[str, int]] | None, iteration: int) -> None:
+        """Carry on the history of batches; say so where they change."""
+        (now,) = self.batches
+        if not earlier:  # of an older version of the suite
+            return
+        self.batches = [dict(item) for item in earlier]
+        if {**earlier[-1], "after": 0} != {**now, "after": 0}:
+            self.batches.append({**now, "after": iteration})
+            if get_rank() == 0:
+                _log.warning(batches_in_words(self.batches[-2:]))
 
     def build_logger(self, **_: Any) -> MMLogger:
         """Errors to the terminal only; `losses.jsonl` and the record are the log."""

@@ -225,7 +225,9 @@ def _runner(
     if world_size > 1 and training.sync_bn and module.device.type == "cuda":
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     optimizer = build_optimizer(module.network, module.balancer, to_plain_data(config["optimizer"] or {}))
-    wrapper = PrecisionOptimWrapper(optimizer, precision=training.precision, max_norm=training.clip_grad)
+    wrapper = PrecisionOptimWrapper(
+        optimizer, precision=training.precision, max_norm=training.clip_grad, non_finite=training.non_finite
+    )
     hooks: list[Any] = [progress]
     if training.ema:
         hooks.append(AverageHook(training.ema))
@@ -246,7 +248,9 @@ def _runner(
             "protocol": protocol.id,
             "tasks": list(protocol.task_names),
             "architecture": module.network.architecture,
+            "loss_means": module.loss_means,
         },
+        batch_size=int(config["train_data"]["batch_size"]),
         model=DistributedModule(module) if world_size > 1 else module,
         work_dir=str(work_dir),
         train_dataloader=train_loader(train_set, config["train_data"], settings.seed),

@@ -68,11 +68,8 @@ class EdgeLoss(Loss):
         valid = ~label.isnan()
         z, y = keep(valid, logits, label)
         count, positive, all_pixels = counts
-        weight: Tensor | float
-        if self.positive_weight is None:
-            weight = 1 - positive / at_least_one(count)
-        else:
-            weight = self.positive_weight
+        share = self.positive_weight
+        weight = 1 - positive / at_least_one(count) if share is None else share
         terms = torch.where(valid, balanced_terms(z, self._binary(y), weight), 0)
         divisor = count if self.average == "valid" else all_pixels
         return terms.sum() / at_least_one(divisor)

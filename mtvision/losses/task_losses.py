@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mtvision.core.naming import ReportedError, UnknownNameError
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.non_finite import NonFiniteError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch
@@ -33,9 +34,11 @@ class TaskLosses:
         self.losses: dict[str, Loss] = {task.name: _as_loss(LOSSES.build(task.loss)) for task in tasks}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """{task: (K,) counts of its labels}, see `Loss.counts`; for the tasks that the batch has labels of."""
+        """{task: (K,) counts of its labels} of the tasks that the batch has labels of, see `Loss.counts`."""
         return {
-            name: loss.counts(batch.labels[name]) for name, loss in self.losses.items() if name in batch.labels
+            name: loss.counts(batch.labels[name])
+            for name, loss in self.losses.items()
+            if name in batch.labels
         }
 
     def __call__(
@@ -104,7 +107,7 @@ def _fitting(name: str, logits: Tensor, label: Tensor) -> Tensor:
     return logits
 
 
-class NonFiniteLossError(ReportedError, FloatingPointError):
+class NonFiniteLossError(NonFiniteError):
     """A loss is NaN or infinite.
 
     Args:
@@ -121,7 +124,7 @@ class NonFiniteLossError(ReportedError, FloatingPointError):
         ]
         lines.append(
             "Look at these samples and their labels; then try a lower learning rate, gradient clipping, or "
-            "bf16 or fp32 instead of fp16. The last checkpoint was written before this."
+            "bf16 or fp32 instead of fp16."
         )
         super().__init__("\n".join(lines))
 

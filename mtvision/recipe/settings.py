@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.values import Count, Factor, Positive, Rate, Share, check_fields
@@ -122,6 +122,11 @@ class TrainingSettings:
         precision: of forward and loss in training. `fp16` needs CUDA, `bf16` works on CPUs too.
         ema: momentum of an exponential moving average of the weights (e.g. 0.0002), which is then what is
             evaluated and saved; None = off.
+        loss_means: `rank`, means over the labels of each process, as in the code of the papers. `global`,
+            over those of all processes and micro-batches, so that N processes train like one. None =
+            `global`, but `rank` for steps that divide batches themselves.
+        non_finite: what to do with a step whose losses or gradients are NaN or infinite: `stop`; or `skip`
+            it and count it, up to 20 in a row.
         sync_bn: turn BatchNorm into SyncBatchNorm when training on several GPUs.
         channels_last: memory format of images and weights.
         load_from: checkpoint whose weights training starts from.
@@ -139,6 +144,8 @@ class TrainingSettings:
     clip_grad: Rate | None = None
     precision: Precision = "fp32"
     ema: Share | None = None
+    loss_means: Literal["rank", "global"] | None = None
+    non_finite: Literal["stop", "skip"] = "stop"
     sync_bn: bool = True
     channels_last: bool = False
     load_from: str | None = None

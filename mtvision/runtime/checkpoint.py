@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.naming import ReportedError
+from mtvision.core.non_finite import in_words, non_finite
 from mtvision.runtime.atomic import atomic_file
 
 FORMAT = "mtvision-checkpoint-1"
@@ -77,11 +78,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: the file is truncated, not a checkpoint, or holds pickled code.
+        CheckpointError: the file is truncated, not a checkpoint, holds pickled code, or weights that are NaN
+            or infinite.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"checkpoint {file} does not exist.")
+    content = _read(file)
+    state = {str(key): value for key, value in content["state_dict"].items() if isinstance(value, Tensor)}
+    found = non_finite(state.items())
+    if found:
+        raise CheckpointError(
+            f"checkpoint {file}: {in_words(found, len(state))} are NaN or infinite; what such a network "
+            "predicts means nothing. Use an earlier checkpoint."
+        )
+    return content
+
+
+def _read(file: Path) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         return _load_safetensors(file)
     try:

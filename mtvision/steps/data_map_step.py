@@ -38,6 +38,7 @@ class DataMapStep(nn.Module, Step):
         super().__init__()
         self.inner: Step = STEPS.build(dict(step or {"type": "PlainStep"}))
         self.held_out = self.inner.held_out
+        self.divides_batches = self.inner.divides_batches
         self.data_map = DataMap()
 
     def averages_gradients(self, balancer: Balancer) -> bool:

@@ -20,12 +20,14 @@ aggregated one by one. Memory: T·P + one gradient of the network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mtvision.core.non_finite import NonFiniteGradientError
 from mtvision.core.roles import SHARED, find_reach, roles_from_reach, task_of
 from mtvision.core.sample import Batch
 from mtvision.steps.problem import LossReport, StepProblem
@@ -69,6 +71,7 @@ class JacobianGradients:
 
         Raises:
             ValueError: no process has a label of any task.
+            NonFiniteGradientError: a row of the matrix is NaN or infinite; all processes raise it.
         """
         named = [(name, item) for name, item in problem.parameters if item.requires_grad]
         losses = dict(report.losses)
@@ -84,6 +87,7 @@ class JacobianGradients:
         factor = problem.scale(torch.ones((), device=device))
         jacobian, plain = _gradients(problem, parameters, losses, layout)
         jacobian, *plain = problem.average([jacobian, *plain])
+        _check_rows(jacobian, layout.tasks)
         weights: dict[str, Tensor] = {}
         if layout.shared:
             gradient = problem.balancer.aggregate(jacobian.div_(factor), layout.tasks) * factor
@@ -158,6 +162,24 @@ class JacobianGradients:
         reached = (share > 0).cpu()
         self._reach[present] = reached | self._reach.get(present, torch.zeros_like(reached))
         self._known.add(case)
+
+
+def _check_rows(jacobian: Tensor, tasks: tuple[str, ...]) -> None:
+    """Refuse a NaN or infinite row, which an aggregator would spread over all tasks.
+
+    Raises:
+        NonFiniteGradientError: names the tasks.
+    """
+    if not jacobian.numel():
+        return
+    norms = torch.linalg.vector_norm(jacobian, dim=1)
+    if bool(norms.isfinite().all()):
+        return
+    wrong = [name for name, norm in zip(tasks, norms.tolist(), strict=True) if not math.isfinite(norm)]
+    raise NonFiniteGradientError(
+        f"gradients of the shared parameters are NaN or infinite for the loss of {', '.join(wrong)}; the "
+        "weights were not changed. Try a lower learning rate, or bf16 or fp32 instead of fp16."
+    )
 
 
 def _gradients(

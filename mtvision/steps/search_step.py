@@ -39,6 +39,7 @@ class SearchStep(nn.Module, Step):
 
     calls: Tensor
     held_out: float
+    divides_batches = True
 
     def __init__(self, held_out: float = HELD_OUT_SHARE) -> None:
         super().__init__()

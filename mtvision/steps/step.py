@@ -17,11 +17,14 @@ class Step(ABC):
     """Base of all steps.
 
     Attributes:
+        divides_batches: whether `StepProblem.forward` is given parts of the batch that the step makes itself.
+            Losses are then means over the labels of one process (`training.loss_means`).
         held_out: share of the training images, by id, that this step does not train the weights on. None for
             steps that train on all images.
     """
 
     held_out: float | None = None
+    divides_batches: bool = False
 
     def averages_gradients(self, balancer: Balancer) -> bool:
         """Whether this step averages network gradients over processes by itself.

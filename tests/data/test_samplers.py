@@ -63,6 +63,8 @@ def test_evaluation_covers_every_image_once(length, batch, world):
     assert sorted(key.index for item in batches for key in item) == list(range(length))
     assert all(key.epoch == 0 for item in batches for key in item)
     assert [len(list(shard)) for shard in shards] == [len(shard) for shard in shards]
+    alone = list(EvalBatchSampler(length, batch))
+    assert [list(shard) for shard in shards] == [alone[rank::world] for rank in range(world)]
 
 
 def test_loader_receives_keys_and_decodes_nothing_on_resume():

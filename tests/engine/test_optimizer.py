@@ -99,7 +99,8 @@ def test_clipping_bounds_the_step():
     weight = torch.nn.Parameter(torch.zeros(2))
     wrapper = PrecisionOptimWrapper(torch.optim.SGD([weight], lr=1.0), max_norm=1.0)
     weight.grad = torch.tensor([3.0, 4.0])
-    wrapper.finish_step()
+    assert wrapper.is_sound()
+    wrapper.step()
     torch.testing.assert_close(weight.data, torch.tensor([-0.6, -0.8]), rtol=1e-4, atol=1e-4)
     assert weight.grad is None
 

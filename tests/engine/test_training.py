@@ -189,10 +189,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     steps = iter(range(1, 99))
     original = TrainingModule.forward
 
-    def poison(self, batch):
+    def poison(self, batch, counts=None):
         if next(steps) == 8:
             batch.image[1] = torch.nan
-        return original(self, batch)
+        return original(self, batch, counts)
 
     monkeypatch.setattr(TrainingModule, "forward", poison)
     with pytest.raises(NonFiniteLossError) as caught:

@@ -5,4 +5,4 @@ warm-up.
 """
 
 optimizer = dict(type="SGD", lr=1e-3, momentum=0.9, weight_decay=5e-4, no_decay=False)
-training = dict(iterations=40_000, val_interval=10_000, checkpoint_interval=5000)
+training = dict(iterations=40_000, val_interval=10_000, checkpoint_interval=5000, loss_means="rank")

@@ -2,4 +2,4 @@
 
 optimizer = dict(type="Adam", lr=1e-4, weight_decay=1e-5, no_decay=False)
 schedule = [dict(type="StepLR", step_size=4648, gamma=0.5)]
-training = dict(iterations=9297, val_interval=930, checkpoint_interval=465)
+training = dict(iterations=9297, val_interval=930, checkpoint_interval=465, loss_means="rank")

@@ -5,4 +5,4 @@ schedule steps once per epoch, this one every iteration; they never differ by mo
 """
 
 optimizer = dict(type="SGD", lr=2e-3, momentum=0.9, weight_decay=1e-4, no_decay=False)
-training = dict(iterations=4900, val_interval=1225, checkpoint_interval=490)
+training = dict(iterations=4900, val_interval=1225, checkpoint_interval=490, loss_means="rank")

@@ -10,5 +10,10 @@ schedule = [
     dict(type="CosineAnnealingLR", eta_min=5e-6, begin=3120, end=46800),
 ]
 training = dict(
-    iterations=46_800, clip_grad=5.0, precision="bf16", val_interval=10_000, checkpoint_interval=5000
+    iterations=46_800,
+    clip_grad=5.0,
+    precision="bf16",
+    val_interval=10_000,
+    checkpoint_interval=5000,
+    loss_means="rank",
 )

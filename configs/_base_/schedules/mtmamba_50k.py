@@ -6,4 +6,4 @@ weight decay 1e-6.
 
 optimizer = dict(type="AdamW", lr=1e-4, weight_decay=1e-5, no_decay=False)
 balancer = dict(type="LogSum")
-training = dict(iterations=50_000, val_interval=10_000, checkpoint_interval=5000)
+training = dict(iterations=50_000, val_interval=10_000, checkpoint_interval=5000, loss_means="rank")

@@ -9,4 +9,4 @@ schedule = [
     dict(type="LinearLR", start_factor=1.25e-3, end=495),
     dict(type="CosineAnnealingLR", eta_min=0.0, begin=495, end=49500),
 ]
-training = dict(iterations=49_500, val_interval=10_000, checkpoint_interval=5000)
+training = dict(iterations=49_500, val_interval=10_000, checkpoint_interval=5000, loss_means="rank")

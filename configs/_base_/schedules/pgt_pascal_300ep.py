@@ -9,4 +9,4 @@ schedule = [
     dict(type="LinearLR", start_factor=1.25e-3, end=3120),
     dict(type="CosineAnnealingLR", eta_min=0.0, begin=3120, end=187200),
 ]
-training = dict(iterations=187_200, val_interval=10_000, checkpoint_interval=5000)
+training = dict(iterations=187_200, val_interval=10_000, checkpoint_interval=5000, loss_means="rank")

@@ -5,4 +5,4 @@ steps once per epoch, this one every iteration; they never differ by more than o
 """
 
 optimizer = dict(type="Adam", lr=1e-4, weight_decay=1e-4, no_decay=False)
-training = dict(iterations=9900, val_interval=2475, checkpoint_interval=990)
+training = dict(iterations=9900, val_interval=2475, checkpoint_interval=990, loss_means="rank")

@@ -6,4 +6,4 @@ Single-task networks with HRNet-18: SGD, rate 0.01, momentum 0.9, 60 epochs.
 """
 
 optimizer = dict(type="Adam", lr=1e-4, weight_decay=1e-4, no_decay=False)
-training = dict(iterations=62_400, val_interval=15_600, checkpoint_interval=6240)
+training = dict(iterations=62_400, val_interval=15_600, checkpoint_interval=6240, loss_means="rank")

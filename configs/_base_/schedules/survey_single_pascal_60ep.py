@@ -4,4 +4,4 @@ Epochs are counted as whole batches: 4998 images, batches of 8, 624 iterations a
 """
 
 optimizer = dict(type="SGD", lr=1e-2, momentum=0.9, weight_decay=1e-4, no_decay=False)
-training = dict(iterations=37_440, val_interval=9360, checkpoint_interval=3744)
+training = dict(iterations=37_440, val_interval=9360, checkpoint_interval=3744, loss_means="rank")

@@ -5,4 +5,4 @@ images, batches of 8, 99 iterations an epoch.
 """
 
 optimizer = dict(type="SGD", lr=1e-3, momentum=0.9, weight_decay=1e-4, no_decay=False)
-training = dict(iterations=4950, val_interval=1650, checkpoint_interval=990)
+training = dict(iterations=4950, val_interval=1650, checkpoint_interval=990, loss_means="rank")

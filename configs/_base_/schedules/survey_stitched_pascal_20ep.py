@@ -5,4 +5,4 @@ images, batches of 12, 416 iterations an epoch.
 """
 
 optimizer = dict(type="SGD", lr=5e-3, momentum=0.9, weight_decay=1e-4, no_decay=False)
-training = dict(iterations=8320, val_interval=2080, checkpoint_interval=832)
+training = dict(iterations=8320, val_interval=2080, checkpoint_interval=832, loss_means="rank")
