@@ -9,9 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtvision.core.naming import look_up
+
+if TYPE_CHECKING:
+    from mtvision.core.sample import Batch
+    from mtvision.engine.module import TrainingModule
+    from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 
 DESCRIPTION = """\
 Time several variants in turns, so that all run under the same load, and print the median of each as a ratio
@@ -26,22 +31,50 @@ def balancers() -> Variants:
     """One training step with each balancer, against fixed weights."""
     import torch
 
-    model = {
-        "backbone": {"type": "TimmBackbone", "name": "resnet10t"},
-        "decoder": {"type": "ParallelDecoder", "width": 16},
-        "head": {"type": "ConvHead"},
-    }
-
     def step(name: str) -> Callable[[], object]:
-        return _training_step(model, name, partial(torch.optim.SGD, lr=1e-3))
+        return _training_step(SMALL, name, partial(torch.optim.SGD, lr=1e-3))
 
     return {name: step(name) for name in ("FixedWeights", "LogSum", "Uncertainty", "UPGrad")}
+
+
+def checks() -> Variants:
+    """The check of losses and gradients that every training step ends with, against a whole step."""
+    import torch
+
+    module, batch, wrapper = _training(SMALL, "FixedWeights", partial(torch.optim.SGD, lr=1e-3))
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    losses = torch.ones(2 * len(module.tasks))
+    gradients = [item.grad for item in module.parameters()]
+
+    def check() -> bool:
+        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+            parameter.grad = gradient  # a step clears them
+        sound: bool = wrapper.is_sound(losses)
+        return sound
+
+    return {"training step": lambda: module.train_step(batch, wrapper), "its check": check}
+
+
+SMALL: Mapping[str, Any] = {
+    "backbone": {"type": "TimmBackbone", "name": "resnet10t"},
+    "decoder": {"type": "ParallelDecoder", "width": 16},
+    "head": {"type": "ConvHead"},
+}
 
 
 def _training_step(
     model: Mapping[str, Any], balancer: str, optimizer: Callable[..., Any]
 ) -> Callable[[], object]:
     """A training step on four rendered images."""
+    module, batch, wrapper = _training(model, balancer, optimizer)
+    return lambda: module.train_step(batch, wrapper)
+
+
+def _training(
+    model: Mapping[str, Any], balancer: str, optimizer: Callable[..., Any]
+) -> tuple[TrainingModule, Batch, PrecisionOptimWrapper]:
+    """What trains, four rendered images, and the optimizer."""
     import torch
 
     from mtvision.core.registry import BALANCERS, STEPS
@@ -60,8 +93,7 @@ def _training_step(
         {"type": balancer}, tasks=SYNTHETIC.task_names, default_weights=SYNTHETIC.loss_weights
     )
     module = TrainingModule(network, SYNTHETIC.tasks, weighting, STEPS.build({"type": "PlainStep"})).train()
-    wrapper = PrecisionOptimWrapper(optimizer(module.parameters()))
-    return lambda: module.train_step(batch, wrapper)
+    return module, batch, PrecisionOptimWrapper(optimizer(module.parameters()))
 
 
 def data() -> Variants:
@@ -142,6 +174,7 @@ def slimmable() -> Variants:
 
 SUITES: dict[str, Callable[[], Variants]] = {
     "balancers": balancers,
+    "checks": checks,
     "data": data,
     "rendering": rendering,
     "boundary": boundary,
@@ -211,5 +244,5 @@ def _show(name: str, values: Mapping[str, float]) -> None:
     title = f"{name}: {(SUITES[name].__doc__ or '').rstrip('.')}"
     table = Table("variant", "time / baseline", "speed-up", title=title)
     for variant, value in values.items():
-        table.add_row(variant, f"{value:.2f}", f"{1 / value:.2f}x")
+        table.add_row(variant, f"{value:.2f}" if value > 0.1 else f"{value:.4f}", f"{1 / value:.2f}x")
     Console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -24,8 +25,10 @@ class NonFiniteWeightsError(NonFiniteError):
     """Weights or statistics of a network are NaN or infinite; no checkpoint of them is written."""
 
 
-def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
-    """{name: how many values are NaN or infinite} of the tensors that have any; whole numbers never have.
+def non_finite(tensors: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    """{name: how many values are NaN or infinite} of the tensors that have any.
+
+    Whole numbers never have any; what is no tensor (the extra state of a module) is passed over.
 
     >>> import torch
     >>> non_finite([("weight", torch.tensor([1.0, torch.nan])), ("steps", torch.tensor(3))])
@@ -33,7 +36,7 @@ def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
     """
     found = {}
     for name, tensor in tensors:
-        real = tensor.is_floating_point() or tensor.is_complex()
+        real = isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
         # The sum is NaN or infinite if a value is, and needs no copy; it may also overflow.
         if real and not bool(tensor.detach().sum().isfinite()):
             count = int((~tensor.detach().isfinite()).sum())

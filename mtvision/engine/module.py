@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtvision.balance.balancer import Balancer
+from mtvision.core.batch_means import means_over
 from mtvision.core.non_finite import NonFiniteError, NonFiniteGradientError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.sample import Batch
@@ -24,6 +25,7 @@ from mtvision.engine.ranks import (
     average_over_ranks,
     gather_over_ranks,
     number_of_ranks,
+    sum_over_ranks,
 )
 from mtvision.evaluation.scoring import predict_batch
 from mtvision.losses.task_losses import NonFiniteLossError, TaskLosses, check_finite
@@ -185,8 +187,12 @@ def train_step(
     if sound:
         optim_wrapper.step()
         return logs
-    if not optim_wrapper.may_skip(logs):
-        raise _reason(module, parts, logs, optim_wrapper, error)
+    blamed = _blamed(module, parts, optim_wrapper.precision)
+    finite = all(bool(value.isfinite()) for value in logs.values())
+    if error is not None:  # the losses were not exchanged; all processes are here
+        finite = not bool(sum_over_ranks(torch.tensor(float(blamed is not None), device=module.device)))
+    if not optim_wrapper.may_skip(losses_are_finite=finite):
+        raise blamed or error or _reason(module, parts, logs, optim_wrapper)
     optim_wrapper.skip()
     for name, buffer in module.named_buffers():
         if name in kept:
@@ -233,21 +239,25 @@ def _statistics(module: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in module.named_buffers() if buffer.is_floating_point()}
 
 
+def _blamed(
+    module: TrainingModule, parts: Sequence[Batch], precision: Precision
+) -> NonFiniteLossError | None:
+    """The error that names the samples whose loss is NaN or infinite when this process repeats its batch."""
+    try:
+        for part in parts:
+            module.blame(part, precision)
+    except NonFiniteLossError as found:
+        return found
+    return None
+
+
 def _reason(
     module: TrainingModule,
     parts: Sequence[Batch],
     logs: Mapping[str, Tensor],
     optim_wrapper: PrecisionOptimWrapper,
-    known: NonFiniteError | None,
 ) -> NonFiniteError:
-    """The error that says which loss or which gradient is NaN or infinite, and of which images."""
-    try:
-        for part in parts:
-            module.blame(part, optim_wrapper.precision)
-    except NonFiniteLossError as found:
-        return found
-    if known is not None:
-        return known
+    """The error for losses or gradients whose cause a second pass over the images does not show."""
     wrong = {name: float(value) for name, value in logs.items() if not bool(value.isfinite())}
     if not wrong:
         return optim_wrapper.gradient_error(module.named_parameters())
@@ -280,7 +290,8 @@ def _problem(
         for name, count in counts.items():
             empty = (count[0] == 0).float()
             unlabelled[name] = torch.minimum(unlabelled.get(name, empty), empty)
-        with autocast(optim_wrapper.precision, module.device):
+        average = None if one is None or number_of_ranks() == 1 else average_over_ranks
+        with autocast(optim_wrapper.precision, module.device), means_over(average):
             report: LossReport = runs(batch, counts)
         return report if one is None else one.scaled(report, share)
 

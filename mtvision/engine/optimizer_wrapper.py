@@ -6,7 +6,7 @@ which shifts every schedule. Here one iteration is one optimizer step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -73,12 +73,12 @@ class PrecisionOptimWrapper(OptimWrapper):
         parameters = self._with_gradients()
         if not parameters:
             return watched is None or bool(watched.isfinite().all())
-        if self.clip_grad_kwargs:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, **self.clip_grad_kwargs)
-        else:
-            norm = total_norm([item.grad for item in parameters if item.grad is not None])
-        values = norm.view(1) if watched is None else torch.cat([norm.view(1).to(watched), watched])
-        return bool(values.isfinite().all())
+        norm = total_norm([item.grad for item in parameters if item.grad is not None]).view(1)
+        values = norm if watched is None else torch.cat([norm.to(watched), watched])
+        sound = bool(values.isfinite().all())
+        if sound and self.clip_grad_kwargs:
+            torch.nn.utils.clip_grad_norm_(parameters, **self.clip_grad_kwargs)
+        return sound
 
     def step(self, **_: Any) -> None:
         """Update the parameters with gradients that `is_sound` has looked at, and clear these."""
@@ -90,16 +90,15 @@ class PrecisionOptimWrapper(OptimWrapper):
         self._in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
 
-    def may_skip(self, losses: Mapping[str, Tensor]) -> bool:
+    def may_skip(self, *, losses_are_finite: bool) -> bool:
         """Whether the run may go on without this step, whose losses or gradients are not finite.
 
         With fp16 a loss scale that was too large is no reason to stop, down to a scale of `LEAST_SCALE`.
         """
         if self._in_a_row >= PATIENCE:
             return False
-        finite = bool(losses) and all(bool(item.isfinite()) for item in losses.values())
-        too_large = self._scaler.is_enabled() and finite and self._scaler.get_scale() > LEAST_SCALE
-        return self.non_finite == "skip" or too_large
+        too_large = self._scaler.is_enabled() and self._scaler.get_scale() > LEAST_SCALE
+        return self.non_finite == "skip" or (too_large and losses_are_finite)
 
     def skip(self) -> None:
         """Clear the gradients without an update; with fp16 halve the loss scale."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mtvision.core.context import Context, current_context, use_context
@@ -133,4 +134,5 @@ class Network(nn.Module):
         height, width = (
             round(goal * whole / side) for goal, whole, side in zip(target, padded, image, strict=True)
         )
-        return resize(logits.float(), (height, width))[..., : target[0], : target[1]]
+        real = logits if logits.dtype == torch.float64 else logits.float()
+        return resize(real, (height, width))[..., : target[0], : target[1]]

@@ -85,8 +85,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"checkpoint {file} does not exist.")
     content = _read(file)
-    state = {str(key): value for key, value in content["state_dict"].items() if isinstance(value, Tensor)}
-    found = non_finite(state.items())
+    state = content["state_dict"]
+    found = non_finite((str(key), value) for key, value in state.items())
     if found:
         raise CheckpointError(
             f"checkpoint {file}: {in_words(found, len(state))} are NaN or infinite; what such a network "

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mtvision.core.batch_means import batch_mean
 from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
@@ -98,13 +99,15 @@ class MLoREDecoder(Decoder):
     def auxiliary_loss(self) -> Tensor:
         """Squared coefficient of variation of the experts' mean weights, summed over blocks, times `balance`.
 
-        Of the last forward pass in training mode; a second call without one gives 0.
+        Of the last forward pass in training mode; a second call without one gives 0. Mean weights are those
+        of the batch (`mtvision.core.batch_means`).
         """
         total = torch.zeros((), device=next(self.parameters()).device)
         for block in (*self.first, *self.second):
             used = block.take_routing() if isinstance(block, ExpertBlock) else None
             if used is not None:
-                total = total + (used.std() / used.mean()) ** 2
+                mean = batch_mean(used)
+                total = total + (mean.std() / mean.mean()) ** 2
         return self.balance * total
 
     @torch.no_grad()
