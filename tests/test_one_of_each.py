@@ -137,7 +137,7 @@ def test_few_places_catch_every_exception():
 
 
 PROBES = {  # {file: (how many it has, why)}
-    "mtvision/core/flops.py": (1, "an operator that only some versions of torch have"),
+    "mtvision/ops/flops.py": (1, "an operator that only some versions of torch have"),
     "mtvision/data/transforms/albumentations_adapter.py": (1, "a method that only new albumentations have"),
     "mtvision/models/weights.py": (1, "timm itself finds the conversion of a model in this way"),
     "mtvision/ops/scan/operator.py": (1, "a function that torch has since 2.5"),

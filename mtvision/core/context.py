@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
+
+Average = Callable[[list[Tensor]], list[Tensor]]
+"""Means over the processes of a run, of each tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +54,34 @@ def use_context(context: Context | None) -> Iterator[Context]:
         yield _current.get()
     finally:
         _current.reset(token)
+
+
+_average: ContextVar[Average | None] = ContextVar("mtvision_average", default=None)
+
+
+@contextmanager
+def means_over(average: Average | None) -> Iterator[None]:
+    """Let `batch_mean` use `average` inside a `with` block; None = the samples of this process."""
+    token = _average.set(average)
+    try:
+        yield
+    finally:
+        _average.reset(token)
+
+
+def batch_mean(mean: Tensor) -> Tensor:
+    """The mean over all processes of a mean over the samples of this one; same shape, same graph.
+
+    For layers that compute a regulariser from statistics of the batch. Where a run takes means over all
+    processes (`training.loss_means`), gradients averaged over processes are then those of a function of the
+    whole batch's mean. All processes must call this equally often. Elsewhere it changes nothing.
+
+    >>> import torch
+    >>> batch_mean(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    average = _average.get()
+    if average is None:
+        return mean
+    (whole,) = average([mean.detach()])
+    return mean + (whole - mean.detach())

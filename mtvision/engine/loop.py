@@ -51,11 +51,9 @@ def _stop_on_signals() -> Iterator[_StopRequest]:
 
 
 def _way_back(work_dir: Path) -> str:
-    """What is left to go on from, in one sentence."""
+    """Which checkpoint is left, in one sentence."""
     try:
-        return (
-            f"The newest checkpoint is {find_checkpoint(work_dir)}, from before this; --resume goes on there."
-        )
+        return f"The newest checkpoint is {find_checkpoint(work_dir)}, from before this; --resume continues from it."
     except CheckpointError:
         return "No checkpoint was written before this."
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtvision.balance.balancer import Balancer
-from mtvision.core.batch_means import means_over
+from mtvision.core.context import means_over
 from mtvision.core.non_finite import NonFiniteError, NonFiniteGradientError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.sample import Batch
@@ -164,8 +164,8 @@ def train_step(
     leave the step out (`training.non_finite`).
 
     Returns:
-        What to log, means over parts and processes: the step's scalars, `unlabelled/<task>` (the share that
-        has labels of the task but no labelled pixel), and `skipped` = 1 where the step was left out.
+        What to log, means over parts and processes: the step's scalars, and `skipped` = 1 where the step was
+        left out. `unlabelled/<task>` is the share that has labels of the task but no labelled pixel.
 
     Raises:
         NonFiniteError: a loss or a gradient is NaN or infinite; the weights are as before.

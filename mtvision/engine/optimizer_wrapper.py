@@ -91,7 +91,7 @@ class PrecisionOptimWrapper(OptimWrapper):
         self.optimizer.zero_grad(set_to_none=True)
 
     def may_skip(self, *, losses_are_finite: bool) -> bool:
-        """Whether the run may go on without this step, whose losses or gradients are not finite.
+        """Whether the run may leave this step out, whose losses or gradients are not finite.
 
         With fp16 a loss scale that was too large is no reason to stop, down to a scale of `LEAST_SCALE`.
         """

@@ -30,6 +30,7 @@ from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.engine.runner import ExactRunner
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.scoring import headline_keys
+from mtvision.protocols import Protocol
 from mtvision.recipe.building import network_of
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
@@ -210,6 +211,17 @@ def _schedule(config: RunConfig, iterations: int, wrapper: PrecisionOptimWrapper
     return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
 
 
+def _checkpoint_meta(config: RunConfig, protocol: Protocol, module: TrainingModule) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "config": config.text,
+        "protocol": protocol.id,
+        "tasks": list(protocol.task_names),
+        "architecture": module.network.architecture,
+        "loss_means": module.loss_means,
+    }
+
+
 def _runner(
     config: RunConfig,
     settings: Settings,
@@ -243,13 +255,7 @@ def _runner(
             ),
         }
     return ExactRunner(
-        checkpoint_meta={
-            "config": config.text,
-            "protocol": protocol.id,
-            "tasks": list(protocol.task_names),
-            "architecture": module.network.architecture,
-            "loss_means": module.loss_means,
-        },
+        checkpoint_meta=_checkpoint_meta(config, protocol, module),
         batch_size=int(config["train_data"]["batch_size"]),
         model=DistributedModule(module) if world_size > 1 else module,
         work_dir=str(work_dir),

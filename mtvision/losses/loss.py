@@ -1,8 +1,8 @@
 """Base of all losses: precision, shape checks, and exclusion of pixels without a label.
 
-A loss is a sum over pixels divided by counts of labels. The counts are taken apart from the formula, so that
-they can come from more labels than those at hand: all processes, all parts of a batch. Sums divided by the
-same counts add up to the loss of the whole.
+A loss is a sum over pixels divided by counts of labels. The counts are apart from the formula. They may be
+those of a larger batch: of all processes, of all its parts. Sums divided by the same counts add up to the
+loss of that batch.
 
 A pixel without a label is replaced in logits and label *before* any arithmetic, by values whose loss is 0.
 Multiplying by a mask afterwards would not do: `NaN * 0` and `inf * 0` are NaN, in the backward pass too.

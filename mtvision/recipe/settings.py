@@ -125,8 +125,8 @@ class TrainingSettings:
         loss_means: `rank`, means over the labels of each process, as in the code of the papers. `global`,
             over those of all processes and micro-batches, so that N processes train like one. None =
             `global`, but `rank` for steps that divide batches themselves.
-        non_finite: what to do with a step whose losses or gradients are NaN or infinite: `stop`; or `skip`
-            it and count it, up to 20 in a row.
+        non_finite: what to do with a step whose losses or gradients are NaN or infinite. `stop` ends the
+            run; `skip` leaves the step out and counts it, up to 20 in a row.
         sync_bn: turn BatchNorm into SyncBatchNorm when training on several GPUs.
         channels_last: memory format of images and weights.
         load_from: checkpoint whose weights training starts from.

@@ -148,7 +148,7 @@ def _count_parameters(network: nn.Module, tasks: Sequence[str]) -> dict[str, Any
 
 
 def _count_macs(run: Callable[[], None], tasks: Sequence[str], batch_size: int) -> dict[str, Any]:
-    from mtvision.core.flops import count_flops
+    from mtvision.ops.flops import count_flops
 
     inclusive = count_flops(run)
     total = inclusive.pop("Global", 0)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
-from mtvision.core.flops import flop_counter
 from mtvision.models.adapters.slimmable import Sliced, slimming_of
 from mtvision.models.network import Network
+from mtvision.ops.flops import flop_counter
 from mtvision.search.latency import measure_latency
 
 Widths = tuple[float, ...]

@@ -11,7 +11,6 @@ import torch
 from mtvision.architecture.partitions import refinements, set_partitions
 from mtvision.architecture.tree import Tree
 from mtvision.core.context import Context, use_context
-from mtvision.core.flops import count_flops
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import BACKBONES
 from mtvision.models.branching.encoder import BranchedEncoder
@@ -20,6 +19,7 @@ from mtvision.models.branching.paths import cut_points
 from mtvision.models.branching.select import select
 from mtvision.models.branching.supernet import BranchingSearch, temperature
 from mtvision.models.factory import build_network
+from mtvision.ops.flops import count_flops
 from mtvision.protocols.tasks import depth, edge, semseg
 
 TASKS = (semseg(("a", "b")), depth(), edge())

@@ -12,8 +12,8 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from mtvision.core.flops import count_flops
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.ops.flops import count_flops
 
 Maps = dict[int, Tensor]
 """{pyramid level: map}."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mtvision.core.batch_means import batch_mean
+from mtvision.core.context import batch_mean
 from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
@@ -100,7 +100,7 @@ class MLoREDecoder(Decoder):
         """Squared coefficient of variation of the experts' mean weights, summed over blocks, times `balance`.
 
         Of the last forward pass in training mode; a second call without one gives 0. Mean weights are those
-        of the batch (`mtvision.core.batch_means`).
+        of the batch (`mtvision.core.context.batch_mean`).
         """
         total = torch.zeros((), device=next(self.parameters()).device)
         for block in (*self.first, *self.second):
