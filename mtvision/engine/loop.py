@@ -53,7 +53,8 @@ def _stop_on_signals() -> Iterator[_StopRequest]:
 def _way_back(work_dir: Path) -> str:
     """Which checkpoint is left, in one sentence."""
     try:
-        return f"The newest checkpoint is {find_checkpoint(work_dir)}, from before this; --resume continues from it."
+        newest = find_checkpoint(work_dir)
+        return f"The newest checkpoint is {newest}, from before this; --resume continues from it."
     except CheckpointError:
         return "No checkpoint was written before this."
 

@@ -26,7 +26,8 @@ LEAST_SCALE = 1.0
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """L2 norm of all gradients together, a scalar; NaN or infinite if one of their values is."""
     norms = [torch.linalg.vector_norm(item) for item in gradients]
-    return torch.linalg.vector_norm(torch.stack([item.to(norms[0]) for item in norms]))
+    total: Tensor = torch.linalg.vector_norm(torch.stack([item.to(norms[0]) for item in norms]))
+    return total
 
 
 class PrecisionOptimWrapper(OptimWrapper):

@@ -36,7 +36,7 @@ def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
     >>> batches_in_words([earlier, {"after": 500, "processes": 4, "images": 4}])
     'The batch changed on resume: 8 images per step (2 x 4), after iteration 500 16 (4 x 4).'
     """
-    parts = []
+    parts: list[str] = []
     for entry in batches:
         count, images = entry["processes"], entry["images"]
         since = f"after iteration {entry['after']} " if parts else ""
