@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -46,7 +47,7 @@ def evaluate_checkpoint(
     *,
     section: str = "test_data",
     quiet: bool = False,
-    hours: float | None = None,
+    training: Mapping[str, Any] | None = None,
     save: Callable[[str, Mapping[str, torch.Tensor]], None] | None = None,
     further: Further | None = None,
 ) -> Record:
@@ -62,7 +63,7 @@ def evaluate_checkpoint(
         checkpoint: weights of the config's network.
         section: `test_data` or `val_data`; `val_data` is used where a config has no `test_data`.
         quiet: print neither progress nor the table.
-        hours: training time, if known.
+        training: what else is known of the training, e.g. `hours`.
         save: called with the id and the predictions of every image, e.g. a `PredictionWriter`.
         further: called on the main process at the end.
 
@@ -84,8 +85,7 @@ def evaluate_checkpoint(
     evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers, save)
     scores = evaluate(network, loader, evaluator, precision=options.precision, console=console)
     evaluator.close()
-    training = {"iterations": meta.get("iter"), "hours": hours}
-    record = scored_record(config, settings, scores, Path(checkpoint), training)
+    record = scored_record(config, settings, scores, Path(checkpoint), meta, training or {})
     record = replace(record, notes=[*record.notes, *evaluator.notes()])
     path = work_dir / RECORD_FILE
     if is_main_process():

@@ -23,13 +23,13 @@ from mtvision.engine.ranks import (
     LossMeans,
     WholeBatch,
     average_over_ranks,
-    gather_over_ranks,
     number_of_ranks,
     sum_over_ranks,
 )
 from mtvision.evaluation.scoring import predict_batch
 from mtvision.losses.task_losses import NonFiniteLossError, TaskLosses, check_finite
 from mtvision.models.network import Network
+from mtvision.runtime.launch import gather
 from mtvision.runtime.precision import Precision, autocast
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step
@@ -308,7 +308,7 @@ def _problem(
         backward=backward,
         scale=scale,
         average=average_over_ranks,
-        gather=gather_over_ranks,
+        gather=gather,
         tasks=module.tasks,
         role_overrides=module.role_overrides,
     )

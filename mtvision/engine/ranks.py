@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ from torch import Tensor
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.losses.task_losses import TaskLosses
+from mtvision.runtime.launch import gather, rank_and_world_size
 from mtvision.steps.problem import LossReport
 
 LossMeans = Literal["rank", "global"]
@@ -30,7 +31,7 @@ LossMeans = Literal["rank", "global"]
 
 def number_of_ranks() -> int:
     """Processes of the run; 1 outside a group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return rank_and_world_size()[1]
 
 
 def average_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
@@ -51,15 +52,6 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     total = tensor.clone()
     dist.all_reduce(total)
     return total
-
-
-def gather_over_ranks(value: Any) -> list[Any]:
-    """The value of every process, in the order of their ranks; plain data only."""
-    if number_of_ranks() == 1:
-        return [value]
-    values: list[Any] = [None] * number_of_ranks()
-    dist.all_gather_object(values, value)
-    return values
 
 
 @dataclass(frozen=True)
@@ -127,7 +119,7 @@ class LogMeans:
             return dict(logs)
         sums, counts, new = self._sums(logs)
         if new:
-            everyone = gather_over_ranks(sorted(logs))
+            everyone = gather(sorted(logs))
             self._names = sorted({*self._names, *(name for names in everyone for name in names)})
             sums, counts, _ = self._sums(logs)
         means = sums / counts.clamp(min=1)

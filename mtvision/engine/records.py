@@ -15,6 +15,7 @@ from mtvision.core.naming import ReportedError, look_up
 from mtvision.core.registry import replaced_entries
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.manifest import data_manifest, scored_data
+from mtvision.engine.runner import batches_in_words
 from mtvision.evaluation.evaluator import Scores
 from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
@@ -65,7 +66,12 @@ class RefusedRecordError(ReportedError, ValueError):
 
 
 def scored_record(
-    config: RunConfig, settings: Settings, scores: Scores, checkpoint: Path, training: Mapping[str, Any]
+    config: RunConfig,
+    settings: Settings,
+    scores: Scores,
+    checkpoint: Path,
+    meta: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> Record:
     """What is known of a scored network without measuring anything else; `add_parts` adds the rest.
 
@@ -74,14 +80,18 @@ def scored_record(
         settings: the same, checked.
         scores: of the split.
         checkpoint: the scored file.
-        training: `iterations`, `hours`, `images`, as far as known.
+        meta: of that file: iterations, images and processes per step, kind of means.
+        training: what else is known, e.g. `hours`.
 
     Raises:
         RefusedRecordError: the scores cannot be right.
     """
     protocol = settings.protocol
-    _, world_size = rank_and_world_size()
-    batch_size = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
+    batches = meta.get("batches") or [_batch_of(config)]
+    known = {"iterations": meta.get("iter"), "loss_means": meta.get("loss_means"), **training}
+    notes = [] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)]
+    if len(batches) > 1:
+        notes.append(batches_in_words(batches))
     record = Record(
         protocol=protocol.id,
         protocol_title=protocol.title,
@@ -97,15 +107,21 @@ def scored_record(
         data={},
         replaced=replaced_entries(),
         seed=settings.seed,
-        world_size=world_size,
-        effective_batch=batch_size * world_size,
+        world_size=batches[-1]["processes"],
+        effective_batch=batches[-1]["images"] * batches[-1]["processes"],
         precision={"train": settings.training.precision, "evaluation": settings.evaluation.precision},
-        training={key: value for key, value in training.items() if value is not None},
+        training={key: value for key, value in known.items() if value is not None},
         versions=package_versions(),
-        notes=[] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)],
+        notes=notes,
     )
     require_possible(record, checkpoint)
     return record
+
+
+def _batch_of(config: RunConfig) -> dict[str, int]:
+    """The batch of a checkpoint that does not say how it was trained, as this run would have it."""
+    images = int((config["train_data"] or LOADER_DEFAULTS)["batch_size"])
+    return {"processes": rank_and_world_size()[1], "images": images}
 
 
 def require_possible(record: Record, place: Path, *, scores_only: bool = False) -> None:

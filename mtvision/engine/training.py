@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from mtvision.engine.average import AverageHook
 from mtvision.engine.building import training_module
 from mtvision.engine.evaluate import device, evaluate_checkpoint
 from mtvision.engine.evaluator import LoopEvaluator
-from mtvision.engine.hooks import ProgressHook
+from mtvision.engine.hooks import ProgressHook, marked_steps
 from mtvision.engine.loop import TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
 from mtvision.engine.optimizer import build_optimizer
@@ -75,7 +75,7 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
             later.run(SELECTION_FILE, lambda: select(record.scores), f"{VALIDATION_FILE} has the evaluations")
         _log_result(run.loggers, record, work_dir, iterations, later)
 
-    return evaluate_checkpoint(config, work_dir, run.checkpoint, hours=run.hours, further=rest)
+    return evaluate_checkpoint(config, work_dir, run.checkpoint, training=run.training, further=rest)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class FittedRun:
 
     Args:
         checkpoint: the last one.
-        hours: training time of this process and of those it resumed.
+        training: `hours`, and steps that were left out or had no labelled pixel (`marked_steps`).
         loggers: still open.
     """
 
     checkpoint: Path
-    hours: float
+    training: Mapping[str, Any]
     loggers: Loggers
 
 
@@ -143,7 +143,7 @@ def fit(
     finally:
         progress.close()
     last = work_dir / f"iter_{settings.training.iterations}.pth"
-    return FittedRun(last, progress.hours, loggers)
+    return FittedRun(last, {"hours": progress.hours, **marked_steps(work_dir)}, loggers)
 
 
 def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int, later: Attempts) -> None:

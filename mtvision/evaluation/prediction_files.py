@@ -29,7 +29,7 @@ from mtvision.core.naming import ReportedError, look_up
 from mtvision.core.task import Task
 from mtvision.evaluation.formats import FORMATS, Format
 from mtvision.runtime.atomic import atomic_file, write_text
-from mtvision.runtime.launch import is_main_process
+from mtvision.runtime.launch import gather, is_main_process
 
 MANIFEST = "predictions.json"
 VERSION = 1
@@ -113,11 +113,7 @@ class PredictionWriter:
 
     def finish(self) -> None:
         """Complete the manifest, once all images of all processes are written."""
-        parts: list[Any] = [self._sizes]
-        if dist.is_initialized():
-            parts = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, self._sizes)
-        sizes = {image: size for part in parts for image, size in part.items()}
+        sizes = {image: size for part in gather(self._sizes) for image, size in part.items()}
         if is_main_process():
             self._write_manifest({"complete": True, "sizes": dict(sorted(sizes.items()))})
 

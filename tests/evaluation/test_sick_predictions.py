@@ -223,7 +223,7 @@ def test_images_without_labels_are_counted():
 @pytest.mark.parametrize("shards", [("abcdef", ""), ("ace", "bdf"), ("bd", "acef")])
 def test_two_processes_count_what_one_counts(shards, monkeypatch):
     group = Group(2)
-    monkeypatch.setattr(evaluator_module, "_gather", group.gather)
+    monkeypatch.setattr(evaluator_module, "gather", group.gather)
 
     def member(own):
         evaluator = SampleEvaluator(TASKS)
@@ -246,7 +246,7 @@ def test_a_task_without_a_labelled_pixel_is_an_error_on_every_process(images, ma
         evaluator.evaluate(len(images))
     assert isinstance(caught.value, ReportedError)
     group = Group(2)
-    monkeypatch.setattr(evaluator_module, "_gather", group.gather)
+    monkeypatch.setattr(evaluator_module, "gather", group.gather)
     failed = []
 
     def member(own):
