@@ -17,6 +17,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import ValLoop
 
 from mtvision.core.naming import look_up
+from mtvision.core.non_finite import NonFiniteError
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.average import AverageHook
 from mtvision.engine.building import training_module
@@ -61,7 +62,8 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
         FileExistsError: `work_dir` holds an earlier run and neither `resume` nor `overwrite` is given.
         FileNotFoundError, ValueError: a data set cannot be opened, the one to be scored included.
         TrainingInterruptedError: SIGINT or SIGTERM; the run can be resumed.
-        NonFiniteLossError: a loss became NaN or infinite; earlier checkpoints are untouched.
+        NonFiniteError: a loss, a gradient or a weight became NaN or infinite; earlier checkpoints are
+            untouched.
     """
     settings = Settings.of(config)
     section = "test_data" if config["test_data"] else "val_data"
@@ -143,7 +145,13 @@ def fit(
     finally:
         progress.close()
     last = work_dir / f"iter_{settings.training.iterations}.pth"
-    return FittedRun(last, {"hours": progress.hours, **marked_steps(work_dir)}, loggers)
+    marks = marked_steps(work_dir)
+    if marks.get("skipped_steps") == settings.training.iterations:
+        raise NonFiniteError(
+            f"{work_dir}: all {settings.training.iterations} steps were left out, because losses or gradients "
+            'were NaN or infinite; nothing was trained. Use training.non_finite="stop" to see where and why.'
+        )
+    return FittedRun(last, {"hours": progress.hours, **marks}, loggers)
 
 
 def _log_result(loggers: Loggers, record: Record, work_dir: Path, step: int, later: Attempts) -> None:
