@@ -148,8 +148,8 @@ def fit(
     marks = marked_steps(work_dir)
     if marks.get("skipped_steps") == settings.training.iterations:
         raise NonFiniteError(
-            f"{work_dir}: all {settings.training.iterations} steps were left out, because losses or gradients "
-            'were NaN or infinite; nothing was trained. Use training.non_finite="stop" to see where and why.'
+            f"{work_dir}: all {settings.training.iterations} steps were left out, because losses or "
+            'gradients were NaN or infinite; nothing was trained. Use training.non_finite="stop" to see where and why.'
         )
     return FittedRun(last, {"hours": progress.hours, **marks}, loggers)
 
