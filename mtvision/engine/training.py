@@ -149,7 +149,7 @@ def fit(
     if marks.get("skipped_steps") == settings.training.iterations:
         raise NonFiniteError(
             f"{work_dir}: all {settings.training.iterations} steps were left out, because losses or "
-            'gradients were NaN or infinite; nothing was trained. training.non_finite="stop" says where and why.'
+            'gradients were NaN or infinite; nothing was trained. training.non_finite="stop" says where.'
         )
     return FittedRun(last, {"hours": progress.hours, **marks}, loggers)
 
