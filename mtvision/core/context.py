@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Average = Callable[[list[Tensor]], list[Tensor]]
-"""Means over the processes of a run, of each tensor."""
+    Average = Callable[[list[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ from mtvision.core.naming import ReportedError, look_up
 from mtvision.core.registry import replaced_entries
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.manifest import data_manifest, scored_data
-from mtvision.engine.runner import batches_in_words
 from mtvision.evaluation.evaluator import Scores
 from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
@@ -116,6 +115,25 @@ def scored_record(
     )
     require_possible(record, checkpoint)
     return record
+
+
+def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
+    """One sentence on batches that changed when a run was resumed.
+
+    Args:
+        batches: entries of `images` per process and step, and `processes`, each since `after` iterations.
+
+    >>> earlier = {"after": 0, "processes": 2, "images": 4}
+    >>> batches_in_words([earlier, {"after": 500, "processes": 4, "images": 4}])
+    'The batch changed on resume: 8 images per step (2 x 4), after iteration 500 16 (4 x 4).'
+    """
+    parts: list[str] = []
+    for entry in batches:
+        count, images = entry["processes"], entry["images"]
+        since = f"after iteration {entry['after']} " if parts else ""
+        unit = " images per step" if not parts else ""
+        parts.append(f"{since}{count * images}{unit} ({count} x {images})")
+    return f"The batch changed on resume: {', '.join(parts)}."
 
 
 def _batch_of(config: RunConfig) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mtvision.core.non_finite import NonFiniteWeightsError, in_words, non_finite
+from mtvision.engine.records import batches_in_words
 from mtvision.runtime.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -24,25 +24,6 @@ from mtvision.runtime.checkpoint import (
 )
 
 _log = logging.getLogger("mtvision")
-
-
-def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
-    """One sentence on batches that changed when a run was resumed.
-
-    Args:
-        batches: entries of `images` per process and step, and `processes`, each since `after` iterations.
-
-    >>> earlier = {"after": 0, "processes": 2, "images": 4}
-    >>> batches_in_words([earlier, {"after": 500, "processes": 4, "images": 4}])
-    'The batch changed on resume: 8 images per step (2 x 4), after iteration 500 16 (4 x 4).'
-    """
-    parts: list[str] = []
-    for entry in batches:
-        count, images = entry["processes"], entry["images"]
-        since = f"after iteration {entry['after']} " if parts else ""
-        unit = " images per step" if not parts else ""
-        parts.append(f"{since}{count * images}{unit} ({count} x {images})")
-    return f"The batch changed on resume: {', '.join(parts)}."
 
 
 class ExactRunner(Runner):
