@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from disturbed import disturb
+from plain_hrnet import PlainHRNet
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -24,86 +25,22 @@ CONFIGS = sorted(
 )
 
 
-class Plain:
-    """HRNet's forward pass on a state dict with timm's (and the authors') names.
+class Plain(PlainHRNet):
+    """The forward pass on a copy of a backbone's tensors, padded as the backbone pads.
 
-    Training passes move the running statistics of that state dict.
+    Training passes move the running statistics of that copy.
     """
 
-    def __init__(self, state, mode, momentum=0.1, *, training=False):
-        self.state, self.mode, self.momentum, self.training = state, mode, momentum, training
+    def __init__(self, backbone, mode, momentum=0.1, *, training=False):
+        def norm(x, w, name):
+            tensors = (w[f"{name}.{item}"] for item in ("running_mean", "running_var", "weight", "bias"))
+            return F.batch_norm(x, *tensors, training, momentum)
 
-    def conv(self, conv, norm, x, stride=1):
-        weight = self.state[f"{conv}.weight"]
-        x = F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
-        names = ("running_mean", "running_var", "weight", "bias")
-        tensors = (self.state[f"{norm}.{name}"] for name in names)
-        return F.batch_norm(x, *tensors, self.training, self.momentum)
-
-    def block(self, name, x):
-        """BasicBlock or Bottleneck, whichever the names say."""
-        y, count = x, 3 if f"{name}.conv3.weight" in self.state else 2
-        for index in range(1, count + 1):
-            y = self.conv(f"{name}.conv{index}", f"{name}.bn{index}", y)
-            y = y.relu() if index < count else y
-        if f"{name}.downsample.0.weight" in self.state:
-            x = self.conv(f"{name}.downsample.0", f"{name}.downsample.1", x)
-        return (x + y).relu()
-
-    def count(self, prefix):
-        keys = (key.removeprefix(prefix) for key in self.state if key.startswith(prefix))
-        return len({key.split(".")[0] for key in keys})
-
-    def blocks(self, name, x):
-        for index in range(self.count(f"{name}.")):
-            x = self.block(f"{name}.{index}", x)
-        return x
-
-    def transition(self, name, maps):
-        """Maps of the next stage: a new branch starts at the coarsest map, a 3x3 may change the width."""
-        maps, coarsest = list(maps), maps[-1]
-        for index in range(len(maps) + 1):
-            part = f"{name}.{index}"
-            if f"{part}.0.weight" in self.state:
-                maps[index] = self.conv(f"{part}.0", f"{part}.1", maps[index]).relu()
-            elif f"{part}.0.0.weight" in self.state:
-                maps.append(self.conv(f"{part}.0.0", f"{part}.0.1", coarsest, stride=2).relu())
-        return maps
-
-    def fuse(self, name, maps):
-        result = []
-        for i, target in enumerate(maps):
-            total = torch.zeros_like(target)
-            for j, x in enumerate(maps):
-                part = f"{name}.{i}.{j}"
-                if j > i:
-                    x = self.conv(f"{part}.0", f"{part}.1", x)
-                    align = {"align_corners": False} if self.mode == "bilinear" else {}
-                    x = F.interpolate(x, target.shape[-2:], mode=self.mode, **align)
-                for step in range(i - j):
-                    x = self.conv(f"{part}.{step}.0", f"{part}.{step}.1", x, stride=2)
-                    x = x.relu() if step < i - j - 1 else x
-                total = total + x
-            result.append(total.relu())
-        return result
+        state = {key: value.clone() for key, value in backbone.state_dict().items()}
+        super().__init__(state, "model.", mode, norm)
 
     def __call__(self, image):
-        x = F.pad(image, (0, -image.shape[-1] % 32, 0, -image.shape[-2] % 32))
-        for index in (1, 2):
-            x = self.conv(f"conv{index}", f"bn{index}", x, stride=2).relu()
-        maps = [self.blocks("layer1", x)]
-        for stage in (2, 3, 4):
-            maps = self.transition(f"transition{stage - 1}", maps)
-            for module in range(self.count(f"stage{stage}.")):
-                part = f"stage{stage}.{module}"
-                maps = [self.blocks(f"{part}.branches.{index}", x) for index, x in enumerate(maps)]
-                maps = self.fuse(f"{part}.fuse_layers", maps)
-        return maps
-
-
-def plain(backbone, *arguments, **options):
-    state = {key.removeprefix("model."): value.clone() for key, value in backbone.state_dict().items()}
-    return Plain(state, *arguments, **options)
+        return super().__call__(F.pad(image, (0, -image.shape[-1] % 32, 0, -image.shape[-2] % 32)))
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +59,8 @@ def build(weights, **options):
 def test_outputs_are_those_of_the_formulas(weights, options, mode):
     backbone, image = build(weights, **options).eval(), torch.randn(2, 3, 67, 90).double()
     with torch.no_grad():
-        mine, by_formula = backbone(image).maps, plain(backbone, mode)(image)
-        other = plain(backbone, {"nearest": "bilinear", "bilinear": "nearest"}[mode])(image)
+        mine, by_formula = backbone(image).maps, Plain(backbone, mode)(image)
+        other = Plain(backbone, {"nearest": "bilinear", "bilinear": "nearest"}[mode])(image)
     assert [item.shape[1] for item in mine] == [18, 36, 72, 144]
     for index, item in enumerate(mine):
         torch.testing.assert_close(item, by_formula[index], rtol=1e-8, atol=1e-8)
@@ -136,16 +73,16 @@ def test_outputs_are_those_of_the_formulas(weights, options, mode):
 )
 def test_running_statistics_move_by_the_momentum(weights, options, mode, momentum):
     backbone, image = build(weights, **options).train(), torch.randn(2, 3, 64, 96).double()
-    reference = plain(backbone, mode, momentum, training=True)
+    reference = Plain(backbone, mode, momentum, training=True)
     with torch.no_grad():
         backbone(image)
         reference(image)
-    moved = {key.removeprefix("model."): value for key, value in backbone.state_dict().items()}
+    moved = backbone.state_dict()
     names = [key for key in moved if key.endswith(("running_mean", "running_var"))]
     assert len(names) > 100
     for key in names:
-        torch.testing.assert_close(moved[key], reference.state[key], rtol=1e-8, atol=1e-8)
-        assert not torch.equal(moved[key], weights[f"model.{key}"])
+        torch.testing.assert_close(moved[key], reference.w[key], rtol=1e-8, atol=1e-8)
+        assert not torch.equal(moved[key], weights[key])
 
 
 def test_it_gives_the_branches_of_timm(tmp_path):

@@ -1,0 +1,184 @@
+"""Conversions tested by outputs: the converted network must predict what the authors' network predicts.
+
+`check_outputs` draws a checkpoint under the authors' names and loads its conversion into our network. It
+compares with a forward pass from plain tensor operations, which reads tensors by the authors' names.
+`compares` marks the tests that do so; `test_convert_checkpoint` asks for one for every source.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from mtvision.models.convert import SOURCES, convert, revert
+
+TOLERANCE = 1e-9
+"""Of outputs, relative to the largest; in double precision they differ by rounding alone."""
+_COMPARED: list[str] = []
+
+
+class Checkpoint(Mapping[str, torch.Tensor]):
+    """Tensors by the authors' names, which notes what is read."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.state, self.read = dict(state), set()
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        value = self.state[key]
+        self.read.add(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+def compares(*sources: str):
+    """Mark a test that compares outputs for these sources; it fails if it does not do so for one of them."""
+
+    def mark(test):
+        @functools.wraps(test)
+        def marked(*arguments, **options):
+            _COMPARED.clear()
+            result = test(*arguments, **options)
+            assert _COMPARED, f"{test.__name__} says that it compares outputs of {sources}, but does not"
+            assert set(_COMPARED) <= set(sources), f"{test.__name__} compares {_COMPARED}, marked {sources}"
+            return result
+
+        return marked
+
+    unknown = set(sources) - set(SOURCES)
+    assert not unknown, f"no such sources: {unknown}"
+    return mark
+
+
+@torch.no_grad()
+def random_tensors(template: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the template's shapes with random values, biases and running statistics included.
+
+    Weights have unit gain, so that attention, gates and scans are far from trivial.
+    """
+    drawn = {}
+    for key, value in template.items():
+        last = key.rpartition(".")[2]
+        if not value.is_floating_point():
+            drawn[key] = value.clone()
+        elif last == "running_var":
+            drawn[key] = torch.empty_like(value).uniform_(0.5, 2)
+        elif value.ndim < 2:
+            drawn[key] = torch.empty_like(value).normal_(1.0 if last == "weight" else 0.0, 0.3)
+        else:
+            fan_in = value.shape[-1] if value.ndim == 3 else value[0].numel()
+            drawn[key] = torch.empty_like(value).normal_(0, fan_in**-0.5)
+    return drawn
+
+
+@torch.no_grad()
+def _near_those_of_the_data(network, run, image):
+    """Running statistics around those of the maps, so that no network of many blocks saturates."""
+    norms = [(name, item) for name, item in network.named_modules() if isinstance(item, nn.BatchNorm2d)]
+    momenta = [item.momentum for _, item in norms]
+    for _, item in norms:
+        item.train().momentum = 1.0
+    run(network, image)
+    for (_, item), momentum in zip(norms, momenta, strict=True):
+        item.eval().momentum = momentum
+    drawn = {}
+    for name, item in norms:
+        var = item.running_var * torch.empty_like(item.running_var).uniform_(0.6, 1.6) + 1e-3
+        drawn[f"{name}.running_mean"] = item.running_mean + 0.3 * var.sqrt() * torch.randn_like(var)
+        drawn[f"{name}.running_var"] = var
+    return drawn
+
+
+def check_outputs(source, network, forward, image, *, run=None, idle=()):
+    """Both ways of a conversion, by outputs. `network` holds the values of a converted checkpoint afterwards.
+
+    Args:
+        source: of the conversion.
+        network: ours, with random values; its keys are those of a `Network`, or of a part of it.
+        forward: (checkpoint, image) to {name: output}, from plain operations on the authors' tensors.
+        image: input of both.
+        run: (network, image) to {name: output}; by default the network is called.
+        idle: endings of the names of tensors that move no output, by the formulas.
+
+    Returns:
+        The checkpoint, and the largest difference of outputs, relative to the largest output.
+    """
+    run = run or (lambda module, x: module(x))
+    network.double().eval()
+    official = random_tensors(revert(network.state_dict(), source)[0])
+    ours, report = convert(official, source)
+    network.load_state_dict(ours)  # strict
+    statistics = _near_those_of_the_data(network, run, image)
+    whole = revert({**network.state_dict(), **statistics}, source)[0]
+    official |= {key: value for key, value in whole.items() if ".running_" in key}
+    network.load_state_dict(convert(official, source)[0])
+    _COMPARED.append(source)
+
+    checkpoint = Checkpoint(
+        {key: value.requires_grad_(value.is_floating_point()) for key, value in official.items()}
+    )
+    want = forward(checkpoint, image)
+    with torch.no_grad():
+        worst = _largest_difference(run(network, image), want)
+    assert worst < TOLERANCE, f"{source}: outputs differ by {worst:.1e}"
+    untouched = {key for key in official if key not in checkpoint.read and "num_batches_tracked" not in key}
+    assert untouched == set(report.dropped), f"{source}: read or dropped, not both or neither"
+    _every_tensor_matters(checkpoint, want, idle)
+    _a_changed_weight_shows(network, run, image, want, checkpoint, source)
+
+    with torch.no_grad():
+        back = forward(revert(network.state_dict(), source)[0], image)
+        assert _largest_difference(back, want) < TOLERANCE
+    return checkpoint
+
+
+def backbone_alone(backbone):
+    """(network, run) for `check_outputs` of a backbone: its levels by number."""
+    network = nn.ModuleDict({"backbone": backbone})
+    return network, lambda module, image: dict(enumerate(module["backbone"](image).maps))
+
+
+def _largest_difference(got, want):
+    assert got.keys() == want.keys()
+    worst = 0.0
+    for name, item in want.items():
+        assert got[name].shape == item.shape
+        assert item.std() > 0.05 * item.abs().max()  # the comparison is about something
+        worst = max(worst, float(((got[name] - item).abs().max() / item.abs().max()).detach()))
+    return worst
+
+
+def _every_tensor_matters(checkpoint, want, idle):
+    """The outputs depend on every tensor that is read, by far more than the tolerance."""
+    total = sum(
+        (torch.randn_like(item) * item / item.std()).sum() / item.numel() ** 0.5 for item in want.values()
+    )
+    keys = [key for key in sorted(checkpoint.read) if checkpoint[key].requires_grad]
+    gradients = torch.autograd.grad(total, [checkpoint[key] for key in keys])
+    effect = {
+        key: float((gradient * checkpoint[key].detach()).abs().max())
+        for key, gradient in zip(keys, gradients, strict=True)
+    }
+    silent = {key for key, size in effect.items() if size < 1e4 * TOLERANCE}
+    expected = {key for key in keys if key.endswith(tuple(idle))} if idle else set()
+    assert silent == expected, f"outputs do not depend on {sorted(silent ^ expected)[:5]}"
+
+
+@torch.no_grad()
+def _a_changed_weight_shows(network, run, image, want, checkpoint, source):
+    """One number of one tensor, changed in our network, is a difference that the comparison sees."""
+    name, tensor = next((key, item) for key, item in network.named_parameters() if item.ndim > 1)
+    before = tensor.view(-1)[0].clone()
+    tensor.view(-1)[0] += 0.1
+    assert _largest_difference(run(network, image), want) > 100 * TOLERANCE, name
+    tensor.view(-1)[0] = before
