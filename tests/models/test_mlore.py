@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
+from converted import check_outputs, compares
+from plain import batch_norm, bilinear, conv, enlarge, layer_norm, same_conv, to_map, to_tokens, vit_block
 from torch import nn
 from torch.nn import functional as F
 
@@ -53,73 +54,93 @@ def pyramid(batch=2, size=(3, 4)):
     return Pyramid.of([torch.randn(batch, 6, *size, generator=generator) for _ in range(2)], (16, 16))
 
 
-def plain_norm(state, path, x):
-    mean, var = state[f"{path}.running_mean"], state[f"{path}.running_var"]
-    x = (x - mean[:, None, None]) / torch.sqrt(var[:, None, None] + 1e-5)
-    return x * state[f"{path}.weight"][:, None, None] + state[f"{path}.bias"][:, None, None]
+# ------------------------------------------------------------ the formulas, on the authors' names
 
 
-def plain_conv(state, path, x, padding=0):
-    return F.conv2d(x, state[f"{path}.weight"], state[f"{path}.bias"], padding=padding)
-
-
-def plain_gate(state, path, x):
+def gate(x, w, name):
     """Scores of one map (1, C, h, w), pixel by pixel."""
     pixels = x[0].flatten(1).T
     local = []
     for pixel in pixels:
-        y = state[f"{path}.local.weight"][..., 0, 0] @ pixel + state[f"{path}.local.bias"]
-        y = F.layer_norm(y, y.shape, state[f"{path}.local_norm.weight"], state[f"{path}.local_norm.bias"])
-        local.append(
-            state[f"{path}.local_out.weight"][..., 0, 0] @ F.gelu(y) + state[f"{path}.local_out.bias"]
-        )
-    weights = state[f"{path}.pool.weight"][0]
-    pooled = sum(w * pixel for w, pixel in zip(weights, pixels, strict=True)) + state[f"{path}.pool.bias"]
-    pooled = F.layer_norm(
-        pooled, pooled.shape, state[f"{path}.pool_norm.weight"], state[f"{path}.pool_norm.bias"]
-    )
-    pooled = state[f"{path}.pool_out.weight"][..., 0, 0] @ F.gelu(pooled) + state[f"{path}.pool_out.bias"]
+        y = w[f"{name}.0.conv1.weight"][..., 0, 0] @ pixel + w[f"{name}.0.conv1.bias"]
+        y = F.gelu(layer_norm(y, w, f"{name}.0.ln"))
+        local.append(w[f"{name}.0.conv3.weight"][..., 0, 0] @ y + w[f"{name}.0.conv3.bias"])
+    weights = w[f"{name}.0.convsp.weight"][0]
+    pooled = sum(a * pixel for a, pixel in zip(weights, pixels, strict=True)) + w[f"{name}.0.convsp.bias"]
+    pooled = F.gelu(layer_norm(pooled, w, f"{name}.0.ln_sp"))
+    pooled = w[f"{name}.0.conv2.weight"][..., 0, 0] @ pooled + w[f"{name}.0.conv2.bias"]
     both = torch.cat([torch.stack(local).mean(0), pooled])
-    return state[f"{path}.scores.weight"][..., 0, 0] @ both + state[f"{path}.scores.bias"]
+    return w[f"{name}.1.weight"][..., 0, 0] @ both + w[f"{name}.1.bias"]
 
 
-def plain_block(state, path, x, name, drop, count=3, top_k=2):
-    x = plain_conv(state, f"{path}.before.{name}", x)
-    scores = plain_gate(state, f"{path}.router.{name}.gate", x)
-    raw, own = scores[:count].tolist(), scores[2 * count]
-    best = sorted(range(count), key=lambda i: -raw[i])[:top_k]
+def low_rank(x, w, name):
+    return conv(same_conv(x, w, f"{name}.W"), w, f"{name}.M")
+
+
+def block(x, w, name, task, drop, count=3, top_k=2):
+    """Experts of one task on one map (1, C, h, w)."""
+    x = conv(x, w, f"{name}.conv1.{task}")
+    scores = gate(x, w, f"{name}.router_1.{task}")
+    raw, own = scores[:count], scores[2 * count]
+    best = sorted(range(count), key=lambda i: -float(raw[i].detach()))[:top_k]
     pool = best if drop == "before" else range(count)
-    total = sum(math.exp(raw[i]) for i in pool)
-    mixed = 0
-    for i in best:
-        low = plain_conv(state, f"{path}.experts.{i}.down", x, padding=1)
-        mixed = mixed + math.exp(raw[i]) / total * plain_conv(state, f"{path}.experts.{i}.up", low)
-    task = plain_conv(
-        state, f"{path}.own.{name}.up", plain_conv(state, f"{path}.own.{name}.down", x, padding=1)
-    )
-    y = plain_norm(state, f"{path}.experts_norm.{name}", mixed) + own * task
-    y = plain_norm(state, f"{path}.norm.{name}", y + plain_conv(state, f"{path}.shared", x, padding=1))
-    return plain_conv(state, f"{path}.after.{name}", F.gelu(y))
+    total = sum(torch.exp(raw[i]) for i in pool)
+    mixed = sum(torch.exp(raw[i]) / total * low_rank(x, w, f"{name}.lora_list_1.{i}") for i in best)
+    y = batch_norm(mixed, w, f"{name}.bn_all.{task}") + own * low_rank(x, w, f"{name}.conv2.{task}")
+    y = F.gelu(batch_norm(y + same_conv(x, w, f"{name}.share_conv"), w, f"{name}.bn.{task}"))
+    return conv(y, w, f"{name}.conv3.{task}")
+
+
+def derive(levels, w, drop="after", **options):
+    """Features of every task; image by image."""
+    features = {}
+    for task in NAMES:
+        rows = []
+        for image in range(len(levels[0])):
+            found = []
+            for level, x in enumerate(levels):
+                x = conv(x[image : image + 1], w, f"backbone.fea_fuse.{level}")
+                x = block(x, w, f"backbone.MLoRE_1.{level}", task, drop, **options)
+                found.append(block(x, w, f"backbone.MLoRE_2.{level}", task, drop, **options))
+            mask = f"backbone.task_mask.{task}"
+            scores = F.gelu(batch_norm(conv(torch.cat(found, dim=1), w, f"{mask}.0"), w, f"{mask}.1"))
+            weights = same_conv(scores, w, f"{mask}.3").softmax(dim=1)
+            rows.append(sum(weights[:, i : i + 1] * item for i, item in enumerate(found)))
+        features[task] = enlarge(torch.cat(rows), 4)
+    return features
+
+
+def derive_network(w, image):
+    """Logits of a ViT of four blocks without class token, whose row of the position table is not read."""
+    x = conv(image, w, "backbone.patch_embed.proj", stride=16)
+    grid = x.shape[-2:]
+    x, levels = to_tokens(x) + w["backbone.pos_embed"][:, 1:], []
+    for j in range(4):
+        x = vit_block(x, w, f"backbone.blocks.{j}", 3)
+        levels.append(to_map(layer_norm(x, w, "backbone.norm", 1e-6) if j == 3 else x, grid))
+    logits = {}
+    for task, feature in derive(levels, w).items():
+        name = f"heads.{task}"
+        y = F.gelu(batch_norm(same_conv(feature, w, f"{name}.mt_proj.0"), w, f"{name}.mt_proj.1"))
+        logits[task] = bilinear(conv(y, w, f"{name}.linear_pred"), image.shape[-2:])
+    return logits
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_equals_the_formulas(drop):
     made, maps = decoder(drop=drop), pyramid()
-    state = made.state_dict()
-    features = made(maps).features
+    weights, _ = revert({f"decoder.{key}": value for key, value in made.state_dict().items()}, "mlore")
+    features, expected = made(maps).features, derive(maps.maps, weights, drop)
     for name in NAMES:
-        for image in range(2):
-            found = []
-            for level in range(2):
-                x = plain_conv(state, f"reduce.{level}", maps.maps[level][image : image + 1])
-                x = plain_block(state, f"first.{level}", x, name, drop)
-                found.append(plain_block(state, f"second.{level}", x, name, drop))
-            scores = plain_conv(state, f"levels.{name}.0", torch.cat(found, dim=1))
-            scores = F.gelu(plain_norm(state, f"levels.{name}.1", scores))
-            weights = plain_conv(state, f"levels.{name}.3", scores, padding=1).softmax(dim=1)
-            expected = weights[:, :1] * found[0] + weights[:, 1:] * found[1]
-            expected = F.interpolate(expected, scale_factor=4, mode="bilinear")
-            torch.testing.assert_close(features[name][image : image + 1], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
+@compares("mlore")
+def test_converted_weights_predict_as_in_the_authors_code():
+    image = torch.randn(4, 3, 48, 64, dtype=torch.float64)
+    network = vit_network(width=16, ranks=(1, 2, 3), top_k=2)
+    # A bias that is the same for all channels in front of their layer norm changes nothing.
+    check_outputs("mlore", network, derive_network, image, idle=(".convsp.bias",))
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])
@@ -191,7 +212,7 @@ def test_fewer_tasks_change_nothing_and_odd_grids_are_refused():
             decoder(**bad)
 
 
-def vit_network(**options):
+def vit_network(**experts):
     cfg = {
         "backbone": {
             "type": "TimmBackbone",
@@ -208,6 +229,7 @@ def vit_network(**options):
             "task_rank": 2,
             "top_k": 1,
             "grid": (3, 4),
+            **experts,
         },
         "head": {"type": "ConvHead", "hidden": 8, "activation": "gelu"},
     }

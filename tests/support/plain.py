@@ -72,6 +72,22 @@ def attention(x, w, name, heads):
     return linear(torch.cat(mixed, -1), w, f"{name}.proj")
 
 
+def vit_block(x, w, name, heads):
+    """Block of a ViT on tokens (B, N, C)."""
+    x = x + attention(layer_norm(x, w, f"{name}.norm1", 1e-6), w, f"{name}.attn", heads)
+    return x + mlp(layer_norm(x, w, f"{name}.norm2", 1e-6), w, f"{name}.mlp.fc1", f"{name}.mlp.fc2")
+
+
+def to_tokens(x):
+    """(B, C, h, w) to (B, h w, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(x, size):
+    """Inverse of `to_tokens`."""
+    return x.transpose(1, 2).unflatten(2, tuple(size))
+
+
 def count(w, prefix):
     """How many children a module has, by the names of its tensors."""
     return len({key.removeprefix(prefix).split(".")[0] for key in w if key.startswith(prefix)})
