@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from converted import backbone_alone, check_outputs, compares
+from plain_swin import mmseg_swin
 from torch.nn import functional as F
 
 from mtvision.models.backbones import SwinBackbone
@@ -67,6 +69,18 @@ def test_attention_is_that_of_the_original(size):
     for block in swin().model.layers[0].blocks:
         x = torch.randn(1, *size, 8)
         torch.testing.assert_close(block._attn(x), attend(block, x), rtol=1e-4, atol=1e-5)
+
+
+@compares("mmseg_swin")
+@pytest.mark.parametrize("size", [(64, 32), (52, 72), (12, 20)])
+def test_converted_weights_make_the_levels_of_mmsegmentation(size):
+    """Whole windows; padded windows and merging of an odd map; maps smaller than a window."""
+    network, run = backbone_alone(swin())
+
+    def forward(w, image):
+        return dict(enumerate(mmseg_swin(image, w, TINY["depths"], TINY["num_heads"], TINY["window_size"])))
+
+    check_outputs("mmseg_swin", network, forward, torch.randn(2, 3, *size, dtype=torch.float64), run=run)
 
 
 @torch.no_grad()

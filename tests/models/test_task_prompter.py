@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from converted import check_outputs, compares
+from plain import batch_norm, bilinear, conv, layer_norm, linear, mlp
+from plain_swin import window_attention
 from torch.nn import functional as F
 
 from mtvision.core.pyramid import Pyramid
 from mtvision.models.convert import convert, revert
-from mtvision.models.convert.layouts import window_positions
 from mtvision.models.decoders import TaskPrompterDecoder
 from mtvision.models.factory import build_network
 from mtvision.protocols import get_protocol
@@ -61,32 +63,6 @@ def swin(size=(96, 192), scale=0.75, extra=("3ddet",), tasks=TASKS):
 # ------------------------------------------------------------ the formulas, on the authors' names
 
 
-def conv(x, w, name, **options):
-    return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **options)
-
-
-def batch_norm(x, w, name):
-    parts = [w[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")]
-    return F.batch_norm(x, *parts, eps=1e-5)
-
-
-def layer_norm(x, w, name, eps):
-    return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps)
-
-
-def linear(x, w, name):
-    y = x @ w[f"{name}.weight"].T
-    return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
-
-
-def mlp(x, w, name):
-    return linear(F.gelu(linear(x, w, f"{name}.fc1")), w, f"{name}.fc2")
-
-
-def up(x, size):
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
-
-
 def gated(Y, S, K, w, level, t, kernel, larger):
     """Both paths of one task: S (B, heads, h, w), K (B, C, g, g)."""
     _, C, h, wd = Y.shape
@@ -100,7 +76,7 @@ def gated(Y, S, K, w, level, t, kernel, larger):
                 channel[:, c, row, column] += gate * Y[:, c, row, column]
     size = (h * larger, wd * larger)
     both = [
-        conv(up(x, size), w, f"backbone.fea_decode_{kind}.{level}.{t}.0")
+        conv(bilinear(x, size), w, f"backbone.fea_decode_{kind}.{level}.{t}.0")
         for kind, x in (("spa", spatial), ("chan", channel))
     ]
     name = f"backbone.fea_fuse.{level}.{t}"
@@ -131,9 +107,14 @@ def derive_vit(image, w, windows, reweight, levels):
         for n in range(h * wd):
             row, column = (n // wd) * windows // h, (n % wd) * windows // wd
             K[..., row, column] += c[:, :, n, None] * x[:, None, n]
-        P = P + out[:, :T] + linear(c, w, f"{name}.attn.token_trans1")
+        if j < 3:  # nothing reads the prompts of the last block
+            P = P + linear(c, w, f"{name}.attn.token_trans1")
+        P = P + out[:, :T]
         X = X + out[:, T:]
-        P, X = (item + mlp(layer_norm(item, w, f"{name}.norm2", 1e-6), w, f"{name}.mlp") for item in (P, X))
+        P, X = (
+            item + mlp(layer_norm(item, w, f"{name}.norm2", 1e-6), w, f"{name}.mlp.fc1", f"{name}.mlp.fc2")
+            for item in (P, X)
+        )
         if j not in levels:
             continue
         level = levels.index(j)
@@ -152,7 +133,7 @@ def derive_vit(image, w, windows, reweight, levels):
                 total[t] = total[t] + found[t]
     logits = {}
     for t in NAMES:
-        y = conv(up(total[t], (4 * h, 4 * wd)), w, f"heads.{t}.mt_proj.0", padding=1)
+        y = conv(bilinear(total[t], (4 * h, 4 * wd)), w, f"heads.{t}.mt_proj.0", padding=1)
         logits[t] = conv(F.gelu(batch_norm(y, w, f"heads.{t}.mt_proj.1")), w, f"heads.{t}.linear_pred")
     return logits
 
@@ -162,70 +143,28 @@ def own_logits(network, image):
     return {name: network.heads[name](features[name]) for name in NAMES}
 
 
+@compares("taskprompter")
 @pytest.mark.parametrize(("windows", "reweight"), [(2, HEADS), (1, None)])
-def test_vit_agrees_with_an_independent_derivation(windows, reweight):
-    network = vit(windows, reweight).double()
+def test_converted_vit_predicts_as_in_the_authors_code(windows, reweight):
+    def forward(w, image):
+        return derive_vit(image, w, windows, reweight, [0, 1, 2, 3])
+
     image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    weights, _ = revert(network.state_dict(), "taskprompter")
-    want = derive_vit(image, weights, windows, reweight, [0, 1, 2, 3])
-    got = own_logits(network, image)
-    for name in NAMES:
-        assert want[name].std() > 0.05  # the comparison is about something
-        torch.testing.assert_close(got[name], want[name], rtol=1e-8, atol=1e-8)
-    weights["backbone.blocks.0.attn.token_trans1.bias"][0] += 1
-    changed = derive_vit(image, weights, windows, reweight, [0, 1, 2, 3])
-    assert (changed["depth"] - want["depth"]).abs().max() > 1e-4
-
-
-def window_attention(P, x, w, name, heads, shift, edge=4):
-    """Pixel by pixel windows of a (B, h, w, C) map that needs no padding; masks from where pixels lie."""
-    B, h, wd, C = x.shape
-    T, d = P.shape[1], C // heads
-    x = torch.roll(x, (-shift, -shift), (1, 2))
-    out, raw = torch.zeros_like(x), torch.zeros(B, heads, T, h, wd, dtype=x.dtype)
-    prompts = []
-    table = w[f"{name}.relative_position_bias_table"]
-    index = window_positions(table)
-
-    def region(position, length):
-        return (position >= length - edge) + (position >= length - shift) if shift else 0
-
-    for r in range(0, h, edge):
-        for c in range(0, wd, edge):
-            tokens = torch.cat([P, x[:, r : r + edge, c : c + edge].reshape(B, -1, C)], 1)
-            q, k, v = linear(tokens, w, f"{name}.qkv").split(C, dim=-1)
-            place = [(region(r + i, h), region(c + j, wd)) for i in range(edge) for j in range(edge)]
-            mask = torch.tensor([[0.0 if a == b else -100.0 for b in place] for a in place], dtype=x.dtype)
-            mixed = []
-            for head in range(heads):
-                part = slice(head * d, (head + 1) * d)
-                s = q[..., part] @ k[..., part].transpose(1, 2)
-                raw[:, head, :, r : r + edge, c : c + edge] = s[:, :T, T:].reshape(B, T, edge, edge)
-                s = s / d**0.5
-                s[:, T:, T:] += table[index][..., head] + mask
-                mixed.append(s.softmax(-1) @ v[..., part])
-            y = linear(torch.cat(mixed, -1), w, f"{name}.proj")
-            prompts.append(y[:, :T])
-            out[:, r : r + edge, c : c + edge] = y[:, T:].reshape(B, edge, edge, C)
-    return (
-        torch.stack(prompts).mean(0),
-        torch.roll(out, (shift, shift), (1, 2)),
-        torch.roll(raw, (shift, shift), (3, 4)),
-    )
+    check_outputs("taskprompter", vit(windows, reweight), forward, image, run=own_logits)
 
 
 def derive_swin(image, w):
-    x = up(image, [round(0.75 * side) for side in image.shape[-2:]])
+    x = bilinear(image, [round(0.75 * side) for side in image.shape[-2:]])
     x = F.conv2d(x, w["backbone.patch_embed.proj.weight"], w["backbone.patch_embed.proj.bias"], stride=4)
-    x = layer_norm(x.permute(0, 2, 3, 1), w, "backbone.patch_embed.norm", 1e-5)
+    x = layer_norm(x.permute(0, 2, 3, 1), w, "backbone.patch_embed.norm")
     P = w["backbone.task_prompts"].expand(len(x), -1, -1)
     total, first = dict.fromkeys(NAMES, 0), None
     for i, heads in enumerate((2, 4)):
         for j in range(2):
             name = f"backbone.layers.{i}.blocks.{j}"
             B, h, wd, C = x.shape
-            p, n = (layer_norm(item, w, f"{name}.norm1", 1e-5) for item in (P, x))
-            spatial, y, S = window_attention(p, n, w, f"{name}.attn", heads, 2 * j)
+            p, n = (layer_norm(item, w, f"{name}.norm1") for item in (P, x))
+            y, spatial, S = window_attention(n, w, f"{name}.attn", heads, 2 * j, 4, p)
             chan = y.reshape(B, h * wd, C).transpose(1, 2)
             k, v = linear(chan, w, f"{name}.chan_kv").chunk(2, dim=-1)
             q = linear(linear(P, w, f"{name}.token_trans"), w, f"{name}.chan_q")
@@ -233,24 +172,24 @@ def derive_swin(image, w):
             if f"{name}.chan_proj.weight" in w:
                 c = linear((K / k.shape[-1] ** 0.5).softmax(-1) @ v, w, f"{name}.chan_proj")
                 P = P + spatial + linear(c, w, f"{name}.token_trans1")
-                P = P + mlp(layer_norm(P, w, f"{name}.norm2", 1e-5), w, f"{name}.mlp")
+                P = P + mlp(layer_norm(P, w, f"{name}.norm2"), w, f"{name}.mlp.fc1", f"{name}.mlp.fc2")
             x = x + y
-            x = x + mlp(layer_norm(x, w, f"{name}.norm2", 1e-5), w, f"{name}.mlp")
+            x = x + mlp(layer_norm(x, w, f"{name}.norm2"), w, f"{name}.mlp.fc1", f"{name}.mlp.fc2")
         if i == 0:
             name = "backbone.layers.0.downsample"
             corners = [x[:, a::2, b::2] for a, b in ((0, 0), (1, 0), (0, 1), (1, 1))]
-            x = layer_norm(torch.cat(corners, -1), w, f"{name}.norm", 1e-5)
+            x = layer_norm(torch.cat(corners, -1), w, f"{name}.norm")
             x = linear(x, w, f"{name}.reduction")
             P = linear(P, w, f"{name}.task_prompts_up")
             K = linear(K, w, f"{name}.process_chan_attn")
             S = conv(S.flatten(1, 2), w, f"{name}.spa_attn_ds", stride=2, padding=1).unflatten(1, (heads, -1))
             Y = x
         else:
-            Y = layer_norm(x, w, "backbone.norm", 1e-5)
+            Y = layer_norm(x, w, "backbone.norm")
         for index, t in enumerate(NAMES):
             F_t = gated(Y.permute(0, 3, 1, 2), S[:, :, index], K[:, index, :, None, None], w, i, t, 3, 2)
             first = F_t.shape[-2:] if first is None else first
-            total[t] = total[t] + up(F_t, first)
+            total[t] = total[t] + bilinear(F_t, first)
     logits = {}
     for t in NAMES:
         y, head = conv(total[t], w, f"backbone.multi_scale_fuse.{t}", padding=1), f"heads.{t}.mt_proj"
@@ -260,15 +199,17 @@ def derive_swin(image, w):
     return logits
 
 
-def test_swin_agrees_with_an_independent_derivation():
-    size = (128, 256)  # becomes 96 x 192: grids of 24 x 48 and 12 x 24, whole windows of 4
-    network = swin(size, scale=0.75).double()
+@compares("taskprompter_swin")
+@pytest.mark.parametrize("size", [(128, 256), (96, 192)])
+def test_converted_swin_predicts_as_in_the_authors_code(size):
+    """Grids of 24 x 48 and 12 x 24, whole windows of 4; of 18 x 36 and 9 x 18, which are padded."""
+    mask = {"backbone.layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16, dtype=torch.float64)}
+
+    def forward(w, image):
+        return derive_swin(image, w)
+
     image = torch.randn(1, 3, *size, dtype=torch.float64)
-    weights, _ = revert(network.state_dict(), "taskprompter_swin")
-    want, got = derive_swin(image, weights), own_logits(network, image)
-    for name in NAMES:
-        assert want[name].std() > 0.05
-        torch.testing.assert_close(got[name], want[name], rtol=1e-7, atol=1e-7)
+    check_outputs("taskprompter_swin", swin(size), forward, image, run=own_logits, extra=mask)
 
 
 @pytest.mark.parametrize("make", [vit, swin])

@@ -99,7 +99,7 @@ def _near_those_of_the_data(network, run, image):
     return drawn
 
 
-def check_outputs(source, network, forward, image, *, run=None, idle=()):
+def check_outputs(source, network, forward, image, *, run=None, idle=(), extra=None):
     """Both ways of a conversion, by outputs. `network` holds the values of a converted checkpoint afterwards.
 
     Args:
@@ -109,13 +109,14 @@ def check_outputs(source, network, forward, image, *, run=None, idle=()):
         image: input of both.
         run: (network, image) to {name: output}; by default the network is called.
         idle: endings of the names of tensors that move no output, by the formulas.
+        extra: tensors that the authors' files hold beside those of `revert`.
 
     Returns:
         The checkpoint, and the largest difference of outputs, relative to the largest output.
     """
     run = run or (lambda module, x: module(x))
     network.double().eval()
-    official = random_tensors(revert(network.state_dict(), source)[0])
+    official = random_tensors({**revert(network.state_dict(), source)[0], **(extra or {})})
     ours, report = convert(official, source)
     network.load_state_dict(ours)  # strict
     statistics = _near_those_of_the_data(network, run, image)
@@ -131,8 +132,12 @@ def check_outputs(source, network, forward, image, *, run=None, idle=()):
     with torch.no_grad():
         worst = _largest_difference(run(network, image), want)
     assert worst < TOLERANCE, f"{source}: outputs differ by {worst:.1e}"
-    untouched = {key for key in official if key not in checkpoint.read and "num_batches_tracked" not in key}
-    assert untouched == set(report.dropped), f"{source}: read or dropped, not both or neither"
+    untouched, dropped = (
+        _without_counters(keys) for keys in (set(official) - checkpoint.read, report.dropped)
+    )
+    assert untouched == dropped, (
+        f"{source}: not read, {untouched - dropped}; not needed, {dropped - untouched}"
+    )
     _every_tensor_matters(checkpoint, want, idle)
     _a_changed_weight_shows(network, run, image, want, checkpoint, source)
 
@@ -146,6 +151,10 @@ def backbone_alone(backbone):
     """(network, run) for `check_outputs` of a backbone: its levels by number."""
     network = nn.ModuleDict({"backbone": backbone})
     return network, lambda module, image: dict(enumerate(module["backbone"](image).maps))
+
+
+def _without_counters(keys):
+    return {key for key in keys if not key.endswith("num_batches_tracked")}
 
 
 def _largest_difference(got, want):
