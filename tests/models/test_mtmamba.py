@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from converted import check_outputs, compares
+from plain import batch_norm, bilinear, layer_norm
+from plain_scans import ss2d
+from plain_swin import mmseg_swin
 from timm.layers import set_fused_attn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -60,45 +64,6 @@ def test_official_sizes_and_costs(decoder, protocol, parameters, rest, scans):
 # ------------------------------------------------------------ the formulas, on the authors' names
 
 
-def norm(x, w, name):
-    return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], 1e-5)
-
-
-def four_scans(u, source, w, name):
-    """u, source (B, E, H, W); position lists instead of flips, one step at a time."""
-    B, E, H, W = u.shape
-    rows = [r * W + c for r in range(H) for c in range(W)]
-    columns = [r * W + c for c in range(W) for r in range(H)]
-    A, D = -torch.exp(w[f"{name}.A_logs"]), w[f"{name}.Ds"]
-    N, R = A.shape[1], w[f"{name}.dt_projs_weight"].shape[2]
-    total = torch.zeros(B, E, H * W, dtype=u.dtype)
-    for k, order in enumerate((rows, columns, rows[::-1], columns[::-1])):
-        x, s = u.flatten(2)[..., order], source.flatten(2)[..., order]
-        small = torch.einsum("rc,bcl->brl", w[f"{name}.x_proj_weight"][k], s)
-        step = torch.einsum("er,brl->bel", w[f"{name}.dt_projs_weight"][k], small[:, :R])
-        step = torch.log1p(torch.exp(step + w[f"{name}.dt_projs_bias"][k][:, None]))
-        part = slice(k * E, (k + 1) * E)
-        h = torch.zeros(B, E, N, dtype=u.dtype)
-        for t, place in enumerate(order):
-            drive = step[..., t, None] * small[:, None, R : R + N, t] * x[..., t, None]
-            h = torch.exp(step[..., t, None] * A[part]) * h + drive
-            total[..., place] += (h * small[:, None, R + N :, t]).sum(-1) + D[part] * x[..., t]
-    return total.reshape(B, E, H, W)
-
-
-def layer(x, w, name, gated, context=None):
-    """SS2D on (B, H, W, C)."""
-    E = w[f"{name}.out_norm.weight"].shape[0]
-    projected = x @ w[f"{name}.in_proj.weight"].T
-    u = projected[..., :E].permute(0, 3, 1, 2)
-    u = F.silu(F.conv2d(u, w[f"{name}.conv2d.weight"], w[f"{name}.conv2d.bias"], padding=1, groups=E))
-    source = u if context is None else (context @ w[f"{name}.in_proj_cross.weight"].T).permute(0, 3, 1, 2)
-    y = norm(four_scans(u, source, w, name).permute(0, 2, 3, 1), w, f"{name}.out_norm")
-    if gated:
-        y = (y * F.silu(projected[..., E:])) @ w[f"{name}.out_proj.weight"].T
-    return y
-
-
 def expand(x, w, name, factor):
     B, h, w_, _ = x.shape
     wide = x @ w[f"{name}.expand.weight"].T
@@ -107,18 +72,18 @@ def expand(x, w, name, factor):
         for p2 in range(factor):
             first = (p1 * factor + p2) * out.shape[-1]
             out[:, p1::factor, p2::factor] = wide[..., first : first + out.shape[-1]]
-    return norm(out, w, f"{name}.norm")
+    return layer_norm(out, w, f"{name}.norm")
 
 
 def ctm(x, w, s):
     """Feature-level exchange of MTMamba."""
     name = f"block_3.{s}"
-    G = layer(norm(torch.cat(list(x.values()), -1), w, f"{name}.norm_share"), w, f"{name}.op_share", False)
+    G = ss2d(layer_norm(torch.cat(list(x.values()), -1), w, f"{name}.norm_share"), w, f"{name}.op_share")
     out = {}
     for t in x:
-        n = norm(x[t], w, f"{name}.norm.{t}")
+        n = layer_norm(x[t], w, f"{name}.norm.{t}")
         g = torch.sigmoid(n @ w[f"{name}.in_proj.{t}.weight"].T)
-        P = layer(n, w, f"{name}.op.{t}", False)
+        P = ss2d(n, w, f"{name}.op.{t}")
         out[t] = x[t] + (g * G + (1 - g) * P) @ w[f"{name}.out_proj.{t}.weight"].T
     return out
 
@@ -126,11 +91,11 @@ def ctm(x, w, s):
 def s_ctm(x, w, s):
     """Semantic-aware exchange of MTMamba++."""
     name = f"block_ctm.{s}.0"
-    S = norm(torch.cat(list(x.values()), -1), w, f"{name}.norm_share").permute(0, 3, 1, 2)
+    S = layer_norm(torch.cat(list(x.values()), -1), w, f"{name}.norm_share").permute(0, 3, 1, 2)
     S = F.conv2d(S, w[f"{name}.conv_share.0.weight"], w[f"{name}.conv_share.0.bias"])
     S = F.conv2d(S, w[f"{name}.conv_share.1.weight"], w[f"{name}.conv_share.1.bias"], padding=1)
     S = S.permute(0, 2, 3, 1)
-    return {t: x[t] + layer(norm(x[t], w, f"{name}.norm.{t}"), w, f"{name}.op.{t}", True, S) for t in x}
+    return {t: x[t] + ss2d(layer_norm(x[t], w, f"{name}.norm.{t}"), w, f"{name}.op.{t}", S) for t in x}
 
 
 def derive(maps, w, plus):
@@ -144,15 +109,14 @@ def derive(maps, w, plus):
             x[t] = joined @ weight.T + w[f"concat_layers.{t}_{s}.bias"]
             for k in range(2):
                 block = f"block_stm.{t}_{s}.{k}" if plus else f"block_{k + 1}.{t}_{s}"
-                x[t] = x[t] + layer(norm(x[t], w, f"{block}.norm"), w, f"{block}.op", True)
+                x[t] = x[t] + ss2d(layer_norm(x[t], w, f"{block}.norm"), w, f"{block}.op")
         x = s_ctm(x, w, s) if plus else ctm(x, w, s)
     logits = {}
     for t in NAMES:
         if plus:
             y, head = x[t].permute(0, 3, 1, 2), f"final_expand.{t}"
             y = F.conv2d(y, w[f"{head}.0.weight"], w[f"{head}.0.bias"], padding=1)
-            stats = (w[f"{head}.1.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-            y = F.relu(F.batch_norm(y, *stats))
+            y = F.relu(batch_norm(y, w, f"{head}.1"))
         else:
             y = expand(x[t], w, f"final_expand.{t}", 4).permute(0, 3, 1, 2)
         logits[t] = F.conv2d(y, w[f"final_project.{t}.weight"], w[f"final_project.{t}.bias"])
@@ -212,6 +176,29 @@ def test_agrees_with_an_independent_derivation(plus):
         got = both["heads"][name](features[name])
         assert want[name].std() > 0.05  # the comparison is about something
         torch.testing.assert_close(got, want[name], rtol=1e-7, atol=1e-7)
+
+
+TINY_SWIN = {"name": "swin_tiny_patch4_window7_224", "embed_dim": 8, "depths": (2, 2, 1), "window_size": 5}
+TINY_SWIN |= {"levels": (0, 1, 2), "num_heads": (2, 2, 4)}
+
+
+@compares("mtmamba", "mtmamba_plus")
+@pytest.mark.parametrize(("source", "decoder"), [("mtmamba", "MTMamba"), ("mtmamba_plus", "MTMambaPlus")])
+def test_converted_weights_predict_as_in_the_authors_code(source, decoder):
+    """The whole network. The Swin's maps, 8 x 16 to 2 x 4, are padded to windows of 5."""
+    cfg = {
+        "backbone": {"type": "SwinBackbone", **TINY_SWIN},
+        "decoder": {"type": f"{decoder}Decoder", "states": 2},
+        "head": {"type": "ConvHead"},
+    }
+
+    def forward(w, image):
+        maps = mmseg_swin(image, w, TINY_SWIN["depths"], TINY_SWIN["num_heads"], TINY_SWIN["window_size"])
+        logits = derive(maps, w, plus=source == "mtmamba_plus")
+        return {name: bilinear(item, image.shape[-2:]) for name, item in logits.items()}
+
+    image = torch.randn(1, 3, 32, 64, dtype=torch.float64)
+    check_outputs(source, build_network(cfg, TASKS), forward, image)
 
 
 @pytest.mark.parametrize("plus", [False, True])

@@ -112,7 +112,7 @@ def check_outputs(source, network, forward, image, *, run=None, idle=(), extra=N
         extra: tensors that the authors' files hold beside those of `revert`.
 
     Returns:
-        The checkpoint, and the largest difference of outputs, relative to the largest output.
+        The checkpoint, under the authors' names.
     """
     run = run or (lambda module, x: module(x))
     network.double().eval()
@@ -139,7 +139,7 @@ def check_outputs(source, network, forward, image, *, run=None, idle=(), extra=N
         f"{source}: not read, {untouched - dropped}; not needed, {dropped - untouched}"
     )
     _every_tensor_matters(checkpoint, want, idle)
-    _a_changed_weight_shows(network, run, image, want, checkpoint, source)
+    _a_changed_weight_shows(network, run, image, want)
 
     with torch.no_grad():
         back = forward(revert(network.state_dict(), source)[0], image)
@@ -184,7 +184,7 @@ def _every_tensor_matters(checkpoint, want, idle):
 
 
 @torch.no_grad()
-def _a_changed_weight_shows(network, run, image, want, checkpoint, source):
+def _a_changed_weight_shows(network, run, image, want):
     """One number of one tensor, changed in our network, is a difference that the comparison sees."""
     name, tensor = next((key, item) for key, item in network.named_parameters() if item.ndim > 1)
     before = tensor.view(-1)[0].clone()
