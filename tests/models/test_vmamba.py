@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from converted import backbone_alone, check_outputs, compares
+from plain import conv, layer_norm, linear, map_norm, mlp
+from plain_scans import ss2d
 from torch import nn
 from torch.nn import functional as F
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.models.backbones import VMambaBackbone
 from mtvision.models.backbones.vmamba import PatchMerging
+from mtvision.models.convert import convert
 from mtvision.models.layers.ss2d import SS2D
 
 # Millions of parameters of the official code, without the classifier.
@@ -74,6 +78,58 @@ def test_merging_concatenates_the_four_corners():
     merge.norm, merge.reduction = nn.Identity(), nn.Identity()
     x = torch.arange(4.0).reshape(1, 2, 2, 1)  # 0 1 / 2 3: order (0,0), (1,0), (0,1), (1,1)
     assert merge(x).flatten().tolist() == [0, 2, 1, 3]
+
+
+def vanilla(w, image, depths):
+    """The first VMamba: patch embedding, blocks without MLP, merging of the four corners."""
+    x = map_norm(conv(image, w, "patch_embed.0", stride=4), w, "patch_embed.2").permute(0, 2, 3, 1)
+    levels = {}
+    for i, depth in enumerate(depths):
+        for j in range(depth):
+            name = f"layers.{i}.blocks.{j}"
+            x = x + ss2d(layer_norm(x, w, f"{name}.norm"), w, f"{name}.op")
+        levels[i] = layer_norm(x, w, f"outnorm{i}").permute(0, 3, 1, 2)
+        if i + 1 < len(depths):
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+            corners = [x[:, r::2, c::2] for r, c in ((0, 0), (1, 0), (0, 1), (1, 1))]
+            x = layer_norm(torch.cat(corners, -1), w, f"layers.{i}.downsample.norm")
+            x = linear(x, w, f"layers.{i}.downsample.reduction")
+    return levels
+
+
+def modern(w, image, depths):
+    """The later VMamba: convolutional stem and downsampling, blocks with MLP."""
+    x = F.gelu(map_norm(conv(image, w, "patch_embed.0", stride=2, padding=1), w, "patch_embed.2"))
+    x = map_norm(conv(x, w, "patch_embed.5", stride=2, padding=1), w, "patch_embed.7").permute(0, 2, 3, 1)
+    levels = {}
+    for i, depth in enumerate(depths):
+        for j in range(depth):
+            name = f"layers.{i}.blocks.{j}"
+            x = x + ss2d(layer_norm(x, w, f"{name}.norm"), w, f"{name}.op")
+            x = x + mlp(layer_norm(x, w, f"{name}.norm2"), w, f"{name}.mlp.fc1", f"{name}.mlp.fc2")
+        levels[i] = layer_norm(x, w, f"outnorm{i}").permute(0, 3, 1, 2)
+        if i + 1 < len(depths):
+            x = conv(x.permute(0, 3, 1, 2), w, f"layers.{i}.downsample.1", stride=2, padding=1)
+            x = map_norm(x, w, f"layers.{i}.downsample.3").permute(0, 2, 3, 1)
+    return levels
+
+
+@compares("vmamba")
+@pytest.mark.parametrize(("variant", "forward"), [("vanilla_tiny", vanilla), ("tiny_s2l5", modern)])
+def test_converted_weights_make_the_levels_of_the_authors_code(variant, forward):
+    depths = (1, 2, 1)
+    network, run = backbone_alone(VMambaBackbone(variant, depths=depths, width=8))
+    image = torch.randn(2, 3, 32, 40, dtype=torch.float64)  # the second level has an odd width
+    classifier = {"classifier.head.weight": torch.ones(10, 32, dtype=torch.float64)}
+    checkpoint = check_outputs(
+        "vmamba", network, lambda w, x: forward(w, x, depths), image, run=run, extra=classifier
+    )
+    linears = ("_proj.weight", "fc1.weight", "fc2.weight")  # some files keep them as 1x1 convolutions
+    as_maps = {
+        key: value[..., None, None] if key.endswith(linears) else value for key, value in checkpoint.items()
+    }
+    converted = convert(as_maps, "vmamba")[0]
+    assert all(torch.equal(converted[key], value) for key, value in network.state_dict().items())
 
 
 def test_ss2d_starts_as_published():
