@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from converted import backbone_alone, check_outputs, compares
+from plain import linear, to_map, to_tokens
+from plain_scans import recurrence, softplus
 from torch.nn import functional as F
 
 from mtvision.models.backbones import VimBackbone
-from mtvision.models.backbones.vim import BiMamba
 
 
 @pytest.mark.parametrize(("variant", "millions"), [("tiny", 7.15), ("small", 25.80), ("base", 97.60)])
@@ -64,26 +66,50 @@ def test_official_names_of_a_block():
     assert names == {"norm.weight"} | {f"mixer.{name}" for name in mixer}
 
 
-def branch(u, z, m, ending, A_log):
+def branch(u, z, w, name, ending, log):
     """One branch written out: causal convolution, then the recurrence token by token."""
-    conv = getattr(m, f"conv1d{ending}")
-    u = F.silu(F.conv1d(F.pad(u, (3, 0)), conv.weight, conv.bias, groups=u.shape[1]))
-    small = torch.einsum("re,bel->brl", getattr(m, f"x_proj{ending}").weight, u)
-    dt = getattr(m, f"dt_proj{ending}")
-    step = F.softplus(torch.einsum("er,brl->bel", dt.weight, small[:, : m.rank]) + dt.bias[:, None])
-    A, h, out = -torch.exp(A_log), 0, []
-    for t in range(u.shape[2]):
-        B, C = small[:, m.rank : m.rank + m.states, t], small[:, m.rank + m.states :, t]
-        h = torch.exp(step[..., t, None] * A) * h + step[..., t, None] * B[:, None] * u[..., t, None]
-        out.append((h * C[:, None]).sum(-1) + getattr(m, f"D{ending}") * u[..., t])
-    return torch.stack(out, -1) * F.silu(z)
+    E, A = u.shape[1], -torch.exp(w[f"{name}.{log}"])
+    u = F.silu(conv_1d(F.pad(u, (3, 0)), w, f"{name}.conv1d{ending}", groups=E))
+    small = linear(u.transpose(1, 2), w, f"{name}.x_proj{ending}").transpose(1, 2)
+    rank, N = small.shape[1] - 2 * A.shape[1], A.shape[1]
+    step = softplus(linear(small[:, :rank].transpose(1, 2), w, f"{name}.dt_proj{ending}")).transpose(1, 2)
+    y = recurrence(u, step, A, small[:, rank : rank + N], small[:, rank + N :], w[f"{name}.D{ending}"])
+    return y * F.silu(z)
 
 
-def test_mixer_agrees_with_an_independent_derivation():
-    mixer = BiMamba(8, states=3).double()
-    x = torch.randn(2, 6, 8, dtype=torch.float64)
-    u, z = (x @ mixer.in_proj.weight.T).transpose(1, 2).chunk(2, 1)
-    forwards = branch(u, z, mixer, "", mixer.A_log)
-    backwards = branch(u.flip(2), z.flip(2), mixer, "_b", mixer.A_b_log).flip(2)
-    want = ((forwards + backwards) / 2).transpose(1, 2) @ mixer.out_proj.weight.T
-    torch.testing.assert_close(mixer(x), want)
+def conv_1d(x, w, name, **options):
+    return F.conv1d(x, w[f"{name}.weight"], w[f"{name}.bias"], **options)
+
+
+def mixer(x, w, name):
+    """Tokens (B, L, C); the mean of a branch and of one on the reversed sequence."""
+    u, z = linear(x, w, f"{name}.in_proj").transpose(1, 2).chunk(2, 1)
+    forwards = branch(u, z, w, name, "", "A_log")
+    backwards = branch(u.flip(2), z.flip(2), w, name, "_b", "A_b_log").flip(2)
+    return linear((forwards + backwards).transpose(1, 2) / 2, w, f"{name}.out_proj")
+
+
+def rms_norm(x, w, name):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"]
+
+
+def vim(w, image):
+    """Levels behind each of four blocks; the last one is normed."""
+    x = F.conv2d(image, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=16)
+    grid = x.shape[-2:]
+    x, middle = to_tokens(x), grid[0] * grid[1] // 2
+    x = torch.cat([x[:, :middle], w["cls_token"].expand(len(x), -1, -1), x[:, middle:]], 1) + w["pos_embed"]
+    levels = {}
+    for j in range(4):
+        x = x + mixer(rms_norm(x, w, f"layers.{j}.norm"), w, f"layers.{j}.mixer")
+        y = rms_norm(x, w, "norm_f") if j == 3 else x
+        levels[j] = to_map(torch.cat([y[:, :middle], y[:, middle + 1 :]], 1), grid)
+    return levels
+
+
+@compares("vim")
+def test_converted_weights_make_the_levels_of_the_formulas():
+    network, run = backbone_alone(VimBackbone(width=24, depth=4, img_size=(32, 48)))
+    image = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    classifier = {"head.weight": torch.ones(10, 24, dtype=torch.float64)}
+    check_outputs("vim", network, vim, image, run=run, extra=classifier)
