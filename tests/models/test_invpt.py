@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from converted import check_outputs, compares
+from plain import batch_norm, bilinear, conv, layer_norm, linear, mlp, to_map, to_tokens, vit_block
 from torch.nn import functional as F
 
 from mtvision.core.pyramid import Pyramid
@@ -63,23 +65,6 @@ def flat(size=(4, 6), batch=2):
     return Pyramid.of([torch.randn(batch, 12, *size, dtype=torch.float64) for _ in range(4)], FLAT["strides"])
 
 
-def bilinear(x, size):
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def batch_norm(x, w, name):
-    parts = [w[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")]
-    return F.batch_norm(x, *parts, eps=1e-5)
-
-
-def layer_norm(x, w, name):
-    return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], 1e-5)
-
-
-def linear(x, w, name):
-    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-
 def block(tokens, grid, i, w, message):
     """One UP-Transformer block on the tokens (B, T h w, C) of all tasks; loops over heads and tasks."""
     h, wd = grid
@@ -120,8 +105,8 @@ def block(tokens, grid, i, w, message):
         for part in y.split(hq * wq, dim=1)
     ]
     tokens = tokens + torch.cat(back, 1)
-    hidden = F.gelu(linear(layer_norm(tokens, w, f"{name}.norm2"), w, f"{name}.mlp.fc1"))
-    return tokens + linear(hidden, w, f"{name}.mlp.fc2"), A
+    normed = layer_norm(tokens, w, f"{name}.norm2")
+    return tokens + mlp(normed, w, f"{name}.mlp.fc1", f"{name}.mlp.fc2"), A
 
 
 def derive(levels, w):
@@ -196,6 +181,27 @@ def test_agrees_with_an_independent_derivation():
     assert (derive(maps.maps, changed)[0]["depth"] - want["depth"]).abs().max() > 1e-4
 
 
+def derive_network(w, image):
+    """Logits of a ViT of four blocks, whose class token is dropped from the maps."""
+    x = conv(image, w, "backbone.patch_embed.proj", stride=16)
+    grid, levels = x.shape[-2:], []
+    token = w["backbone.cls_token"].expand(len(x), -1, -1)
+    x = torch.cat([token, to_tokens(x)], 1) + w["backbone.pos_embed"]
+    for j in range(4):
+        x = vit_block(x, w, f"backbone.blocks.{j}", 2)
+        y = layer_norm(x, w, "backbone.norm", 1e-6) if j == 3 else x
+        levels.append(to_map(y[:, 1:], grid))
+    return {name: bilinear(item, image.shape[-2:]) for name, item in derive(levels, w)[0].items()}
+
+
+@compares("invpt")
+def test_converted_weights_predict_as_in_the_authors_code():
+    network = tiny(TASKS, size=(64, 128))
+    image = torch.randn(2, 3, 64, 128, dtype=torch.float64)
+    # A constant added to all keys or to all scores of one query changes nothing.
+    check_outputs("invpt", network, derive_network, image, idle=(".proj_k.bias", ".fuse_attn.bias"))
+
+
 def test_preliminary_predictions_are_supervised_in_training():
     both, maps = decoder_and_heads(), flat()
     assert both["decoder"](maps).auxiliary == []
@@ -250,19 +256,19 @@ def test_strides_and_widths_that_do_not_fit():
         InvPTDecoder(**FLAT, tasks=TASKS, width=20)
 
 
-def tiny(protocol):
+def tiny(tasks, size=64):
     cfg = {
         "backbone": {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "embed_dim": 12, "depth": 4},
         "decoder": {"type": "InvPTDecoder", "width": 16, "hidden": 8},
         "head": {"type": "ConvHead"},
     }
-    cfg["backbone"] |= {"num_heads": 2, "img_size": 64}
-    return build_network(cfg, get_protocol(protocol).tasks)
+    cfg["backbone"] |= {"num_heads": 2, "img_size": size}
+    return build_network(cfg, tasks)
 
 
 @pytest.mark.parametrize("protocol", ["nyud-invpt", "pascal-invpt"])
 def test_there_and_back_is_the_identity_but_for_dead_parameters(protocol):
-    network = shake(tiny(protocol))
+    network = shake(tiny(get_protocol(protocol).tasks))
     official, report = revert(network.state_dict(), "invpt")
     names = [ORDER[i] for i in range(6) if f"heads.{ORDER[i]}.linear_pred.bias" in official]
     assert ("sal" in names) == (protocol == "pascal-invpt")
