@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from converted import check_outputs, compares
 from disturbed import disturb
+from plain import batch_norm, bilinear, enlarge, same_conv
+from plain_cnn import residual_block
+from plain_hrnet import PlainHRNet
 from torch.nn import functional as F
 
 from mtvision.core.naming import UnknownNameError
@@ -39,24 +43,14 @@ class Official:
         self.main = [t for t in NAMES if any(key.startswith(f"heads.{t}.") for key in state)]
 
     def conv(self, name, x):
-        weight = self.state[f"{name}.weight"]
-        return F.conv2d(x, weight, self.state.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
+        return same_conv(x, self.state, name)
 
     def norm(self, name, x):
-        return F.batch_norm(
-            x, *(self.state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-        )
+        return batch_norm(x, self.state, name)
 
     def block(self, name, x):
         """BasicBlock or Bottleneck, whichever the names say."""
-        y = x
-        count = 3 if f"{name}.conv3.weight" in self.state else 2
-        for index in range(1, count + 1):
-            y = self.norm(f"{name}.bn{index}", self.conv(f"{name}.conv{index}", y))
-            y = y.relu() if index < count else y
-        if f"{name}.downsample.0.weight" in self.state:
-            x = self.norm(f"{name}.downsample.1", self.conv(f"{name}.downsample.0", x))
-        return (x + y).relu()
+        return residual_block(x, self.state, name)
 
     def distil(self, name, maps):
         result = {}
@@ -82,10 +76,6 @@ class Official:
             gate = F.linear(hidden, self.state[f"{part}.2.weight"], self.state[f"{part}.2.bias"]).sigmoid()
             result[t] = shared * gate[:, :, None, None] + maps[t]
         return result
-
-
-def enlarge(x, factor):
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def mti_net(official, maps):
@@ -216,6 +206,45 @@ def test_official_checkpoints_with_helpers(model, reference):
     back, _ = revert(network.state_dict(), f"survey_{model}")
     assert back.keys() == theirs.keys()
     assert all(torch.equal(back[key], theirs[key]) for key in back)
+
+
+def predictions(network, image):
+    """Logits and early predictions of our network, whose norms are in evaluation mode."""
+    network.decoder.training = True
+    output = network.outputs(image)
+    return {**output.logits, **numbered((item.task, item.logits) for item in output.auxiliary)}
+
+
+def numbered(early):
+    """Predictions of one task in the order of their scales, e.g. `depth 0`, `depth 1`."""
+    counts, result = dict.fromkeys(NAMES, 0), {}
+    for name, item in early:
+        result[f"{name} {counts[name]}"] = item
+        counts[name] += 1
+    return result
+
+
+@compares("survey_mti_net", "survey_pad_net")
+@pytest.mark.parametrize("helpers", [[], ["normals"]])
+@pytest.mark.parametrize(
+    ("model", "reference", "prefix"), [("mti_net", mti_net, "backbone."), ("pad_net", pad_net, "backbone.0.")]
+)
+def test_converted_weights_predict_as_in_the_authors_code(model, reference, prefix, helpers):
+    """The whole network on an HRNet, early predictions too; those of a helper are all that it has."""
+
+    def forward(w, image):
+        logits, early = reference(Official(w), PlainHRNet(w, prefix)(image))
+        logits |= {name: early.pop((0, name)) for name in helpers}
+        rows = ((key[1], early[key]) for key in sorted(early, key=order))
+        sized = {**logits, **numbered(rows)}
+        return {name: bilinear(item, image.shape[-2:]) for name, item in sized.items()}
+
+    hrnet = {"type": "HRNetBackbone", "name": "hrnet_w18_small_v2", "upsampling": "bilinear"}
+    decoder = {**MODELS[model]["decoder"], "helpers": helpers}
+    heads = {name: {"type": "ConvHead"} for name in helpers}
+    cfg = {"backbone": hrnet, **MODELS[model], "decoder": decoder, "heads": heads}
+    image = torch.randn(2, 3, 32, 64, dtype=torch.float64)
+    check_outputs(f"survey_{model}", build_network(cfg, TASKS), forward, image, run=predictions)
 
 
 @pytest.mark.parametrize("model", MODELS)
