@@ -1,17 +1,28 @@
-"""Conversion: official key lists exactly, both ways, values, strictness, files."""
+"""Conversion: official key lists exactly, both ways, values, strictness, files; outputs of every source."""
 
 from __future__ import annotations
 
+import ast
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from converted import backbone_alone, check_outputs, compares
+from plain_swin import mmseg_swin
 from safetensors import safe_open
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.models.backbones import SwinBackbone, VimBackbone, VMambaBackbone
 from mtvision.models.convert import SOURCES, ConversionError, convert, convert_file, read_tensors, revert
-from mtvision.models.convert.layouts import merging_from_mmseg, merging_to_mmseg, window_positions
+from mtvision.models.convert.layouts import (
+    LAYOUTS,
+    merging_from_mmseg,
+    merging_to_mmseg,
+    window_positions,
+)
+from mtvision.models.convert.rules import same
 from mtvision.models.factory import build_network
 from mtvision.protocols import get_protocol
 
@@ -221,6 +232,49 @@ def test_unknown_keys_and_collisions_are_errors():
     with pytest.raises(ConversionError, match="holds no tensor of this layout"):
         convert({}, "vim")
     assert {"mtmamba", "mtmamba_plus", "mmseg_swin", "vmamba", "vim"} <= set(SOURCES)
+
+
+def sources_compared_by_outputs():
+    """Arguments of `@compares(...)` over the tests of this folder, see `tests/support/converted.py`."""
+    found = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            marks = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+            for mark in marks:
+                if isinstance(mark, ast.Call) and getattr(mark.func, "id", None) == "compares":
+                    found |= {argument.value for argument in mark.args}
+    return found
+
+
+def test_every_source_is_compared_by_outputs():
+    """A conversion that renames everything can still be wrong: a new one comes with such a test."""
+    missing = set(SOURCES) - sources_compared_by_outputs()
+    assert not missing, (
+        f"no test marked @compares loads a converted checkpoint of {sorted(missing)} and runs it"
+    )
+
+
+def test_the_comparison_finds_a_conversion_that_is_wrong_in_values_alone(monkeypatch):
+    """Names, shapes and the way back fit; only the order of the merged corners is not changed."""
+    layout = LAYOUTS["mmseg_swin"]
+    renamed = tuple(replace(rule, forward=same, backward=same) for rule in layout.rules)
+    network, run = backbone_alone(SwinBackbone(**TINY_SWIN))
+
+    def forward(w, image):
+        return dict(enumerate(mmseg_swin(image, w, TINY_SWIN["depths"], TINY_SWIN["num_heads"], 4)))
+
+    image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    check_outputs("mmseg_swin", network, forward, image, run=run)
+    monkeypatch.setitem(LAYOUTS, "mmseg_swin", replace(layout, rules=renamed))
+    with pytest.raises(AssertionError, match="mmseg_swin: outputs differ by"):
+        check_outputs("mmseg_swin", network, forward, image, run=run)
+
+
+def test_a_mark_without_a_comparison_fails():
+    with pytest.raises(AssertionError, match=r"no such sources: \{'mtmmba'\}"):
+        compares("mtmmba")
+    with pytest.raises(AssertionError, match="compares outputs of .*, but does not"):
+        compares("vim")(lambda: None)()
 
 
 def test_files_there_and_back(tmp_path):
