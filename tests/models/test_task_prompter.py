@@ -66,14 +66,10 @@ def swin(size=(96, 192), scale=0.75, extra=("3ddet",), tasks=TASKS):
 def gated(Y, S, K, w, level, t, kernel, larger):
     """Both paths of one task: S (B, heads, h, w), K (B, C, g, g)."""
     _, C, h, wd = Y.shape
-    spatial, channel = Y.clone(), Y.clone()
     per_head, g = C // S.shape[1], K.shape[-1]
-    for c in range(C):
-        spatial[:, c] += S[:, c // per_head] * Y[:, c]
-        for row in range(h):
-            for column in range(wd):
-                gate = K[:, c, row * g // h, column * g // wd]
-                channel[:, c, row, column] += gate * Y[:, c, row, column]
+    heads = [c // per_head for c in range(C)]
+    rows, columns = ([place * g // side for place in range(side)] for side in (h, wd))
+    spatial, channel = S[:, heads] * Y + Y, K[:, :, rows][..., columns] * Y + Y
     size = (h * larger, wd * larger)
     both = [
         conv(bilinear(x, size), w, f"backbone.fea_decode_{kind}.{level}.{t}.0")
@@ -103,10 +99,13 @@ def derive_vit(image, w, windows, reweight, levels):
             out.append((scores[-1] / d**0.5).softmax(-1) @ v[..., part])
         S, out = torch.stack(scores, 1), linear(torch.cat(out, -1), w, f"{name}.attn.proj")
         c = linear(p, w, f"{name}.attn.token_trans")
-        K = torch.zeros(len(X), T, C, windows, windows, dtype=X.dtype)
-        for n in range(h * wd):
-            row, column = (n // wd) * windows // h, (n % wd) * windows // wd
-            K[..., row, column] += c[:, :, n, None] * x[:, None, n]
+        inside = [
+            [n for n in range(h * wd) if (n // wd * windows // h, n % wd * windows // wd) == (row, column)]
+            for row in range(windows)
+            for column in range(windows)
+        ]
+        K = torch.stack([c[..., places] @ x[:, places] for places in inside], -1)
+        K = K.unflatten(-1, (windows, windows))
         if j < 3:  # nothing reads the prompts of the last block
             P = P + linear(c, w, f"{name}.attn.token_trans1")
         P = P + out[:, :T]
@@ -149,7 +148,7 @@ def test_converted_vit_predicts_as_in_the_authors_code(windows, reweight):
     def forward(w, image):
         return derive_vit(image, w, windows, reweight, [0, 1, 2, 3])
 
-    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     check_outputs("taskprompter", vit(windows, reweight), forward, image, run=own_logits)
 
 
