@@ -22,7 +22,9 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", help="a config file, e.g. configs/synthetic/….py")
+    parser.add_argument(
+        "config", help="a config file, or the name of a shipped one (`mtvision configs list`)"
+    )
     if checkpoint:
         parser.add_argument("checkpoint", help="a checkpoint of that config (.pth or .safetensors)")
     parser.add_argument(

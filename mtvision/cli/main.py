@@ -11,6 +11,7 @@ from mtvision import __version__
 from mtvision.core.naming import ReportedError, UnknownNameError, look_up
 
 COMMANDS = {
+    "configs": ("configs", "list, show and copy the configs that come with the suite"),
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
     "test": ("test", "score a checkpoint"),
     "score": ("results.score", "score predictions on disk, of any code base"),

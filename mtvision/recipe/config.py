@@ -6,9 +6,12 @@ import ast
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mtvision
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.settings import (
     DATA_SECTIONS,
@@ -19,6 +22,7 @@ from mtvision.recipe.settings import (
     section_defaults,
     to_plain_data,
 )
+from mtvision.recipe.shipped import configs_folder, find_config
 from mtvision.recipe.tasks import drop_absent_tasks, task_names
 
 if TYPE_CHECKING:
@@ -84,29 +88,22 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
     """Read a Python config, fill in the defaults of every section and apply `key=value` options.
 
     Args:
-        path: a `.py` file; text configs and lazy ones (`read_base`, imported classes) both work. Variables in
-            upper case are the file's own constants and no part of the config.
+        path: a `.py` file, or the name of a shipped config (`mtvision.recipe.shipped`). Text configs and lazy
+            ones (`read_base`, imported classes) both work. Variables in upper case are the file's own
+            constants and no part of the config.
         options: `--cfg-options`, e.g. `training.iterations=100`; see `RunConfig.with_options`.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file or shipped config.
         UnknownNameError: a top-level key, a key of a section or an option's key is unknown.
         ValueError: the file cannot be read as a config, an option is not `key=value`.
     """
-    file = Path(path)
-    if not file.is_file():
-        near = (
-            ", ".join(sorted(str(item) for item in file.parent.glob("*.py"))[:8])
-            if file.parent.is_dir()
-            else ""
-        )
-        raise FileNotFoundError(
-            f"config {file} does not exist." + (f" In that folder: {near}." if near else "")
-        )
+    file = find_config(path)
     from mmengine.config import Config
 
     try:
-        config = Config.fromfile(str(file))
+        with _bases_by_import():
+            config = Config.fromfile(str(file))
         for name in config._imported_names:  # `read_base` and classes, which are no settings
             config._cfg_dict.pop(name, None)
         names = list(config)  # finds what was imported and is not there
@@ -129,6 +126,33 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
         config.setdefault(name, default)
     _override(config, dict(parse_option(option) for option in options))
     return RunConfig(config)
+
+
+@contextmanager
+def _bases_by_import() -> Iterator[None]:
+    """Let mmengine find `with read_base(): from PACKAGE.… import …` as Python finds the package.
+
+    mmengine 0.10.7 asks `pkg_resources` for it, which current setuptools no longer have, and knows no package
+    whose configs lie beside it. `mtvision.configs` is the folder of the shipped configs.
+    """
+    from mmengine.config import config as module
+
+    before = module.get_installed_path
+    module.get_installed_path = _package_folder
+    try:
+        yield
+    finally:
+        module.get_installed_path = before
+
+
+def _package_folder(package: str) -> str:
+    if package == mtvision.__name__:
+        return str(configs_folder().parent)
+    spec = find_spec(package)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise ImportError(f"the package '{package}' of a base config is not installed; is it on PYTHONPATH?")
+    return places[0]
 
 
 def _of_its_tasks(content: Config) -> Config:

@@ -79,7 +79,7 @@ def test_unknown_top_level_and_section_keys(write):
 def test_missing_file_lists_what_is_there(write, tmp_path):
     write(BASE)
     with pytest.raises(
-        FileNotFoundError, match=r"config .*confg.py does not exist. In that folder: .*config.py"
+        FileNotFoundError, match=r"config .*confg.py does not exist.* In that folder: .*config.py"
     ):
         load_config(tmp_path / "confg.py")
 

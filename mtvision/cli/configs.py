@@ -1,0 +1,86 @@
+"""`mtvision configs list|show|copy`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtvision.recipe.config import load_config
+from mtvision.recipe.shipped import ShippedConfig, named_config, shipped_configs, standalone_text
+from mtvision.runtime.atomic import write_text
+
+DESCRIPTION = """\
+The configs that come with the suite. Every command takes their names instead of a file.
+
+  mtvision configs list                          all of them, a line each
+  mtvision configs list mtmamba nyud             those whose name or first line holds both words
+  mtvision configs show mtmamba/mtmamba_tiny_synthetic_1xb8_300
+  mtvision configs show NAME --completed         with every default filled in
+  mtvision configs copy NAME my_config.py        a copy that works in any folder, to be changed
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="mtvision configs",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|copy")
+    lister = actions.add_parser("list", help="names and first lines")
+    lister.add_argument("words", nargs="*", help="show only configs that hold all of them")
+    lister.add_argument("--json", action="store_true", help="print JSON")
+    shower = actions.add_parser("show", help="the text of a config")
+    shower.add_argument("name")
+    shower.add_argument("--completed", action="store_true", help="with bases and defaults filled in")
+    copier = actions.add_parser("copy", help="write a copy that works in any folder")
+    copier.add_argument("name")
+    copier.add_argument("target", nargs="?", type=Path, help="file or folder (default: here, under its name)")
+    copier.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    arguments = parser.parse_args(argv)
+    if arguments.action == "list":
+        _list(arguments.words, as_json=arguments.json)
+    elif arguments.action == "show":
+        config = named_config(arguments.name)
+        text = load_config(config.file).text if arguments.completed else config.file.read_text("utf-8")
+        print(text.rstrip("\n"))
+    else:
+        print(_copy(named_config(arguments.name), arguments.target, overwrite=arguments.overwrite))
+    return 0
+
+
+def _list(words: Sequence[str], *, as_json: bool) -> None:
+    rows = [
+        (item, item.summary)
+        for item in shipped_configs()
+        if all(word.lower() in f"{item.name} {item.summary}".lower() for word in words)
+    ]
+    if as_json:
+        entries = [
+            {"name": item.name, "method": item.method, "summary": text, "file": str(item.file)}
+            for item, text in rows
+        ]
+        print(json.dumps(entries, indent=2))
+        return
+    for item, text in rows:
+        print(f"{item.name}\n    {text}")
+    if not rows:
+        print(f"no shipped config holds {' and '.join(repr(word) for word in words)}.")
+
+
+def _copy(config: ShippedConfig, target: Path | None, *, overwrite: bool) -> Path:
+    """Write the copy and return its path.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    place = target or Path()
+    file = place / config.file.name if place.is_dir() else place
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file} exists; give another name, or replace it with --overwrite.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, standalone_text(config))
+    return file
