@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mtvision.core.naming import look_up
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mtvision.core.sample import Batch
     from mtvision.engine.module import TrainingModule
     from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
@@ -38,10 +40,11 @@ def balancers() -> Variants:
 
 
 def checks() -> Variants:
-    """The check of losses and gradients that every training step ends with, against a whole step."""
+    """The check of losses and gradients in every training step, against a step on one image of 448x576."""
     import torch
 
     module, batch, wrapper = _training(SMALL, "FixedWeights", partial(torch.optim.SGD, lr=1e-3))
+    batch = _enlarged(batch, (448, 576))  # NYUD-v2's; the check costs the same whatever the size
     for parameter in module.parameters():
         parameter.grad = torch.randn_like(parameter)
     losses = torch.ones(2 * len(module.tasks))
@@ -54,6 +57,19 @@ def checks() -> Variants:
         return sound
 
     return {"training step": lambda: module.train_step(batch, wrapper), "its check": check}
+
+
+def _enlarged(batch: Batch, size: tuple[int, int]) -> Batch:
+    """The first image of a batch, laid side by side and cut to (height, width)."""
+    from mtvision.core.sample import Batch
+
+    def tiled(maps: Tensor) -> Tensor:
+        counts = [-(-side // given) for side, given in zip(size, maps.shape[-2:], strict=True)]
+        return maps[:1].repeat(*[1] * (maps.ndim - 2), *counts)[..., : size[0], : size[1]]
+
+    labels = {name: tiled(label) for name, label in batch.labels.items()}
+    present = {name: flags[:1] for name, flags in batch.present.items()}
+    return Batch(tiled(batch.image), labels, present, batch.meta[:1])
 
 
 SMALL: Mapping[str, Any] = {
