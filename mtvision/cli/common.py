@@ -38,6 +38,7 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
     parser.add_argument(
         "--work-dir", type=Path, help="where everything is written (default: work_dirs/<config>)"
     )
+    add_plugin_option(parser)
     parser.add_argument("--seed", type=int, help="replaces the config's seed")
     parser.add_argument(
         "--launcher",
@@ -59,6 +60,17 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
         help="continue from a checkpoint, by default the newest in the work dir",
     )
     return parser
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """`--plugin`, for `load_config` or `load_plugins`."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="NAME_OR_PATH",
+        help="import a module, a .py file or a package's folder that registers your classes; repeatable",
+    )
 
 
 STDOUT = Path("-")
@@ -94,7 +106,7 @@ def read_config(arguments: argparse.Namespace, needs: Sequence[str]) -> RunConfi
         options.append(f"seed={arguments.seed}")
     if arguments.amp is not None:
         options.append(f"training.precision={arguments.amp}")
-    config = load_config(arguments.config, options)
+    config = load_config(arguments.config, options, arguments.plugin)
     check_config(config, needs)
     return config
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mtvision.cli.common import add_plugin_option
 from mtvision.core.naming import look_up
 from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import RunConfig
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all runs, not named"
     )
+    add_plugin_option(parser)
     parser.add_argument(
         "--work-dir", type=Path, default=Path("work_dirs/launch"), help="one folder per run in it"
     )
@@ -118,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         axes=parse_axes(arguments.set),
         work_dir=arguments.work_dir,
         options=arguments.cfg_options,
+        plugins=arguments.plugin,
         name=arguments.name,
         check=_check if arguments.train_command == shlex.join(TRAIN) else None,
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtvision.core.registry import ACTIVATIONS
 from mtvision.core.task import EXTRA_CHANNELS, IGNORE
 
 BASE = IGNORE + 1
@@ -57,6 +58,7 @@ def instance_classes(ids: Tensor) -> Tensor:
     return torch.where(ids == IGNORE, ids, torch.div(ids, BASE, rounding_mode="floor"))
 
 
+@ACTIVATIONS.register_module("instances")
 def group_instances(
     logits: Tensor, zoom: float = 1.0, *, threshold: float = 0.1, kernel: int = 7, limit: int = 100
 ) -> Tensor:

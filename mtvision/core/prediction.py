@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtvision.core.instances import group_instances
-from mtvision.core.task import Activation, Task
+from mtvision.core.registry import ACTIVATIONS
+from mtvision.core.task import Task
 
-_ACTIVATIONS: dict[Activation, Callable[[Tensor, float], Tensor]] = {
-    "argmax": lambda logits, _: logits.argmax(dim=1),
-    "identity": lambda logits, _: logits,
-    "positive": lambda logits, _: logits.clamp(min=0),
-    "unit": lambda logits, _: F.normalize(logits, dim=1),
-    "sigmoid": lambda logits, _: logits.sigmoid(),
-    "foreground": lambda logits, _: logits.softmax(dim=1)[:, 1:2],
-    "instances": group_instances,
-}
+
+@ACTIVATIONS.register_module("argmax")
+def _argmax(logits: Tensor, _: float) -> Tensor:
+    return logits.argmax(dim=1)
+
+
+@ACTIVATIONS.register_module("identity")
+def _identity(logits: Tensor, _: float) -> Tensor:
+    return logits
+
+
+@ACTIVATIONS.register_module("positive")
+def _positive(logits: Tensor, _: float) -> Tensor:
+    return logits.clamp(min=0)
+
+
+@ACTIVATIONS.register_module("unit")
+def _unit(logits: Tensor, _: float) -> Tensor:
+    return F.normalize(logits, dim=1)
+
+
+@ACTIVATIONS.register_module("sigmoid")
+def _sigmoid(logits: Tensor, _: float) -> Tensor:
+    return logits.sigmoid()
+
+
+@ACTIVATIONS.register_module("foreground")
+def _foreground(logits: Tensor, _: float) -> Tensor:
+    return logits.softmax(dim=1)[:, 1:2]
 
 
 def to_prediction(task: Task, logits: Tensor, zoom: float = 1.0) -> Tensor:
@@ -33,13 +51,16 @@ def to_prediction(task: Task, logits: Tensor, zoom: float = 1.0) -> Tensor:
         `argmax`: int64 class ids (B, H, W). `positive`: values clamped at 0. `unit`: vectors of length 1.
         `sigmoid`: probabilities (B, 1, H, W). `foreground`: softmax probability of class 1 (B, 1, H, W).
         `instances`: ids and confidences (B, 2, H, W), see `mtvision.core.instances.group_instances`.
-        All real-valued results are float32.
+        All real-valued results are float32. A function of your own is called with float32 logits and `zoom`;
+        `@ACTIVATIONS.register_module("name")` makes it an `activation` of tasks.
 
     Raises:
+        UnknownNameError: no activation has the task's name for it.
         ValueError: `logits` does not have the task's number of channels.
     """
     if logits.ndim != 4 or logits.shape[1] != task.out_channels:
         raise ValueError(
             f"{task.name}: logits have shape {tuple(logits.shape)}, expected (B, {task.out_channels}, H, W)."
         )
-    return _ACTIVATIONS[task.activation](logits.float(), zoom)
+    prediction: Tensor = ACTIVATIONS[task.activation](logits.float(), zoom)
+    return prediction

@@ -13,8 +13,6 @@ EXTRA_CHANNELS = 4
 
 LabelKind = Literal["classes", "values", "instances"]
 Geometry = Literal["plain", "depth", "disparity", "direction"]
-Activation = Literal["argmax", "identity", "positive", "unit", "sigmoid", "foreground", "instances"]
-Colours = Literal["palette", "depth", "normals", "gray", "instances"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,8 @@ class Task:
         geometry: what flips, rotations and zooms do to the values. `plain`: nothing. `depth`: divided by
             the zoom factor. `disparity`: multiplied by it. `direction`: a camera-space vector, x to the
             right: x changes sign under a horizontal flip, and x, y turn with the image.
-        activation: how logits become a prediction, see `mtvision.core.prediction`.
+        activation: how logits become a prediction: `argmax`, `identity`, `positive`, `unit`, `sigmoid`,
+            `foreground`, `instances` (`mtvision.core.prediction`), or a name in `ACTIVATIONS`.
         loss: config of the loss, `{"type": name, **options}`.
         metric: name of the metric module in `mtvision.metrics`.
         metric_options: keyword arguments of its `measure`.
@@ -42,7 +41,8 @@ class Task:
         higher_is_better: direction of the headline score.
         class_names: one name per class; their number is the range of valid ids.
         palette: one RGB triple (0..255) per class, or empty for a generated one.
-        colours: how the map is drawn.
+        colours: how the map is drawn: `palette`, `depth`, `normals`, `gray`, `instances`
+            (`mtvision.visualize.colours`), or a name in `COLOURS`.
         unit: unit of the values, for legends ("m", "px", "").
     """
 
@@ -51,7 +51,7 @@ class Task:
     label: LabelKind
     geometry: Geometry = "plain"
     label_channels: int = 1
-    activation: Activation
+    activation: str
     loss: Mapping[str, Any]
     metric: str
     metric_options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Task:
     higher_is_better: bool
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
-    colours: Colours = "gray"
+    colours: str = "gray"
     unit: str = ""
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.registry.workers import WorkerStart
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE, Task
 from mtvision.runtime.atomic import atomic_file, write_text
@@ -204,7 +205,8 @@ def _decoded(dataset: CacheSource, workers: int) -> Iterator[RawSample]:
         yield from (_checked(dataset, index) for index in range(len(dataset)))
         return
     ahead = 4 * workers  # decoded samples are large: never more of them in memory than this
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    start = WorkerStart.here()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start) as pool:
         futures = [pool.submit(_checked, dataset, index) for index in range(min(ahead, len(dataset)))]
         for index in range(len(dataset)):
             yield futures.pop(0).result()

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from mtvision.core.instances import BASE
 from mtvision.core.naming import look_up
 from mtvision.core.random import generator
+from mtvision.core.registry.workers import reduced_after_plugins
 from mtvision.core.sample import RawSample, Sample, SampleKey
 from mtvision.core.task import IGNORE, Task
 from mtvision.data.samplers import PositionBatchSampler, TrainingBatchSampler
@@ -150,6 +151,10 @@ class DenseDataset(Dataset[Sample], ABC):
             ValueError: the data set is too small, or an argument is out of range.
         """
         return PositionBatchSampler(len(self), batch_size, seed=seed, rank=rank, world_size=world_size)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A process that is started with the data set loads plugins first."""
+        return reduced_after_plugins(super().__reduce_ex__(protocol))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,17 +1,18 @@
-"""Labels computed from other labels."""
+"""Labels computed from other labels; configs name the functions of `DERIVATIONS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.registry import DERIVATIONS
 from mtvision.core.task import IGNORE
 
 
+@DERIVATIONS.register_module()
 def edges_from_classes(label: NDArray[Any]) -> NDArray[np.float32]:
     """Thin boundaries between the regions of a class map, as PASCAL-Context's edge labels are made.
 
@@ -28,6 +29,7 @@ def edges_from_classes(label: NDArray[Any]) -> NDArray[np.float32]:
     return thin(cv2.Laplacian(ids, cv2.CV_64F) != 0)[..., None].astype(np.float32)
 
 
+@DERIVATIONS.register_module()
 def boundaries_from_classes(label: NDArray[Any]) -> NDArray[np.float32]:
     """Pixels whose right or lower neighbour has another id; nothing is thinned.
 
@@ -82,10 +84,3 @@ def without_void(derived: NDArray[np.float32], label: NDArray[Any]) -> NDArray[n
     """`derived` (H, W, C) with NaN where `label` is 255 or touches it: borders of void are no boundaries."""
     void = cv2.dilate((label == IGNORE).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     return np.where(void[..., None], np.float32(np.nan), derived)
-
-
-DERIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[np.float32]]] = {
-    "edges_from_classes": edges_from_classes,
-    "boundaries_from_classes": boundaries_from_classes,
-}
-"""Name -> function of a class map, for configs."""

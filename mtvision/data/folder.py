@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mtvision.core.naming import look_up
-from mtvision.core.registry import DATASETS
+from mtvision.core.registry import DATASETS, DERIVATIONS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import read_image
-from mtvision.data.derive import DERIVATIONS, without_void
+from mtvision.data.derive import without_void
 from mtvision.data.folder_labels import Array, FolderLabel
 from mtvision.data.png import fast_decoders
 from mtvision.data.transforms import TransformConfig

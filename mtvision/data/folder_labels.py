@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.core.registry import DERIVATIONS
 from mtvision.core.task import IGNORE, Task
 from mtvision.data.decode import (
     DecodeError,
@@ -20,7 +21,6 @@ from mtvision.data.decode import (
     read_normals_png,
     read_npy,
 )
-from mtvision.data.derive import DERIVATIONS
 
 Array = NDArray[Any]
 _FOR_CLASSES = ("ignore", "ids", "encoding")

@@ -12,13 +12,12 @@ from typing import Any
 
 from mtvision.core.naming import look_up
 from mtvision.core.random import generator
-from mtvision.core.registry import DATASETS
+from mtvision.core.registry import DATASETS, TASKS
 from mtvision.core.sample import RawSample, SampleKey
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import JointBatchSampler, Mixing, TrainingBatchSampler, whole_ratios
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
-from mtvision.protocols.tasks import CONSTRUCTORS
 
 _log = logging.getLogger("mtvision")
 
@@ -164,7 +163,7 @@ def _of_use(
         name, given = _name(part), part.get("tasks")
         if given:
             for task in given:  # one that no protocol has is a typing error and not a restriction
-                look_up(f"task of part '{name}'", task, {**CONSTRUCTORS, **dict.fromkeys(union.task_names)})
+                look_up(f"task of part '{name}'", task, dict.fromkeys((*TASKS, *union.task_names)))
             tasks = [task for task in given if task in union.task_names]
             if not tasks:
                 _log.warning(

@@ -16,8 +16,8 @@ import torch
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import ValLoop
 
-from mtvision.core.naming import look_up
 from mtvision.core.non_finite import NonFiniteError
+from mtvision.core.registry import SCHEDULES
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.average import AverageHook
 from mtvision.engine.building import training_module
@@ -213,9 +213,7 @@ def _schedule(config: RunConfig, iterations: int, wrapper: PrecisionOptimWrapper
     poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
     entries = to_plain_data(config["schedule"]) or [poly]
     complete = [{"by_epoch": False, "end": iterations, **entry} for entry in entries]
-    for entry in complete:
-        if isinstance(entry["type"], str):
-            look_up("schedule", entry["type"], PARAM_SCHEDULERS.module_dict)
+    complete = [{**entry, "type": SCHEDULES.choose(entry["type"])} for entry in complete]
     return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.naming import ReportedError, look_up, within
+from mtvision.core.registry.workers import WorkerStart
 from mtvision.core.sample import Batch, Meta
 from mtvision.core.task import Task
 from mtvision.metrics import Metric, build_metric
@@ -142,7 +143,9 @@ class SampleEvaluator:
         if self._workers == 0 or not metric.expensive:
             return metric.measure(*pair)
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=get_context("spawn"), initializer=WorkerStart.here()
+            )
         arrays = [item.contiguous().numpy() for item in pair]
         return self._pool.submit(_measure_arrays, metric, arrays)
 

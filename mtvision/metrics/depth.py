@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
-from mtvision.core.task import Activation
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 FLOOR = 1e-9
@@ -50,7 +49,7 @@ class Depth(Metric):
     max_depth: float | None = None
 
     @property
-    def activation(self) -> Activation | None:
+    def activation(self) -> str | None:
         """Logits as they are for an `rmse` without the clamp; the task's own otherwise."""
         return None if self.clamp else "identity"
 

@@ -14,7 +14,6 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from mtvision.core.task import Activation
 from mtvision.metrics.checks import check_numbers
 
 Sums = dict[str, Tensor]
@@ -34,7 +33,7 @@ class Metric(Protocol):
     """Of every score; records refuse other values. A literal: it is read from the source file too."""
 
     @property
-    def activation(self) -> Activation | None:
+    def activation(self) -> str | None:
         """How logits become the prediction that it reads; None = as the task says."""
         return None
 

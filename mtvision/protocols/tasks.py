@@ -6,11 +6,12 @@ options here, never code elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from mtvision.core.naming import look_up
+from mtvision.core.registry import TASKS
 from mtvision.core.task import EXTRA_CHANNELS, Task
 
 Family = Literal["invpt", "survey", "mtan"]
@@ -18,6 +19,7 @@ Family = Literal["invpt", "survey", "mtan"]
 HUMAN_PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
 
 
+@TASKS.register_module()
 def semseg(
     class_names: Sequence[str], *, palette: Sequence[tuple[int, int, int]] = (), family: Family = "invpt"
 ) -> Task:
@@ -38,11 +40,13 @@ def semseg(
     )
 
 
+@TASKS.register_module()
 def human_parts(class_names: Sequence[str] = HUMAN_PARTS) -> Task:
     """Human parts with background; loaders label images without any part 255 throughout."""
     return replace(semseg(class_names), name="human_parts")
 
 
+@TASKS.register_module()
 def depth(*, max_depth: float | None = None, family: Family = "invpt") -> Task:
     """Metric depth in metres; pixels at or beyond `max_depth` are left out of the score."""
     activation: dict[str, Any] = {"activation": "identity" if family == "mtan" else "positive"}
@@ -67,6 +71,7 @@ def disparity(*, max_disparity: float | None = 80.0) -> Task:
     return replace(depth(max_depth=max_disparity), geometry="disparity", unit="px")
 
 
+@TASKS.register_module()
 def normals(*, family: Family = "invpt") -> Task:
     """Surface normals, unit vectors (x, y, z) whose x changes sign under a horizontal flip."""
     losses = {
@@ -89,6 +94,7 @@ def normals(*, family: Family = "invpt") -> Task:
     )
 
 
+@TASKS.register_module()
 def edge(
     *,
     positive_weight: float = 0.95,
@@ -112,6 +118,7 @@ def edge(
     )
 
 
+@TASKS.register_module()
 def saliency(*, family: Family = "invpt") -> Task:
     """Saliency: two-way softmax and maxF in `invpt`, one logit and mIoU in `survey`."""
     survey = family == "survey"
@@ -129,6 +136,7 @@ def saliency(*, family: Family = "invpt") -> Task:
     )
 
 
+@TASKS.register_module()
 def instance(
     class_names: Sequence[str],
     *,
@@ -158,17 +166,7 @@ def instance(
     )
 
 
-CONSTRUCTORS: dict[str, Callable[..., Task]] = {
-    "semseg": semseg,
-    "depth": depth,
-    "normals": normals,
-    "edge": edge,
-    "saliency": saliency,
-    "human_parts": human_parts,
-    "instance": instance,
-}
-
-
 def build_task(name: str, **options: Any) -> Task:
     """The task of that name with constructor options; raises `UnknownNameError` for an unknown name."""
-    return look_up("task", name, CONSTRUCTORS)(**options)
+    task: Task = TASKS[name](**options)
+    return task

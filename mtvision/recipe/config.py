@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import mtvision
 from mtvision.core.naming import UnknownNameError
+from mtvision.recipe.plugin_lists import every_plugin
+from mtvision.recipe.plugins import load_plugins
 from mtvision.recipe.settings import (
     DATA_SECTIONS,
     LOADER_DEFAULTS,
@@ -37,6 +39,7 @@ class RunConfig(Mapping[str, Any]):
     """
 
     def __init__(self, content: Config) -> None:
+        load_plugins(content["plugins"])  # their names may stand anywhere in it
         self._whole = content  # with the entries of all tasks, for `with_options`
         self._content = _of_its_tasks(content)
         self._plain: dict[str, Any] = to_plain_data(self._content._cfg_dict)
@@ -84,7 +87,7 @@ class RunConfig(Mapping[str, Any]):
         return RunConfig(content)
 
 
-def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path, options: Sequence[str] = (), plugins: Sequence[str] = ()) -> RunConfig:
     """Read a Python config, fill in the defaults of every section and apply `key=value` options.
 
     Args:
@@ -92,8 +95,11 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
             ones (`read_base`, imported classes) both work. Variables in upper case are the file's own
             constants and no part of the config.
         options: `--cfg-options`, e.g. `training.iterations=100`; see `RunConfig.with_options`.
+        plugins: `--plugin`, loaded after those that the config and its bases name. Relative paths start at
+            the working folder.
 
     Raises:
+        PluginError: a plugin cannot be used.
         FileNotFoundError: no such file or shipped config.
         UnknownNameError: a top-level key, a key of a section or an option's key is unknown.
         ValueError: the file cannot be read as a config, an option is not `key=value`.
@@ -125,6 +131,7 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> RunConfig:
     for name, default in TOP_LEVEL.items():
         config.setdefault(name, default)
     _override(config, dict(parse_option(option) for option in options))
+    config["plugins"] = every_plugin(file, config["plugins"], plugins)
     return RunConfig(config)
 
 

@@ -34,6 +34,7 @@ class TopLevel:
         training: see `TrainingSettings`.
         evaluation: see `EvaluationSettings`.
         logging: see `LoggingSettings`.
+        plugins: modules or files that register classes, see `mtvision.recipe.plugins`; added to the bases'.
         seed: of every random draw.
     """
 
@@ -53,6 +54,7 @@ class TopLevel:
     training: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     logging: dict[str, Any] | None = None
+    plugins: list[str] = field(default_factory=list)
     seed: Count = 0
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mtvision.core.naming import look_up, within
 from mtvision.recipe.config import RunConfig, load_config, parse_option
+from mtvision.recipe.plugins import resolve_plugin
 from mtvision.recipe.settings import TOP_LEVEL, section_defaults
 from mtvision.report.provenance import without_paths
 from mtvision.report.record import Record, RecordError
@@ -36,6 +37,7 @@ class Run:
         fingerprint: of the completed config, see `fingerprint`.
         iterations: how long it trains.
         work_dir: where it is trained.
+        plugins: `--plugin` of the command line, as the run's process needs them.
         record: of an earlier run with this config and seed, or None.
         state: `FINISHED` (there is a whole record), `RESUMABLE` (there is a checkpoint) or `NEW`.
     """
@@ -48,6 +50,7 @@ class Run:
     fingerprint: str
     iterations: int
     work_dir: Path
+    plugins: tuple[str, ...] = ()
     record: Record | None = field(default=None, compare=False)
     state: str = NEW
 
@@ -56,6 +59,7 @@ class Run:
         """Arguments of `mtvision train`: resume from a checkpoint, or start over if there is none."""
         words = [str(self.config), "--work-dir", str(self.work_dir), "--seed", str(self.seed)]
         words.append("--resume" if self.state == RESUMABLE else "--overwrite")
+        words += [word for name in self.plugins for word in ("--plugin", name)]
         return words + (["--cfg-options", *self.options] if self.options else [])
 
     @property
@@ -120,6 +124,7 @@ def expand(
     axes: Mapping[str, Sequence[str]],
     work_dir: Path,
     options: Sequence[str] = (),
+    plugins: Sequence[str] = (),
     name: str | None = None,
     check: Callable[[RunConfig], object] | None = None,
 ) -> list[Run]:
@@ -134,6 +139,7 @@ def expand(
         axes: from `parse_axes`.
         work_dir: receives one folder per run.
         options: `--cfg-options` that all runs get, without becoming part of their names.
+        plugins: `--plugin` of all runs; relative paths start at the working folder.
         name: of the rows, with `{key}` where a value of `--set` belongs; by default the config's name and all
             values.
         check: called with the config of every run; raises for one that cannot be trained.
@@ -144,13 +150,19 @@ def expand(
         ValueError: two runs would be the same.
     """
     runs: list[Run] = []
+    plugins = [resolve_plugin(text, Path.cwd()) for text in plugins]
     for config in map(Path, configs):
-        plain = load_config(config, options)
+        plain = load_config(config, options, plugins)
         for values in itertools.product(*axes.values()):
             changes = dict(zip(axes, values, strict=True))
             every = [int(plain["seed"])] if seeds is None else seeds
             method = None if name is None else _named(name, changes)
-            runs += [_run(config, plain, options, changes, seed, work_dir, method, check) for seed in every]
+            row = [_run(config, plain, options, changes, seed, work_dir, method, plugins) for seed in every]
+            for run, completed in row:
+                if check is not None:
+                    with within(run.name):
+                        check(completed)
+            runs += [run for run, _ in row]
     twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.fingerprint == b.fingerprint})
     if twice:
         raise ValueError(f"the grid has the same run more than once: {', '.join(twice)}.")
@@ -169,20 +181,18 @@ def _run(
     seed: int,
     folder: Path,
     method: str | None,
-    check: Callable[[RunConfig], object] | None,
-) -> Run:
+    plugins: Sequence[str],
+) -> tuple[Run, RunConfig]:
+    """The run and its completed config."""
     changed = [f"{key}={_value(plain, key, text)}" for key, text in changes.items()]
     labels = [_label(key, text) for key, text in changes.items()]
     renamed = bool(labels) or method is not None
     method = method or ", ".join([plain["name"] or file.stem, *labels])
     options = (*common, *changed, *([f"name={method}"] if renamed else []))
-    config = load_config(file, [*options, f"seed={seed}"])
+    config = load_config(file, [*options, f"seed={seed}"], plugins)
     slug = "_".join([file.stem, *map(_slug, labels)])[:180]
     run_name = f"{slug}_seed{seed}"
-    if check is not None:
-        with within(run_name):
-            check(config)
-    return Run(
+    run = Run(
         name=run_name,
         method=method,
         config=file,
@@ -191,7 +201,9 @@ def _run(
         fingerprint=fingerprint(config.text),
         iterations=int(config["training"]["iterations"]),
         work_dir=folder / run_name,
+        plugins=tuple(plugins),
     )
+    return run, config
 
 
 def _named(template: str, changes: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtvision.core.instances import BASE
-from mtvision.core.task import IGNORE, Colours, Task
+from mtvision.core.registry import COLOURS
+from mtvision.core.task import IGNORE, Task
 
 Picture = NDArray[np.uint8]
 """RGB, (H, W, 3)."""
@@ -130,14 +131,16 @@ def colourise(task: Task, values: Any, *, limits: Range | None = None) -> Pictur
         RGB (H, W, 3). `palette`: the class's colour. `depth`: inferno, near dark and far bright. `normals`:
         255 (n + 1) / 2 of the unit vector. `gray`: 0 black, 1 (or the last class) white.
         `instances`: a shade of the class's colour per instance. Pixels without a label (255 in class maps,
-        NaN in real ones) are `NO_LABEL`.
+        NaN in real ones) are `NO_LABEL`. A function of your own is called with task, array and limits;
+        `@COLOURS.register_module("name")` makes it a value of `colours`.
 
     Raises:
+        UnknownNameError: no colours have that name.
         ValueError: a map of another shape, or with a class id that the task does not have.
     """
     array = to_array(values)
     no_label = unlabelled(task, array)
-    picture = _DRAW[task.colours](task, array, limits)
+    picture: Picture = COLOURS[task.colours](task, array, limits)
     picture[no_label] = NO_LABEL
     return picture
 
@@ -162,6 +165,7 @@ def _plane(task: Task, array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+@COLOURS.register_module("palette")
 def _draw_palette(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     ids = _plane(task, array)
     if not np.issubdtype(ids.dtype, np.integer):
@@ -198,11 +202,13 @@ def depth_colours(values: NDArray[Any]) -> Picture:
     return np.ascontiguousarray(cv2.applyColorMap(index, DEPTH_COLOURS)[..., ::-1], dtype=np.uint8)
 
 
+@COLOURS.register_module("depth")
 def _draw_depth(task: Task, array: NDArray[Any], limits: Range | None) -> Picture:
     plane = _plane(task, array).astype(np.float64)
     return depth_colours(np.nan_to_num(levels(plane, value_range(plane) if limits is None else limits)))
 
 
+@COLOURS.register_module("normals")
 def _draw_normals(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     if array.ndim != 3 or array.shape[0] != 3:
         raise ValueError(f"{task.name}: normals are (3, H, W), got shape {array.shape}.")
@@ -210,6 +216,7 @@ def _draw_normals(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
+@COLOURS.register_module("gray")
 def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     plane = _plane(task, array)
     if np.issubdtype(plane.dtype, np.integer):
@@ -236,6 +243,7 @@ def _instance_ids(task: Task, array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.nan_to_num(array).astype(np.int64))
 
 
+@COLOURS.register_module("instances")
 def _draw_instances(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     """The first instance in its class's colour, the others in shades of it."""
     ids = _instance_ids(task, array)
@@ -252,15 +260,6 @@ def _draw_instances(task: Task, array: NDArray[Any], _: Range | None) -> Picture
         mixed = colours[category] + (end - colours[category]) * abs(level - 0.5)
         picture[ids == item] = np.round(mixed)
     return picture
-
-
-_DRAW: dict[Colours, Callable[[Task, NDArray[Any], Range | None], Picture]] = {
-    "palette": _draw_palette,
-    "depth": _draw_depth,
-    "normals": _draw_normals,
-    "gray": _draw_gray,
-    "instances": _draw_instances,
-}
 
 
 def classes_present(task: Task, maps: Sequence[Any]) -> list[int]:

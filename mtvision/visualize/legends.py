@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import floor, log10
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtvision.core.task import Colours, Task
+from mtvision.core.registry import LEGENDS
+from mtvision.core.task import Task
 from mtvision.visualize.colours import (
     NO_LABEL,
     Colour,
@@ -42,11 +43,16 @@ def legend(task: Task, maps: Sequence[Any], width: int, *, limits: Range | None 
         limits: the range that depth colours span.
 
     Returns:
-        RGB (h, width, 3).
+        RGB (h, width, 3). Colours of your own have an empty legend; `@LEGENDS.register_module("name")` gives
+        them one.
     """
-    return _LEGENDS[task.colours](task, maps, width, limits)
+    if task.colours not in LEGENDS:
+        return canvas(1, width)
+    picture: Picture = LEGENDS[task.colours](task, maps, width, limits)
+    return picture
 
 
+@LEGENDS.register_module("palette")
 def _class_legend(task: Task, maps: Sequence[Any], width: int, _: Range | None) -> Picture:
     names = task.class_names or tuple(str(index) for index in range(task.num_classes))
     colours = palette(task)
@@ -54,6 +60,11 @@ def _class_legend(task: Task, maps: Sequence[Any], width: int, _: Range | None) 
     if any(unlabelled(task, values).any() for values in maps):
         entries.append(("no label", NO_LABEL))
     return swatches(entries, width)
+
+
+@LEGENDS.register_module("instances")
+def _instance_legend(task: Task, maps: Sequence[Any], width: int, limits: Range | None) -> Picture:
+    return _class_legend(task, maps, width, limits)
 
 
 def swatches(entries: Sequence[tuple[str, Colour]], width: int) -> Picture:
@@ -94,6 +105,7 @@ def flow(widths: Sequence[int], width: int, gap: int) -> list[list[tuple[int, in
     return lines
 
 
+@LEGENDS.register_module("depth")
 def _colour_bar(task: Task, _: Sequence[Any], width: int, limits: Range | None) -> Picture:
     low, high = limits if limits is not None else (0.0, 1.0)
     bar = depth_colours(np.tile(np.linspace(0, 1, width), (BAR, 1)))
@@ -101,6 +113,7 @@ def _colour_bar(task: Task, _: Sequence[Any], width: int, limits: Range | None) 
     return _with_ticks(bar, (low, high), values, task.unit)
 
 
+@LEGENDS.register_module("gray")
 def _gray_bar(task: Task, _: Sequence[Any], width: int, _limits: Range | None) -> Picture:
     bar = np.repeat(np.tile(np.linspace(0, 255, width), (BAR, 1)).astype(np.uint8)[..., None], 3, axis=2)
     return _with_ticks(bar, (0.0, 1.0), [0.0, 0.5, 1.0], task.unit)
@@ -151,6 +164,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [value for value in values if low <= value <= high]
 
 
+@LEGENDS.register_module("normals")
 def _sphere(task: Task, _: Sequence[Any], width: int, _limits: Range | None) -> Picture:
     side = 64
     place_at = 18
@@ -182,12 +196,3 @@ def disc_mask(side: int) -> NDArray[np.bool_]:
     """(side, side), True inside the inscribed circle."""
     steps = (np.arange(side) + 0.5) / side * 2 - 1
     return np.asarray(steps[:, None] ** 2 + steps[None] ** 2 <= 1)
-
-
-_LEGENDS: dict[Colours, Callable[[Task, Sequence[Any], int, Range | None], Picture]] = {
-    "palette": _class_legend,
-    "depth": _colour_bar,
-    "normals": _sphere,
-    "gray": _gray_bar,
-    "instances": _class_legend,
-}

@@ -5,10 +5,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.registry import LOSSES
+from mtvision.core.registry import LOSSES, TASKS
 from mtvision.protocols import PROTOCOLS, SYNTHETIC, Protocol, get_protocol, own_protocol
 from mtvision.protocols.tasks import (
-    CONSTRUCTORS,
     build_task,
     depth,
     disparity,
@@ -47,7 +46,7 @@ def test_tables_are_consistent(protocol):
 
 
 def test_synthetic_has_all_six_tasks():
-    assert set(SYNTHETIC.task_names) == set(CONSTRUCTORS) - {"instance"}
+    assert set(SYNTHETIC.task_names) == set(TASKS) - {"instance"}
     assert SYNTHETIC.loss_weights == {
         "semseg": 1, "depth": 1, "normals": 10, "edge": 50, "saliency": 5, "human_parts": 2,
     }  # fmt: skip
@@ -147,7 +146,7 @@ def test_directions():
         name: build_task(
             name, **({"class_names": ["a"]} if name in ("semseg", "instance") else {})
         ).higher_is_better
-        for name in CONSTRUCTORS
+        for name in TASKS
     }
     assert better == {
         "semseg": True, "depth": False, "normals": False, "edge": True, "saliency": True, "human_parts": True,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mtvision.cli.common import STDOUT, write_json
+from mtvision.cli.common import STDOUT, add_plugin_option, write_json
 from mtvision.core.registry import DATASETS
 from mtvision.protocols import Protocol, get_protocol
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import load_config, parse_option
+from mtvision.recipe.plugins import load_plugins
 from mtvision.recipe.settings import protocol_of, to_plain_data
 from mtvision.runtime.progress import counting, messages
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", nargs="?", help="a config file; its train, val and test data are checked")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change the config")
+    add_plugin_option(parser)
     parser.add_argument(
         "--dataset", help="name of a data set, e.g. NYUDv2, PascalContext, Cityscapes, MtanNpy"
     )
@@ -101,7 +103,7 @@ Wanted = list[tuple[dict[str, Any], Protocol | None]]
 
 
 def _from_config(arguments: argparse.Namespace) -> Wanted:
-    config = load_config(arguments.config, arguments.cfg_options)
+    config = load_config(arguments.config, arguments.cfg_options, arguments.plugin)
     check_config(config)
     protocol = protocol_of(config)
     wanted: Wanted = []
@@ -119,6 +121,7 @@ def _from_config(arguments: argparse.Namespace) -> Wanted:
 def _from_names(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Wanted:
     if arguments.root is None:
         parser.error("--dataset needs --root, the folder of the data set.")
+    load_plugins(arguments.plugin)
     options = dict(parse_option(option) for option in arguments.options)
     protocol = get_protocol(arguments.protocol) if arguments.protocol else None
     base = {"type": arguments.dataset, "root": str(arguments.root), **options}

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtvision.cli.common import add_plugin_option
 from mtvision.core.registry import PREPARATIONS
+from mtvision.recipe.plugins import load_plugins
 from mtvision.runtime.progress import counting
 
 if TYPE_CHECKING:
@@ -34,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "data", choices=sorted(PREPARATIONS), metavar="DATA", help=", ".join(sorted(PREPARATIONS))
-    )
+    parser.add_argument("data", metavar="DATA", help=", ".join(sorted(PREPARATIONS)))
     parser.add_argument("source", type=Path, metavar="SRC", help="folder with the downloaded files")
     parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
     parser.add_argument(
@@ -57,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also decode every sample into DIR (outside DST), several GB; then cache=DIR in the config",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_plugin_option(parser)
     arguments = parser.parse_args(argv)
+    load_plugins(arguments.plugin)
+    prepare = PREPARATIONS[arguments.data]
     options: dict[str, object] = {"workers": arguments.workers, "progress": not arguments.quiet}
     if arguments.any_count:
         options["expected"] = None
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options["precompute"] = True
     from rich.console import Console
 
-    outcome = PREPARATIONS[arguments.data](arguments.source, arguments.target, **options)
+    outcome = prepare(arguments.source, arguments.target, **options)
     console = Console(highlight=False)
     _report(console, outcome, arguments.target)
     if outcome.problems:

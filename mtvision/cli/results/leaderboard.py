@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from mtvision.cli.common import add_plugin_option
+from mtvision.recipe.plugins import load_plugins
 from mtvision.report.baseline import SINGLE_TASK
 from mtvision.report.published import CERTAINTIES
 from mtvision.report.record import find_records
@@ -147,6 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     words = parser.add_subparsers(dest="subcommand", required=True, metavar="|".join(SUBCOMMANDS))
     for name, subcommand in SUBCOMMANDS.items():
-        subcommand.add_arguments(words.add_parser(name, help=subcommand.help, description=subcommand.help))
+        subparser = words.add_parser(name, help=subcommand.help, description=subcommand.help)
+        subcommand.add_arguments(subparser)
+        add_plugin_option(subparser)
     arguments = parser.parse_args(argv)
+    load_plugins(arguments.plugin)
     return SUBCOMMANDS[arguments.subcommand].run(arguments)

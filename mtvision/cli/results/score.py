@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.cli.common import STDOUT, write_json
+from mtvision.cli.common import STDOUT, add_plugin_option, write_json
 from mtvision.core.registry import replaced_entries
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import check_config
@@ -62,7 +62,7 @@ Tasks without a folder are not scored.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    config = load_config(arguments.config, arguments.cfg_options)
+    config = load_config(arguments.config, arguments.cfg_options, arguments.plugin)
     settings = check_config(config, ("test_data or val_data",))
     from mtvision.data.manifest import data_manifest, scored_data
     from mtvision.engine.records import portable, require_possible, require_whole
@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change values of the config"
     )
+    add_plugin_option(parser)
     parser.add_argument(
         "--split",
         choices=("test", "val"),

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtvision.cli.common import add_plugin_option
 from mtvision.core.naming import UnknownNameError
+from mtvision.recipe.plugins import load_plugins
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
 from mtvision.report.compare import comparison_grid
 from mtvision.report.grid import Grid
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "results", nargs="*", metavar="RESULTS", help="record files, or folders that hold some"
     )
+    add_plugin_option(parser)
     parser.add_argument("--protocol", help="id; needed where the records have several")
     parser.add_argument("--format", default="terminal", metavar="|".join(FORMATS))
     parser.add_argument(
@@ -98,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    load_plugins(arguments.plugin)
     if arguments.write or arguments.check:
         return _documents(arguments.write or arguments.check, check=bool(arguments.check))
     if not arguments.results:

@@ -1,9 +1,9 @@
 """Name -> class tables.
 
-A table exists where a config chooses among several classes and outsiders may add one. A table reads names and
-signatures of the classes below its locations from their source files. A module is imported when its class is
-asked for. So a misspelt name or argument is reported before torch is imported, and choosing one backbone does
-not import the others.
+A table exists where a config or a task chooses among several entries and outsiders may add one. A table reads
+names and signatures of the classes below its locations from their source files. A module is imported when its
+class is asked for. So a misspelt name or argument is reported before torch is imported, and choosing one
+backbone does not import the others.
 """
 
 from __future__ import annotations
@@ -42,34 +42,52 @@ SCHEDULES = Registry(
 SEARCHERS = Registry("searcher", "SEARCHERS", ["mtvision.search"])
 MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"])
 
+PROTOCOLS = Registry("protocol", filled_by="mtvision.protocols")
+TASKS = Registry("task", "TASKS", ["mtvision.protocols.tasks"])
+ACTIVATIONS = Registry("activation", "ACTIVATIONS", ["mtvision.core.prediction", "mtvision.core.instances"])
+COLOURS = Registry("colours", "COLOURS", ["mtvision.visualize.colours"])
+LEGENDS = Registry("legend of colours", "LEGENDS", ["mtvision.visualize.legends"])
+DERIVATIONS = Registry("label derivation", "DERIVATIONS", ["mtvision.data.derive"])
+
+
+def tables() -> dict[str, Registry]:
+    """{what the code calls a table, e.g. `DECODERS`: the table} of all of them."""
+    return {name: item for name, item in globals().items() if isinstance(item, Registry)}
+
 
 def replaced_entries() -> list[dict[str, str]]:
     """Shipped entries of any table that an outsider replaced in this process: `table`, `name`, `by`."""
-    tables = [item for item in globals().values() if isinstance(item, Registry)]
     return [
         {"table": table.name, "name": name, "by": kind}
-        for table in tables
+        for table in tables().values()
         for name, kind in sorted(table.replaced().items())
     ]
 
 
 __all__ = [
+    "ACTIVATIONS",
     "ADAPTERS",
     "BACKBONES",
     "BALANCERS",
+    "COLOURS",
     "DATASETS",
     "DECODERS",
+    "DERIVATIONS",
     "HEADS",
+    "LEGENDS",
     "LOSSES",
     "MERGERS",
     "METRICS",
     "OPTIMIZERS",
     "PREPARATIONS",
     "PRESETS",
+    "PROTOCOLS",
     "SCHEDULES",
     "SEARCHERS",
     "STEPS",
+    "TASKS",
     "TRANSFORMS",
     "Registry",
     "replaced_entries",
+    "tables",
 ]

@@ -163,7 +163,7 @@ def exported_names(package: str) -> dict[str, Definition]:
     }
 
 
-def _file_of(module: str) -> Path | None:
+def file_of(module: str) -> Path | None:
     """The source file of a module or package; neither it nor a package around it is imported."""
     top, *inner = module.split(".")
     spec = find_spec(top)
@@ -176,7 +176,7 @@ def _file_of(module: str) -> Path | None:
 
 def _modules(package: str) -> Iterator[tuple[str, Path]]:
     """Dotted name and file of a package's modules, in the order of their names."""
-    file = _file_of(package)
+    file = file_of(package)
     if file is None:
         raise ModuleNotFoundError(f"no package {package}; is it installed, or its folder on PYTHONPATH?")
     if file.name != "__init__.py":
@@ -190,7 +190,7 @@ def _modules(package: str) -> Iterator[tuple[str, Path]]:
 @cache
 def _top_level(module: str) -> dict[str, ast.stmt]:
     """{name: the statement that binds it} of a module, `if TYPE_CHECKING` included."""
-    file = _file_of(module)
+    file = file_of(module)
     if file is None:
         return {}
     bound: dict[str, ast.stmt] = {}

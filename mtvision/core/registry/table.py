@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, TypeVar
 
-from mtvision.core.naming import UnknownNameError
+from mtvision.core.naming import ReportedError, UnknownNameError
+from mtvision.core.registry.outside import OUTSIDE
 from mtvision.core.registry.sources import (
     Definition,
     constant_of,
+    file_of,
     kinds_of,
     parameters_of,
     registered_names,
@@ -26,8 +29,17 @@ def _place(kind: Callable[..., Any]) -> Definition:
     return Definition(named.__module__, named.__qualname__)
 
 
-class Registry(MutableMapping[str, Callable[..., Any]]):
-    """{name: class or function}. Its errors name the wrong config entry.
+class TakenNameError(ReportedError, KeyError):
+    """A name that another entry of a table has already; the message is one line."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Registry(MutableMapping[str, Any]):
+    """{name: class or function}, or {name: value}. Its errors name the wrong config entry.
+
+    A name that is in none of the locations is looked for in installed plugins, see `mtvision.recipe.plugins`.
 
     Args:
         name: what one entry is called in messages, e.g. `decoder`.
@@ -35,6 +47,7 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
         locations: packages whose files register classes with `@<variable>.register_module()`.
         supplied: arguments that the suite passes to every entry it builds; a config must not.
         foreign: {name: class of another package}, which registers nothing itself.
+        filled_by: module of the suite that calls `register` for the table's values when it is imported.
     """
 
     def __init__(
@@ -45,21 +58,26 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
         *,
         supplied: Collection[str] = (),
         foreign: Mapping[str, Definition] | None = None,
+        filled_by: str | None = None,
     ) -> None:
         self.name = name
         self.supplied = frozenset(supplied)
         self._variable = variable
         self._locations = tuple(locations)
         self._foreign = dict(foreign or {})
-        self._loaded: dict[str, Callable[..., Any]] = {}
+        self._filled_by = filled_by
+        self._loaded: dict[str, Any] = {}
+        self._places: dict[str, Definition] = {}  # of registered values, which do not tell their module
         self._known: dict[str, Definition] | None = None
 
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        """The class of that name; its module is imported now.
+    def __getitem__(self, name: str) -> Any:
+        """The entry of that name; its module is imported now.
 
         Raises:
             UnknownNameError: there is none; the message lists near and known names.
         """
+        if name not in self:
+            OUTSIDE.search()
         if name not in self._loaded:
             if name not in self._definitions():
                 raise UnknownNameError(self.name, name, self)
@@ -67,10 +85,13 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
             self._loaded.setdefault(name, getattr(import_module(definition.module), definition.name))
         return self._loaded[name]
 
-    def __setitem__(self, name: str, kind: Callable[..., Any]) -> None:
+    def __setitem__(self, name: str, kind: Any) -> None:
+        self._refuse_unnamed(name, kind)
+        self._places.pop(name, None)
         self._loaded[name] = kind
 
     def __delitem__(self, name: str) -> None:
+        self._places.pop(name, None)
         del self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -93,16 +114,29 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
             self._known = dict(self._foreign)
             for package in self._locations:
                 self._known |= registered_names(package, self._variable)
+            if self._filled_by is not None:
+                import_module(self._filled_by)
         return self._known
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, Definition]]:
+        """The entries that are imported or registered so far, for `restore`."""
+        return dict(self._loaded), dict(self._places)
+
+    def restore(self, saved: tuple[dict[str, Any], dict[str, Definition]]) -> None:
+        """Forget what was registered since `saved()`."""
+        self._loaded, self._places = saved
 
     def replaced(self) -> dict[str, str]:
         """{shipped name: dotted path of what an outsider put in its place}; empty where none was replaced."""
-        places = {name: _place(kind) for name, kind in self._loaded.items() if name in self._definitions()}
+        places = {name: self._place(name) for name in self._loaded if name in self._definitions()}
         return {
             name: f"{place.module}.{place.name}"
             for name, place in places.items()
             if place != self._definitions()[name]
         }
+
+    def _place(self, name: str) -> Definition:
+        return self._places.get(name) or _place(self._loaded[name])
 
     def constant(self, name: str, attribute: str) -> Any:
         """A class attribute of one entry, from its source file if the class is not imported yet.
@@ -129,25 +163,67 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
             force: replace another one of that name.
 
         Raises:
-            KeyError: the name is taken by another one and `force` is off.
+            TakenNameError: the name is taken by another one and `force` is off.
         """
 
         def register(kind: Kind) -> Kind:
             key = name or kind.__name__
-            home = self._definitions().get(key)
-            own = home == Definition(kind.__module__, kind.__name__)
+            own = self._definitions().get(key) == Definition(kind.__module__, kind.__name__)
             if own and key in self._loaded:  # replaced by an outsider before its module was imported
                 return kind
-            if not (own or force) and key in self and self._loaded.get(key) is not kind:
-                place = home.module if home else self._loaded[key].__module__
-                raise KeyError(
-                    f"{self.name}: '{key}' is registered already, by {place}. Choose another name, or pass "
-                    "force=True to replace it."
-                )
+            if not own:
+                self._refuse_taken(key, kind, force=force)
             self._loaded[key] = kind
             return kind
 
         return register
+
+    def register(self, name: str, value: Any, *, by: str, force: bool = False) -> None:
+        """Add a value, such as a protocol.
+
+        Args:
+            name: what configs call it.
+            value: the entry.
+            by: dotted name of the module that defines it, usually `__name__`.
+            force: replace another one of that name.
+
+        Raises:
+            TakenNameError: the name is taken by another one and `force` is off.
+        """
+        place = Definition(by, name)
+        if by == self._filled_by:
+            self._definitions().setdefault(name, place)
+            if name in self._loaded:
+                return
+        elif self._places.get(name) != place:
+            self._refuse_taken(name, value, force=force)
+        self._loaded[name], self._places[name] = value, place
+
+    def _refuse_taken(self, name: str, kind: Any, *, force: bool) -> None:
+        if force:
+            self._refuse_unnamed(name, kind)
+        elif name in self and self._loaded.get(name) is not kind:
+            raise TakenNameError(
+                f"{self.name} '{name}' is registered already, by {self._whose(name)}. Choose another name, "
+                "or replace it on purpose with force=True, which records then say."
+            )
+
+    def _refuse_unnamed(self, name: str, kind: Any) -> None:
+        """What an entry point announces is loaded only where a name is not found; it must change nothing."""
+        origin = OUTSIDE.origin
+        if origin is not None and not origin.named and name in self and self._loaded.get(name) is not kind:
+            raise TakenNameError(
+                f"{self.name} '{name}' of {self._whose(name)} cannot be replaced by a plugin that only an "
+                f"entry point announces. Name it: plugins = ['{origin.module}'] in the config, or --plugin."
+            )
+
+    def _whose(self, name: str) -> str:
+        """Module and file of the entry of that name."""
+        home = self._definitions().get(name)
+        module = (self._place(name) if home is None or name in self._loaded else home).module
+        loaded = sys.modules.get(module)
+        file = file_of(module) if loaded is None else vars(loaded).get("__file__")
+        return f"{module} ({file})" if file else module
 
     def choose(self, kind: Any) -> Callable[..., Any]:
         """The class that a config's `type` means: a registered name, a dotted path or the class itself.
@@ -164,7 +240,8 @@ class Registry(MutableMapping[str, Callable[..., Any]]):
                 return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
             except (ImportError, AttributeError):
                 pass
-        return self[kind]
+        entry: Callable[..., Any] = self[kind]
+        return entry
 
     def check(self, cfg: Any, supplied: Collection[str] | None = None) -> Mapping[str, inspect.Parameter]:
         """Say what `build(cfg)` would refuse, without importing a module of the locations.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.registry.workers import WorkerStart
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
 from mtvision.data.dataset import DenseDataset
@@ -136,7 +137,8 @@ def collect(
             if advance:
                 advance(len(chunk))
         return total
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    start = WorkerStart.here()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start) as pool:
         futures = [pool.submit(_collect_chunk, dataset, chunk) for chunk in chunks]
         for future, chunk in zip(futures, chunks, strict=True):
             total.add(future.result())

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.registry.workers import WorkerStart
 from mtvision.runtime.atomic import atomic_path
 from mtvision.runtime.progress import counting
 
@@ -143,9 +144,12 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         yield None
         return
     # spawn: the parent may hold open HDF5 files and threads, which a fork would copy in an undefined state
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(WorkerStart.here(),)
+    ) as pool:
         yield pool
 
 
-def _one_thread() -> None:
+def _start(load_plugins: WorkerStart) -> None:
     cv2.setNumThreads(0)
+    load_plugins()

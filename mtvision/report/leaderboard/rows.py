@@ -112,7 +112,7 @@ def build_sections(
     return sections
 
 
-def _protocols() -> dict[str, Protocol]:
+def _protocols() -> Mapping[str, Protocol]:
     """Protocols, imported late so that importing this package stays cheap."""
     from mtvision.protocols import PROTOCOLS
 

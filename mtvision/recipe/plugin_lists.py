@@ -1,0 +1,74 @@
+"""The plugins of a config: those of its bases, its own, and those of the command line."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtvision.core.registry.sources import file_of
+from mtvision.core.values import check_value
+from mtvision.recipe.plugins import resolve_plugin
+
+
+def every_plugin(file: Path, given: Any, more: Sequence[str]) -> list[str]:
+    """Names of modules and absolute paths, each once, in the order in which they are loaded.
+
+    A relative path starts at the folder of the file that states it. Lists add up: a config need not repeat
+    those of its bases.
+
+    Args:
+        file: the config.
+        given: its completed `plugins`.
+        more: `--plugin`; relative paths start at the working folder.
+
+    Raises:
+        ValueError: `given` is no list of texts.
+        PluginError: there is no such file or module.
+    """
+    check_value("plugins", given, list[str])
+    stated = list(_stated(file, set()))
+    texts = {text for text, _ in stated}
+    stated += [(text, file.parent) for text in given if text not in texts]
+    stated += [(text, Path.cwd()) for text in more]
+    return list(dict.fromkeys(resolve_plugin(text, folder) for text, folder in stated))
+
+
+def _stated(file: Path, seen: set[Path]) -> Iterator[tuple[str, Path]]:
+    """(text, folder of the file that states it), those of the bases first."""
+    if file.resolve() in seen or not file.is_file():
+        return
+    seen.add(file.resolve())
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for base in _bases(node, file.parent):
+            yield from _stated(base, seen)
+        for text in _literals(node, "plugins"):
+            yield text, file.parent
+
+
+def _bases(node: ast.stmt, folder: Path) -> Iterator[Path]:
+    """Files that a statement inherits from: `_base_ = [...]`, or imports below `with read_base()`."""
+    yield from (folder / text for text in _literals(node, "_base_"))
+    if not isinstance(node, ast.With) or ast.unparse(node.items[0].context_expr) != "read_base()":
+        return
+    for item in node.body:
+        if isinstance(item, ast.ImportFrom) and item.module and item.level:
+            start = folder.joinpath(*[".."] * (item.level - 1))
+            yield start.joinpath(*item.module.split(".")).with_suffix(".py")
+        elif isinstance(item, ast.ImportFrom) and item.module:
+            found = file_of(item.module)
+            if found is not None:
+                yield found
+
+
+def _literals(node: ast.stmt, name: str) -> list[str]:
+    """The texts that an assignment writes out; a computed value is in the completed config."""
+    if not isinstance(node, ast.Assign) or ast.unparse(node.targets[0]) != name:
+        return []
+    try:
+        value = ast.literal_eval(node.value)
+    except ValueError:
+        return []
+    values = value if isinstance(value, list | tuple) else [value]
+    return [text for text in values if isinstance(text, str)]
