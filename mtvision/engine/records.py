@@ -20,6 +20,7 @@ from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
+from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.settings import LOADER_DEFAULTS, Settings
 from mtvision.report.comparable.key import departures, in_words
 from mtvision.report.comparable.ranges import range_errors
@@ -105,6 +106,7 @@ def scored_record(
         code=code_version(),
         data={},
         replaced=replaced_entries(),
+        plugins=plugin_entries(),
         seed=settings.seed,
         world_size=batches[-1]["processes"],
         effective_batch=batches[-1]["images"] * batches[-1]["processes"],

@@ -246,6 +246,7 @@ def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) 
                 config=None,
                 scored=_scored(list(runs.values())),
                 replaced=_distinct(item for run in runs.values() for item in run.replaced),
+                plugins=_distinct(item for run in runs.values() for item in run.plugins),
                 cost=_summed(list(runs.values())) if complete else None,
                 checkpoint=None,
                 training=None,
@@ -255,7 +256,7 @@ def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) 
     return rows
 
 
-def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+def _distinct(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({tuple(sorted(item.items())): item for item in entries}.values())
 
 

@@ -82,6 +82,8 @@ class Record:
             `labels` {task: fingerprint}; None where it is not known, e.g. for `paper`.
         replaced: from `mtvision.core.registry.replaced_entries`: `table`, `name`, `by` of every shipped
             component that an outsider's replaced.
+        plugins: from `mtvision.recipe.plugins.plugin_entries`: `name`, `version`, `sha256`, `file` of every
+            module from outside that was in use.
         seed: of the run.
         world_size: processes.
         effective_batch: images per optimizer step, over all processes and micro-batches.
@@ -114,6 +116,7 @@ class Record:
     data: dict[str, Any] | None = None
     scored: dict[str, Any] | None = None
     replaced: list[dict[str, str]] = field(default_factory=list)
+    plugins: list[dict[str, str | None]] = field(default_factory=list)
     seed: int | None = None
     world_size: int | None = None
     effective_batch: int | None = None

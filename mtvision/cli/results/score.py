@@ -18,6 +18,7 @@ from mtvision.core.registry import replaced_entries
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.settings import Settings
 from mtvision.report.display import display_of
 from mtvision.report.record import Record, describe_tasks
@@ -37,6 +38,7 @@ RECORDED = (
     "protocol_digest",
     "scored",
     "replaced",
+    "plugins",
     "method",
     "backbone",
     "tasks",
@@ -202,6 +204,7 @@ def _record(config: RunConfig, settings: Settings, files: PredictionFiles, score
         protocol_title=protocol.title,
         protocol_digest=protocol.digest(),
         replaced=replaced_entries(),
+        plugins=plugin_entries(),
         method=str((manifest or {}).get("method", files.folder.resolve().name)),
         backbone=str((manifest or {}).get("backbone", backbone_name(config) if own else "–")),
         provenance=config["provenance"] if own else "released",

@@ -10,7 +10,7 @@ from typing import Any
 
 from mtvision.report.record import Record
 
-SCORING_TABLES = ("dataset", "transform", "transforms preset")
+SCORING_TABLES = ("dataset", "transform", "transforms preset", "label derivation", "activation")
 """Tables whose replaced entries concern every score; those of `metric` concern the tasks that use them."""
 
 TASK_FIELDS = ("metric", "headline", "higher_is_better", "unit")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtvision.report.baseline import is_single_task, with_gain
-from mtvision.report.comparable.key import conflicts, departures, group_records, in_words
+from mtvision.report.comparable.key import SHOWN, UNKNOWN, conflicts, departures, group_records, in_words
 from mtvision.report.record import PROTOCOL_EVALUATOR, Record, RecordError, describe_tasks
 
 FIELDS = {
@@ -142,7 +142,7 @@ def check_records(records: Mapping[str, Record]) -> list[Finding]:
             for line in record.missing
         ]
         findings += _baseline(file, record, list(records.values()))
-    return [*findings, *_doubles(records), *_groups(records)]
+    return [*findings, *_doubles(records), *_changed_plugins(records), *_groups(records)]
 
 
 def _departures(file: str, record: Record) -> Iterator[Finding]:
@@ -181,6 +181,23 @@ def _groups(records: Mapping[str, Record]) -> Iterator[Finding]:
                 "tables and the page keep them apart and rank each group alone; score them alike to compare.",
                 "note",
             )
+
+
+def _changed_plugins(records: Mapping[str, Record]) -> Iterator[Finding]:
+    """Notes for seeds of one row that were made with different files of a plugin."""
+    first: dict[tuple[Any, ...], tuple[str, str | None]] = {}
+    for file, record in sorted(records.items(), key=lambda item: item[1].created):
+        for entry in record.plugins:
+            other, digest = first.setdefault((record.row_key, entry["name"]), (file, entry["sha256"]))
+            if digest != entry["sha256"]:
+                yield Finding(
+                    file,
+                    "plugins",
+                    f"plugin {entry['name']} differs from that of {other}, which is of the same row: sha256 "
+                    f"{(entry['sha256'] or UNKNOWN)[:SHOWN]} against {(digest or UNKNOWN)[:SHOWN]}.",
+                    "train the seeds again with one version of the plugin if its change concerns the scores.",
+                    "note",
+                )
 
 
 def _protocol(file: str, record: Record) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from math import fsum, isnan
 from statistics import stdev
 from typing import Any
 
-from mtvision.report.comparable.key import NOTHING, UNKNOWN, common_facts
+from mtvision.report.comparable.key import NOTHING, SHOWN, UNKNOWN, common_facts
 from mtvision.report.compare import OTHER_TOOL, compare
 from mtvision.report.display import display_of
 from mtvision.report.leaderboard.rows import BoardRow, Section, latency_condition
@@ -167,6 +167,7 @@ def _training(record: Record) -> list[list[str]]:
         if text not in (UNKNOWN, NOTHING) and name not in ("protocol", "provenance"):
             found.append((name.capitalize(), text))
     found += [(f"Replaced {item['table']}", f"{item['name']} by {item['by']}") for item in record.replaced]
+    found += [(f"Plugin {item['name']}", _plugin(item)) for item in record.plugins]
     for split, manifest in (record.data or {}).items():
         if manifest:
             images = f"{manifest['images']} images" if manifest.get("images") is not None else "images"
@@ -194,3 +195,9 @@ def _run(record: Record) -> dict[str, Any]:
         "checkpoint": (record.checkpoint or {}).get("sha256", ""),
         "percent": (record.gain or {}).get("percent"),
     }
+
+
+def _plugin(entry: Mapping[str, str | None]) -> str:
+    version, digest = entry["version"], entry["sha256"]
+    parts = [f"version {version}" if version else "", f"sha256 {digest[:SHOWN]}" if digest else ""]
+    return ", ".join(part for part in parts if part) or "version unknown"
