@@ -56,7 +56,12 @@ class _Reduced:
     parts: Any
 
     def __reduce__(self) -> Any:
-        return self.parts
+        make, arguments, *rest = self.parts
+        return _made, (make, arguments), *rest  # pickle accepts `make` itself for its own class only
+
+
+def _made(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return make(*arguments)
 
 
 def _unpickled(start: WorkerStart, content: bytes) -> Any:
