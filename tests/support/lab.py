@@ -1,4 +1,4 @@
-"""A laboratory's own module, as a text: every kind of entry that a plugin may register, and a config for it."""
+"""A laboratory's own module as a text, with every kind of entry a plugin may register, and its config."""
 
 from __future__ import annotations
 
