@@ -37,6 +37,12 @@ WITHOUT_BATTERY = {
     "transform": "geometry is a property of all of them at once: tests/data/test_geometry_properties.py",
     "optimizer": "its classes are torch's and mmengine's; tests/engine/test_optimizer.py builds them",
     "schedule": "its classes are mmengine's",
+    "protocol": "a protocol is a value: tests/protocols",
+    "task": "a constructor makes a value: tests/protocols/test_protocols.py",
+    "activation": "seven functions: tests/core/test_prediction.py",
+    "colours": "five functions: tests/visualize/test_colours.py",
+    "legend of colours": "five functions: tests/visualize/test_panels.py",
+    "label derivation": "two functions: tests/data/test_folder.py",
     "transforms preset": "a preset is a list of transforms: tests/data/test_published_pipelines.py",
 }
 QUICK = {"loss", "balancer", "dataset", "metric"}  # batteries of milliseconds
