@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--train-command",
         default=shlex.join(TRAIN),
-        help="what starts a run, e.g. a script that registers modules of your own and calls `mtvision train`",
+        help="what starts a run, e.g. a script of your own that calls `mtvision train`",
     )
     return parser
 

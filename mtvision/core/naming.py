@@ -30,7 +30,7 @@ class UnknownNameError(ReportedError, KeyError):
         choices = sorted(str(item) for item in known)
         near = get_close_matches(str(name), choices, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(repr(item) for item in near)}?" if near else ""
-        listing = ", ".join(choices) or "none is registered (was its module imported?)"
+        listing = ", ".join(choices) or "none is registered (name its module in `plugins`)"
         super().__init__(f"Unknown {kind} '{name}'.{hint}\nKnown: {listing}.")
 
     def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 A config names them (`plugins = ["mylab.multitask"]`), or the command line (`--plugin`). An installed package
 announces them as entry points of the group `mtvision.plugins`. Those are imported only where a table has no
-entry of a name, so they must not replace anything, and a broken one concerns only who uses it.
+entry of a name. So they must not replace anything, and a broken one is left out.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 from mtvision.core import registry
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import Registry
+from mtvision.core.registry.table import TakenNameError
 
 THINGS = Registry("thing")
 
@@ -80,6 +81,37 @@ def test_one_table_for_each_choice_that_outsiders_may_extend():
     assert tables == registry.tables()
     assert len({table.name for table in tables.values()}) == 22
     assert {name for name, table in tables.items() if not table} == {"MERGERS"}
+
+
+@pytest.mark.parametrize("variable", registry.tables())
+def test_every_table_has_the_same_words_for_unknown_and_taken_names(variable, monkeypatch):
+    table = registry.tables()[variable]
+    with pytest.raises(UnknownNameError, match=rf"^Unknown {table.name} 'nothing-like-it'\.\nKnown: "):
+        table["nothing-like-it"]
+    monkeypatch.setattr(table, "_loaded", dict(table._loaded))
+    monkeypatch.setattr(table, "_places", dict(table._places))
+    name = next(iter(table), "added")
+    table.register("added", object(), by="one.lab")
+    for taken, owner in ((name, ""), ("added", r"one\.lab")):
+        message = rf"^{table.name} '{taken}' is registered already, by {owner}.*Choose another name"
+        with pytest.raises(TakenNameError, match=message):
+            table.register(taken, object(), by="another.lab")
+        if variable != "PROTOCOLS":
+            with pytest.raises(TakenNameError, match=message):
+                table.register_module(taken)(Box)
+    table.register("added", "another", by="another.lab", force=True)
+    assert table["added"] == "another"
+
+
+def test_a_protocol_that_was_replaced_is_listed(monkeypatch):
+    table = registry.PROTOCOLS
+    for name in ("_loaded", "_places"):
+        monkeypatch.setattr(table, name, dict(getattr(table, name)))
+    assert table.replaced() == {}
+    table.register("nyud-invpt", "mine", by="one.lab", force=True)
+    assert registry.replaced_entries() == [
+        {"table": "protocol", "name": "nyud-invpt", "by": "one.lab.nyud-invpt"}
+    ]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -18,6 +19,7 @@ from mtvision.cli.main import COMMANDS, call
 from mtvision.core import registry
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry.outside import OUTSIDE
+from mtvision.protocols.tasks import build_task
 from mtvision.recipe import plugins
 from mtvision.recipe.config import load_config
 from mtvision.recipe.plugins import PluginError, load_plugins, plugin_entries
@@ -359,6 +361,34 @@ def test_a_config_without_plugins_imports_no_torch_and_one_with_a_light_plugin_n
     done, out, err = python("-c", code, cwd=tmp_path)
     assert (done, out.split()) == (0, ["2", "False"]), err
     assert "Unknown SmallDecoder argument 'wdith'. Did you mean 'width'?" in err
+
+
+# The page
+
+
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_works(fresh, write, tmp_path):
+    module, config = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    write(module, "mylab/supervised.py")
+    path = write(
+        config.replace("..., ", 'backbone=dict(type="TimmBackbone", name="resnet18"), '), "configs/a.py"
+    )
+    load_config(path)
+    decoder = registry.DECODERS.build(
+        {"type": "SupervisedDecoder", "width": 4},
+        channels=[4, 8],
+        strides=[4, 8],
+        tasks=[build_task("depth")],
+    )
+    assert decoder.deep_supervision == 0.4
+    assert plugin_entries()[0]["version"] == "1.2"
+
+
+def test_the_page_lists_every_table():
+    listed = re.findall(r"`([A-Z]+)`", PAGE.split("## What can be registered")[1].split("\n## ")[0])
+    assert set(listed) - {"TABLE", "NAME"} == set(registry.tables())
 
 
 # Whole runs
