@@ -27,6 +27,21 @@ def test_a_record_that_is_not_whole_gets_a_note():
     assert found({str(place): record for place, record in records.items()}) == [("note", "missing")]
 
 
+def test_seeds_of_a_row_with_different_files_of_a_plugin_get_a_note():
+    plugin = {"name": "mylab", "version": "1.0", "sha256": "a" * 64, "file": "mylab.py"}
+    first, *others = nyud_records()
+    second = next(record for record in others if record.row_key == first.row_key)
+    records = {"first": first, **{str(place): record for place, record in enumerate(others)}}
+    name = next(name for name, record in records.items() if record is second)
+    for digest, levels in (("a" * 64, []), ("b" * 64, [("note", "plugins")])):
+        records["first"] = replace(first, plugins=[plugin], created="2026-01-01T00:00:00Z")
+        records[name] = replace(second, plugins=[{**plugin, "sha256": digest}])
+        assert found(records) == levels
+    (note,) = check_records(records)
+    assert note.file == name
+    assert "plugin mylab differs from that of first" in note.problem
+
+
 @pytest.mark.parametrize(
     ("change", "field", "words", "advice"),
     [

@@ -261,6 +261,18 @@ def version_1():
     return data
 
 
+PLUGIN = {"name": "mylab.multitask", "version": None, "sha256": "a" * 64, "file": "mylab/multitask.py"}
+
+
+def test_plugins_are_kept_as_they_are_and_checked(tmp_path):
+    record = make_record(plugins=[PLUGIN])
+    record.save(tmp_path / "record.json")
+    assert Record.load(tmp_path / "record.json") == record
+    for change in ({"sha256": "abc"}, {"version": 3}, {"path": "x"}, {"file": "/home/me/mylab/multitask.py"}):
+        with pytest.raises(RecordError, match="plugins"):
+            make_record(plugins=[PLUGIN | change]).to_text()
+
+
 def test_version_1_is_read_and_what_it_did_not_hold_is_unknown(tmp_path):
     file = tmp_path / "record.json"
     file.write_text(json.dumps(version_1()))
