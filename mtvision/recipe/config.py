@@ -7,11 +7,9 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mtvision
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.plugin_lists import every_plugin
 from mtvision.recipe.plugins import load_plugins
@@ -24,7 +22,7 @@ from mtvision.recipe.settings import (
     section_defaults,
     to_plain_data,
 )
-from mtvision.recipe.shipped import configs_folder, find_config
+from mtvision.recipe.shipped import find_config, package_folder
 from mtvision.recipe.tasks import drop_absent_tasks, task_names
 
 if TYPE_CHECKING:
@@ -145,21 +143,11 @@ def _bases_by_import() -> Iterator[None]:
     from mmengine.config import config as module
 
     before = module.get_installed_path
-    module.get_installed_path = _package_folder
+    module.get_installed_path = package_folder
     try:
         yield
     finally:
         module.get_installed_path = before
-
-
-def _package_folder(package: str) -> str:
-    if package == mtvision.__name__:
-        return str(configs_folder().parent)
-    spec = find_spec(package)
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not places:
-        raise ImportError(f"the package '{package}' of a base config is not installed; is it on PYTHONPATH?")
-    return places[0]
 
 
 def _of_its_tasks(content: Config) -> Config:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtvision.core.registry.sources import file_of
 from mtvision.core.values import check_value
 from mtvision.recipe.plugins import resolve_plugin
+from mtvision.recipe.shipped import package_folder
 
 
 def every_plugin(file: Path, given: Any, more: Sequence[str]) -> list[str]:
@@ -57,9 +57,8 @@ def _bases(node: ast.stmt, folder: Path) -> Iterator[Path]:
             start = folder.joinpath(*[".."] * (item.level - 1))
             yield start.joinpath(*item.module.split(".")).with_suffix(".py")
         elif isinstance(item, ast.ImportFrom) and item.module:
-            found = file_of(item.module)
-            if found is not None:
-                yield found
+            package, *inner = item.module.split(".")
+            yield Path(package_folder(package), *inner).with_suffix(".py")
 
 
 def _literals(node: ast.stmt, name: str) -> list[str]:

@@ -10,6 +10,7 @@ import ast
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 import mtvision
@@ -127,3 +128,18 @@ def standalone_text(config: ShippedConfig) -> str:
         return f"{found['indent']}from {module} import "
 
     return _RELATIVE.sub(absolute, config.file.read_text(encoding="utf-8"))
+
+
+def package_folder(package: str) -> str:
+    """Folder in which the base configs of a package are looked for: `PACKAGE.a.b` is `a/b.py` in it.
+
+    Raises:
+        ImportError: Python finds no such package.
+    """
+    if package == mtvision.__name__:
+        return str(configs_folder().parent)
+    spec = find_spec(package)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise ImportError(f"the package '{package}' of a base config is not installed; is it on PYTHONPATH?")
+    return places[0]
