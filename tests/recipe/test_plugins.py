@@ -87,6 +87,18 @@ def mtvision(*arguments, cwd, path=()):
 # Where plugins are named
 
 
+def test_a_base_that_is_imported_from_a_package_names_plugins_too(fresh, write, tmp_path):
+    """Its relative path starts at the base's own folder."""
+    write("plugins = ['../parts/smalllab.py']\n" + CONFIG, "somelab/recipes/base.py")
+    write(SMALL, "somelab/parts/smalllab.py")
+    write("", "somelab/__init__.py")
+    fresh.syspath_prepend(tmp_path)
+    text = "from mmengine.config import read_base\n\nwith read_base():\n"
+    text += "    from somelab.recipes.base import model, plugins, protocol\n"
+    config = load_config(write(text, "elsewhere/leaf.py"))
+    assert config["plugins"] == [str(tmp_path / "somelab" / "parts" / "smalllab.py")]
+
+
 def test_a_relative_path_in_a_config_starts_at_the_configs_folder(fresh, write, tmp_path):
     write(SMALL, "parts/smalllab.py")
     config = load_config(write("plugins = ['../parts/smalllab.py']\n" + CONFIG, "configs/a.py"))
@@ -150,7 +162,7 @@ def test_plugins_are_a_list_of_texts(fresh, write, value):
 
 
 def test_every_command_that_uses_tables_takes_plugins(capsys):
-    without = {"convert-checkpoint", "evaluate-boundaries", "compare-runs", "benchmark"}
+    without = {"convert-checkpoint", "evaluate-boundaries", "compare-runs", "benchmark", "configs"}
     for command in COMMANDS:
         words = [command, "check", "--help"] if command == "leaderboard" else [command, "--help"]
         with pytest.raises(SystemExit):
