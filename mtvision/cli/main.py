@@ -11,6 +11,8 @@ from mtvision import __version__
 from mtvision.core.naming import ReportedError, UnknownNameError, look_up
 
 COMMANDS = {
+    "list": ("list_entries", "what a config may name: decoders, balancers, metrics, …"),
+    "show": ("show", "one of them: arguments, documentation, the configs that name it"),
     "configs": ("configs", "list, show and copy the configs that come with the suite"),
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
     "test": ("test", "score a checkpoint"),

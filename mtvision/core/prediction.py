@@ -11,31 +11,37 @@ from mtvision.core.task import Task
 
 @ACTIVATIONS.register_module("argmax")
 def _argmax(logits: Tensor, _: float) -> Tensor:
+    """The class with the largest logit."""
     return logits.argmax(dim=1)
 
 
 @ACTIVATIONS.register_module("identity")
 def _identity(logits: Tensor, _: float) -> Tensor:
+    """Logits as they are."""
     return logits
 
 
 @ACTIVATIONS.register_module("positive")
 def _positive(logits: Tensor, _: float) -> Tensor:
+    """Values, those below 0 raised to 0."""
     return logits.clamp(min=0)
 
 
 @ACTIVATIONS.register_module("unit")
 def _unit(logits: Tensor, _: float) -> Tensor:
+    """Vectors made unit length."""
     return F.normalize(logits, dim=1)
 
 
 @ACTIVATIONS.register_module("sigmoid")
 def _sigmoid(logits: Tensor, _: float) -> Tensor:
+    """The probability of one logit."""
     return logits.sigmoid()
 
 
 @ACTIVATIONS.register_module("foreground")
 def _foreground(logits: Tensor, _: float) -> Tensor:
+    """The softmax probability of class 1."""
     return logits.softmax(dim=1)[:, 1:2]
 
 

@@ -28,23 +28,33 @@ def every_plugin(file: Path, given: Any, more: Sequence[str]) -> list[str]:
         PluginError: there is no such file or module.
     """
     check_value("plugins", given, list[str])
-    stated = list(_stated(file, set()))
+    stated = [
+        (text, path.parent)
+        for path in files_of(file)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for text in _literals(node, "plugins")
+    ]
     texts = {text for text, _ in stated}
     stated += [(text, file.parent) for text in given if text not in texts]
     stated += [(text, Path.cwd()) for text in more]
     return list(dict.fromkeys(resolve_plugin(text, folder) for text, folder in stated))
 
 
-def _stated(file: Path, seen: set[Path]) -> Iterator[tuple[str, Path]]:
-    """(text, folder of the file that states it), those of the bases first."""
+def files_of(file: Path) -> list[Path]:
+    """A config and the files it inherits from, those first, each once."""
+    found: dict[Path, Path] = {}
+    _collect(file, found, set())
+    return list(found.values())
+
+
+def _collect(file: Path, found: dict[Path, Path], seen: set[Path]) -> None:
     if file.resolve() in seen or not file.is_file():
         return
     seen.add(file.resolve())
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         for base in _bases(node, file.parent):
-            yield from _stated(base, seen)
-        for text in _literals(node, "plugins"):
-            yield text, file.parent
+            _collect(base, found, seen)
+    found[file.resolve()] = file
 
 
 def _bases(node: ast.stmt, folder: Path) -> Iterator[Path]:

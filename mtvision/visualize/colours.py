@@ -167,6 +167,7 @@ def _plane(task: Task, array: NDArray[Any]) -> NDArray[Any]:
 
 @COLOURS.register_module("palette")
 def _draw_palette(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    """Every class in its colour."""
     ids = _plane(task, array)
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"{task.name}: class maps hold integers, got {ids.dtype}; take the argmax first.")
@@ -204,12 +205,14 @@ def depth_colours(values: NDArray[Any]) -> Picture:
 
 @COLOURS.register_module("depth")
 def _draw_depth(task: Task, array: NDArray[Any], limits: Range | None) -> Picture:
+    """Near to far, along a colour map."""
     plane = _plane(task, array).astype(np.float64)
     return depth_colours(np.nan_to_num(levels(plane, value_range(plane) if limits is None else limits)))
 
 
 @COLOURS.register_module("normals")
 def _draw_normals(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    """The three components of unit vectors as red, green and blue."""
     if array.ndim != 3 or array.shape[0] != 3:
         raise ValueError(f"{task.name}: normals are (3, H, W), got shape {array.shape}.")
     scaled = np.round((np.nan_to_num(array).astype(np.float64) + 1) * 127.5)
@@ -218,6 +221,7 @@ def _draw_normals(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
 
 @COLOURS.register_module("gray")
 def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    """Values as shades of gray."""
     plane = _plane(task, array)
     if np.issubdtype(plane.dtype, np.integer):
         plane = plane / max(task.num_classes - 1, 1)

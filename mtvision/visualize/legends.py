@@ -54,6 +54,7 @@ def legend(task: Task, maps: Sequence[Any], width: int, *, limits: Range | None 
 
 @LEGENDS.register_module("palette")
 def _class_legend(task: Task, maps: Sequence[Any], width: int, _: Range | None) -> Picture:
+    """Names of the classes that occur, beside their colours."""
     names = task.class_names or tuple(str(index) for index in range(task.num_classes))
     colours = palette(task)
     entries = [(names[index], colours[index]) for index in classes_present(task, maps)]
@@ -64,6 +65,7 @@ def _class_legend(task: Task, maps: Sequence[Any], width: int, _: Range | None) 
 
 @LEGENDS.register_module("instances")
 def _instance_legend(task: Task, maps: Sequence[Any], width: int, limits: Range | None) -> Picture:
+    """Names of the classes whose instances occur, as for class maps."""
     return _class_legend(task, maps, width, limits)
 
 
@@ -107,6 +109,7 @@ def flow(widths: Sequence[int], width: int, gap: int) -> list[list[tuple[int, in
 
 @LEGENDS.register_module("depth")
 def _colour_bar(task: Task, _: Sequence[Any], width: int, limits: Range | None) -> Picture:
+    """A bar of the colour map with its limits."""
     low, high = limits if limits is not None else (0.0, 1.0)
     bar = depth_colours(np.tile(np.linspace(0, 1, width), (BAR, 1)))
     values = log_ticks(low, high) if is_logarithmic((low, high)) else ticks(low, high)
@@ -115,6 +118,7 @@ def _colour_bar(task: Task, _: Sequence[Any], width: int, limits: Range | None) 
 
 @LEGENDS.register_module("gray")
 def _gray_bar(task: Task, _: Sequence[Any], width: int, _limits: Range | None) -> Picture:
+    """A bar from black to white with its limits."""
     bar = np.repeat(np.tile(np.linspace(0, 255, width), (BAR, 1)).astype(np.uint8)[..., None], 3, axis=2)
     return _with_ticks(bar, (0.0, 1.0), [0.0, 0.5, 1.0], task.unit)
 
@@ -166,6 +170,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 @LEGENDS.register_module("normals")
 def _sphere(task: Task, _: Sequence[Any], width: int, _limits: Range | None) -> Picture:
+    """A sphere whose surface shows the colour of every direction."""
     side = 64
     place_at = 18
     picture = canvas(side + 8, width)

@@ -81,6 +81,19 @@ def constant_of(definition: Definition, attribute: str) -> Any:
     return next((value for value in inherited if value is not None), None)
 
 
+def docstring_of(definition: Definition) -> str | None:
+    """The docstring of a class or function, empty if it has none; None for anything else."""
+    node = _top_level(definition.module).get(definition.name)
+    known = isinstance(node, ast.ClassDef | ast.FunctionDef)
+    return (ast.get_docstring(node) or "") if known else None  # type: ignore[arg-type]
+
+
+def line_of(definition: Definition) -> int | None:
+    """The line of its file on which a definition begins, counted from 1."""
+    node = _top_level(definition.module).get(definition.name)
+    return None if node is None else node.lineno
+
+
 def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
     """{name: (parameter, the module whose names its annotation uses)}."""
     node = _top_level(definition.module).get(definition.name)

@@ -128,15 +128,22 @@ class Registry(MutableMapping[str, Any]):
 
     def replaced(self) -> dict[str, str]:
         """{shipped name: dotted path of what an outsider put in its place}; empty where none was replaced."""
-        places = {name: self._place(name) for name in self._loaded if name in self._definitions()}
+        places = {name: self.place(name) for name in self._loaded if name in self._definitions()}
         return {
             name: f"{place.module}.{place.name}"
             for name, place in places.items()
             if place != self._definitions()[name]
         }
 
-    def _place(self, name: str) -> Definition:
+    def place(self, name: str) -> Definition:
+        """Where an entry that is imported or registered is defined."""
         return self._places.get(name) or _place(self._loaded[name])
+
+    def shipped(self, name: str) -> Definition | None:
+        """Where an entry of the suite is defined; None if a plugin added or replaced it, or there is none."""
+        definition = self._definitions().get(name)
+        replaced = name in self._loaded and self.place(name) != definition
+        return None if replaced else definition
 
     def constant(self, name: str, attribute: str) -> Any:
         """A class attribute of one entry, from its source file if the class is not imported yet.
@@ -220,7 +227,7 @@ class Registry(MutableMapping[str, Any]):
     def _whose(self, name: str) -> str:
         """Module and file of the entry of that name."""
         home = self._definitions().get(name)
-        module = (self._place(name) if home is None or name in self._loaded else home).module
+        module = (self.place(name) if home is None or name in self._loaded else home).module
         loaded = sys.modules.get(module)
         file = file_of(module) if loaded is None else vars(loaded).get("__file__")
         return f"{module} ({file})" if file else module
