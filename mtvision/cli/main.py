@@ -11,9 +11,9 @@ from mtvision import __version__
 from mtvision.core.naming import ReportedError, UnknownNameError, look_up
 
 COMMANDS = {
-    "list": ("list_entries", "what a config may name: decoders, balancers, metrics, …"),
-    "show": ("show", "one of them: arguments, documentation, the configs that name it"),
-    "configs": ("configs", "list, show and copy the configs that come with the suite"),
+    "list": ("catalogue.entries", "what a config may name: decoders, balancers, metrics, …"),
+    "show": ("catalogue.show", "one of them: arguments, documentation, the configs that name it"),
+    "configs": ("catalogue.configs", "list, show and copy the configs that come with the suite"),
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
     "test": ("test", "score a checkpoint"),
     "score": ("results.score", "score predictions on disk, of any code base"),

@@ -26,7 +26,7 @@ def test_several_near_names_are_all_offered():
 
 
 def test_empty_table_asks_for_the_import():
-    assert "was its module imported?" in str(UnknownNameError("step", "PlainStep", []))
+    assert "name its module in `plugins`" in str(UnknownNameError("step", "PlainStep", []))
 
 
 def test_look_up():

@@ -63,7 +63,7 @@ def table_of(kind: str, tables: dict[str, Registry]) -> Registry:
 
 
 def described(table: Registry, name: str) -> Described:
-    """An entry without importing it, if it comes with the suite and nobody has imported it.
+    """An entry; what comes with the suite is not imported for it.
 
     Raises:
         UnknownNameError: the table has no such entry.
@@ -75,7 +75,7 @@ def described(table: Registry, name: str) -> Described:
     value = table[name]
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         module = table.place(name).module
-        return Described(name, module, _file(module), None, str(getattr(value, "title", "")))
+        return Described(name, module, _file(module), None, str(vars(value).get("title", "")))
     try:
         line: int | None = inspect.getsourcelines(value)[1]
     except (OSError, TypeError):  # a built-in, or code that was typed in

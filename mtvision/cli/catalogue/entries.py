@@ -135,8 +135,7 @@ def _signature(table: Registry, name: str) -> str:
         for item in inspect.signature(value).parameters.values()
     ]
     lines = [f"    {item}," for item in plain]
-    head = getattr(value, "__name__", name)
-    return "\n".join([f"{head}(", *lines, ")"]) if lines else f"{head}()"
+    return "\n".join([f"{name}(", *lines, ")"]) if lines else f"{name}()"
 
 
 def _uses(name: str) -> list[str]:

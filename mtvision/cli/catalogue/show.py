@@ -1,0 +1,5 @@
+"""`mtvision show KIND NAME`."""
+
+from mtvision.cli.catalogue.entries import show_main as main
+
+__all__ = ["main"]
