@@ -13,6 +13,7 @@ from mtvision.core.naming import ReportedError, UnknownNameError, look_up
 COMMANDS = {
     "list": ("catalogue.entries", "what a config may name: decoders, balancers, metrics, …"),
     "show": ("catalogue.show", "one of them: arguments, documentation, the configs that name it"),
+    "new": ("catalogue.new", "a decoder, balancer, metric, data set or task of your own, with its test"),
     "configs": ("catalogue.configs", "list, show and copy the configs that come with the suite"),
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
     "test": ("test", "score a checkpoint"),

@@ -221,8 +221,11 @@ def _draw_normals(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
 
 @COLOURS.register_module("gray")
 def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
-    """Values as shades of gray."""
-    plane = _plane(task, array)
+    """Values in 0..1 as shades of gray; three channels as red, green and blue, others by their mean."""
+    if array.ndim == 3 and array.shape[0] == 3:
+        planes = [_draw_gray(task, plane, None)[..., :1] for plane in array]
+        return np.concatenate(planes, axis=2)
+    plane = array.mean(axis=0) if array.ndim == 3 else _plane(task, array)
     if np.issubdtype(plane.dtype, np.integer):
         plane = plane / max(task.num_classes - 1, 1)
     shades = np.round(np.clip(np.nan_to_num(plane), 0, 1) * 255).astype(np.uint8)

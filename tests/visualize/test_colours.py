@@ -160,3 +160,12 @@ def test_instances_are_shades_of_their_class():
         colourise(task, label + 512)
     with pytest.raises(ValueError, match="instances are"):
         colourise(task, np.zeros((3, 2, 2)))
+
+
+def test_gray_of_several_channels():
+    """A task in default colours is drawn, however many channels it has."""
+    task = replace(depth(), name="albedo", colours="gray", out_channels=3, label_channels=3)
+    three = np.array([[[0.0]], [[0.5]], [[2.0]]], dtype=np.float32)
+    assert colourise(task, three).tolist() == [[[0, 128, 255]]]
+    two = np.array([[[0.2]], [[0.6]]], dtype=np.float32)
+    assert colourise(task, two).tolist() == [[[102, 102, 102]]]

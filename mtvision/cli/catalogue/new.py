@@ -1,0 +1,88 @@
+"""`mtvision new KIND NAME`: a file of your own that works, and its test."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from mtvision.core.naming import look_up
+from mtvision.runtime.atomic import write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+KINDS = {
+    "decoder": 'model = dict(..., decoder=dict(type="$name", width=64))',
+    "balancer": 'balancer = dict(type="$name")',
+    "metric": 'in a task of your own: Task(..., metric="$key", headline="rmse")',
+    "dataset": 'train_data = dict(dataset=dict(type="$name", root="data/mine"), batch_size=8)',
+    "task": 'protocol = dict(id="my-data", tasks=dict($key=dict()))',
+}
+"""{kind: what a config says then}."""
+
+DESCRIPTION = """\
+Write a Python file with a small class that works, and a test that holds it to the suite's properties.
+
+  mtvision new decoder MyDecoder                my_decoder.py and test_my_decoder.py, here
+  mtvision new task albedo --folder mylab       in another folder
+  python -m pytest test_my_decoder.py           passes from the start
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="mtvision new", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", metavar="KIND", help=" | ".join(KINDS))
+    parser.add_argument("name", metavar="NAME", help="of the class, e.g. MyDecoder; of a task, e.g. albedo")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where the files go (default: here)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    arguments = parser.parse_args(argv)
+    usage = look_up("kind of file", arguments.kind, KINDS)
+    names = names_of(arguments.kind, arguments.name)
+    module, test = write_files(arguments.kind, names, arguments.folder, overwrite=arguments.overwrite)
+    print(f"{module}\n{test}\n")
+    print(f'In a config beside it:\n\n    plugins = ["./{module.name}"]')
+    print(f"    {Template(usage).substitute(names)}")
+    print(f"\nTest it: python -m pytest {test}")
+    return 0
+
+
+def names_of(kind: str, name: str) -> dict[str, str]:
+    """What the templates are filled with: `name` of the class, `key` in lower case, `module`.
+
+    >>> names_of("decoder", "MyDecoder")
+    {'name': 'MyDecoder', 'key': 'my_decoder', 'module': 'my_decoder'}
+    >>> names_of("task", "albedo")
+    {'name': 'Albedo', 'key': 'albedo', 'module': 'albedo'}
+
+    Raises:
+        ValueError: it cannot be a name in Python.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"name '{name}': use letters, digits and underscores, e.g. MyDecoder or albedo.")
+    key = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    title = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+    if kind != "task" and name != title:
+        raise ValueError(f"name '{name}': a class is written like {title}.")
+    return {"name": title, "key": key, "module": key}
+
+
+def write_files(kind: str, names: dict[str, str], folder: Path, *, overwrite: bool) -> tuple[Path, Path]:
+    """Write the module and its test; returns their paths.
+
+    Raises:
+        FileExistsError: one of them is there already.
+    """
+    files = (folder / f"{names['module']}.py", folder / f"test_{names['module']}.py")
+    for file in files:
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} exists; choose another name, or replace it with --overwrite.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, template in zip(files, (f"{kind}.txt", f"test_{kind}.txt"), strict=True):
+        write_text(file, Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(names))
+    return files
