@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 TEXT = discs.CONFIG.replace('type="DropoutNet"', 'type="DropoutNet", norm="group"').replace(
     'type="ParallelDecoder"', 'type="ParallelDecoder", norm="group"'
 )
+LACKING = "train_data.dataset.without_depth=[0,2,4,6,8,10]"
 OPTIONS = ("training.iterations=4", "training.val_interval=0", "optimizer.type=SGD", "optimizer.lr=0.05")
 
 
@@ -36,37 +37,39 @@ def weights(folder, step=4):
     return {name: value for name, value in content.items() if torch.is_tensor(value)}
 
 
-def test_unequal_labels_train_alike_on_one_process_and_on_two(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """{processes: folder of a run on the same four images a step, half of which lack depth}."""
+    root = tmp_path_factory.mktemp("trained")
+    for n in (1, 2):
+        train(root / str(n), n, LACKING, f"train_data.batch_size={4 // n}")
+    return {n: root / str(n) for n in (1, 2)}
+
+
+def test_unequal_labels_train_alike_on_one_process_and_on_two(trained, tmp_path):
     """Half of the images lack depth; the losses in the log are those of the whole batch."""
-    lacking = "train_data.dataset.without_depth=[0,2,4,6,8,10]"
-    records = {n: train(tmp_path / str(n), n, lacking, f"train_data.batch_size={4 // n}") for n in (1, 2)}
-    torch.testing.assert_close(weights(tmp_path / "2"), weights(tmp_path / "1"), rtol=1e-4, atol=1e-6)
-    for one, two in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+    torch.testing.assert_close(weights(trained[2]), weights(trained[1]), rtol=1e-4, atol=1e-6)
+    for one, two in zip(rows(trained[1]), rows(trained[2]), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
-    assert [record["training"]["loss_means"] for record in records.values()] == ["global", "global"]
-    assert [record["effective_batch"] for record in records.values()] == [4, 4]
-    rank = [f"train_data.batch_size={4 // 2}", lacking, "training.loss_means=rank"]
+    for folder in trained.values():
+        record = json.loads((folder / "record.json").read_text())
+        assert (record["training"]["loss_means"], record["effective_batch"]) == ("global", 4)
+    rank = ["train_data.batch_size=2", LACKING, "training.loss_means=rank"]
     assert train(tmp_path / "rank", 2, *rank)["training"]["loss_means"] == "rank"
-    apart = (weights(tmp_path / "rank")[name] - item for name, item in weights(tmp_path / "1").items())
+    apart = (weights(tmp_path / "rank")[name] - item for name, item in weights(trained[1]).items())
     assert max(float(item.abs().max()) for item in apart) > 1e-4
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_a_label_that_makes_one_process_infinite_concerns_both(tmp_path, policy):
+def test_a_label_that_makes_one_process_infinite_stops_both(tmp_path):
     config = discs.write_config(tmp_path, TEXT)
-    options = [*OPTIONS, "train_data.dataset.broken=3", f"training.non_finite={policy}"]
-    options += ["training.iterations=3", "train_data.batch_size=6"]  # each step has all twelve images
+    options = [*OPTIONS, "train_data.dataset.broken=3", "train_data.batch_size=6"]  # all images in each step
     line, environment = command(2, "train", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode != 0
     assert not (tmp_path / "run" / "record.json").exists()
-    if policy == "stop":
-        assert "iteration 1: loss of depth is inf; samples: disc-3." in done.stderr
-        assert "No checkpoint was written before this." in done.stderr
-        assert not list((tmp_path / "run").glob("*.pth"))
-    else:
-        assert "all 3 steps were left out" in done.stderr
-        assert [row["skipped"] for row in rows(tmp_path / "run")] == [1, 1, 1]
+    assert "iteration 1: loss of depth is inf; samples: disc-3." in done.stderr
+    assert "No checkpoint was written before this." in done.stderr
+    assert not list((tmp_path / "run").glob("*.pth"))
 
 
 def test_another_number_of_processes_on_resume_is_said_and_recorded(tmp_path):
@@ -93,25 +96,16 @@ def test_another_number_of_processes_on_resume_is_said_and_recorded(tmp_path):
     assert non_finite(weights(folder).items()) == {}
 
 
-def test_the_record_has_the_batch_of_the_training_not_of_the_test(tmp_path):
-    folder = tmp_path / "run"
-    train(folder, 2, "train_data.batch_size=2")
-    config = discs.write_config(tmp_path, TEXT)
-    tool(1, "test", config, folder / "iter_4.pth", "--work-dir", tmp_path / "test")
-    record = json.loads((tmp_path / "test" / "record.json").read_text())
-    assert (record["world_size"], record["effective_batch"]) == (2, 4)
-    assert not any("changed" in note for note in record["notes"])
-
-
-def test_predictions_of_two_processes_are_those_of_one_bit_for_bit(tmp_path):
+def test_predictions_of_two_processes_are_those_of_one_bit_for_bit(trained, tmp_path):
     """Seven images in batches of three: every process gets whole batches."""
-    folder = tmp_path / "run"
-    train(folder, 1)
     config = discs.write_config(tmp_path, TEXT)
     for processes in (1, 2):
         out = tmp_path / f"predictions{processes}"
         arguments = ["--work-dir", tmp_path / f"test{processes}", "--save-predictions", out]
-        tool(processes, "test", config, folder / "iter_4.pth", *arguments)
+        tool(processes, "test", config, trained[2] / "iter_4.pth", *arguments)
+        record = json.loads((tmp_path / f"test{processes}" / "record.json").read_text())
+        assert (record["world_size"], record["effective_batch"]) == (2, 4), "of the training, not of the test"
+        assert not any("changed" in note for note in record["notes"])
     first, second = (
         {path.relative_to(base): path.read_bytes() for path in sorted(base.rglob("*.npy"))}
         for base in (tmp_path / "predictions1", tmp_path / "predictions2")

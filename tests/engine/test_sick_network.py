@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mtvision.core.non_finite import (
+    NonFiniteError,
     NonFiniteGradientError,
     NonFiniteWeightsError,
     in_words,
@@ -116,6 +117,13 @@ def test_many_in_a_row_stop_the_run_all_the_same(tmp_path, monkeypatch):
         NonFiniteGradientError, match=f"iteration {PATIENCE + 2}.*{PATIENCE + 1} steps in a row"
     ):
         run(tmp_path, "training.non_finite=skip", "training.iterations=40")
+
+
+def test_a_run_whose_every_step_is_left_out_is_no_success(tmp_path, monkeypatch):
+    poison(monkeypatch, set(range(1, 99)))
+    with pytest.raises(NonFiniteError, match="all 12 steps were left out"):
+        run(tmp_path, "training.non_finite=skip")
+    assert not (tmp_path / "run" / "record.json").exists()
 
 
 def test_jacobian_rows_stop_before_the_aggregator(tmp_path, monkeypatch):
