@@ -25,6 +25,8 @@ from mtvision.runtime import atomic
 from mtvision.runtime.attempts import IncompleteError
 from mtvision.tracking import loggers as loggers_file
 
+pytestmark = pytest.mark.slow  # every test trains or scores a run
+
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/of/this/machine")
 SHORT = ("training.iterations=2", "training.val_interval=0", "evaluation.constant_predictor=4")
 

@@ -26,6 +26,8 @@ from mtvision.recipe.config import load_config
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mtvision.steps import jacobian
 
+pytestmark = pytest.mark.slow  # most tests train a run
+
 INF, NAN = math.inf, math.nan
 
 

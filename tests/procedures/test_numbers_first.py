@@ -11,6 +11,8 @@ import pytest
 from mtvision.cli.search import show
 from mtvision.procedures import control_report, trade_off
 
+pytestmark = pytest.mark.slow  # every test is a run
+
 
 def fail(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
