@@ -271,10 +271,13 @@ def test_the_comparison_finds_a_conversion_that_is_wrong_in_values_alone(monkeyp
 
 
 def test_a_mark_without_a_comparison_fails():
+    def nothing():
+        """Compares nothing."""
+
     with pytest.raises(AssertionError, match=r"no such sources: \{'mtmmba'\}"):
         compares("mtmmba")
     with pytest.raises(AssertionError, match="compares outputs of .*, but does not"):
-        compares("vim")(lambda: None)()
+        compares("vim")(nothing)()
 
 
 def test_files_there_and_back(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 
+import pytest
 import torch
 from torch import nn
 
@@ -55,7 +56,7 @@ def compares(*sources: str):
             assert set(_COMPARED) <= set(sources), f"{test.__name__} compares {_COMPARED}, marked {sources}"
             return result
 
-        return marked
+        return pytest.mark.slow(marked)  # whole networks in double precision, twice
 
     unknown = set(sources) - set(SOURCES)
     assert not unknown, f"no such sources: {unknown}"
