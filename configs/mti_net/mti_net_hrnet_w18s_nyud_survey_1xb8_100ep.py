@@ -13,19 +13,14 @@ The schedule moves with every iteration, the survey's with every epoch.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.backbones.hrnet_w18_small_survey import BACKBONE
     from .._base_.datasets.nyud_survey import protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_nyud_100ep import optimizer, training
 
 name = "mti_net"
 tasks = ["semseg", "depth"]
 model = dict(
-    backbone=dict(
-        type="HRNetBackbone",
-        name="hrnet_w18_small_v2",
-        upsampling="bilinear",
-        bn_momentum=0.01,
-        pretrained=True,
-    ),
+    backbone=BACKBONE,
     decoder=dict(type="MTINetDecoder"),
     head=dict(type="HighResolutionHead"),
 )

@@ -14,19 +14,14 @@ The schedule moves with every iteration, the survey's with every epoch.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.backbones.hrnet_w18_small_survey import BACKBONE
     from .._base_.datasets.pascal_survey import protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_single_pascal_60ep import optimizer, training
 
 name = "single_task"
 tasks = ["semseg"]
 model = dict(
-    backbone=dict(
-        type="HRNetBackbone",
-        name="hrnet_w18_small_v2",
-        upsampling="bilinear",
-        bn_momentum=0.01,
-        pretrained=True,
-    ),
+    backbone=BACKBONE,
     decoder=dict(type="ConcatDecoder"),
     head=dict(type="HighResolutionHead"),
 )
