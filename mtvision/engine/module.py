@@ -187,9 +187,11 @@ def train_step(
     if sound:
         optim_wrapper.step()
         return logs
-    blamed = _blamed(module, parts, optim_wrapper.precision)
-    finite = all(bool(value.isfinite()) for value in logs.values())
-    if error is not None:  # the losses were not exchanged; all processes are here
+    blamed: NonFiniteError | None = None
+    if error is None:
+        finite = all(bool(value.isfinite()) for value in logs.values())
+    else:  # the losses were not exchanged; all processes are here
+        blamed = _blamed(module, parts, optim_wrapper.precision)
         finite = not bool(sum_over_ranks(torch.tensor(float(blamed is not None), device=module.device)))
     if not optim_wrapper.may_skip(losses_are_finite=finite):
         raise blamed or error or _reason(module, parts, logs, optim_wrapper)
@@ -257,7 +259,10 @@ def _reason(
     logs: Mapping[str, Tensor],
     optim_wrapper: PrecisionOptimWrapper,
 ) -> NonFiniteError:
-    """The error for losses or gradients whose cause a second pass over the images does not show."""
+    """The error that says which loss or which gradient is NaN or infinite, and of which images."""
+    blamed = _blamed(module, parts, optim_wrapper.precision)
+    if blamed is not None:
+        return blamed
     wrong = {name: float(value) for name, value in logs.items() if not bool(value.isfinite())}
     if not wrong:
         return optim_wrapper.gradient_error(module.named_parameters())
