@@ -38,11 +38,7 @@ def average_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
     """Mean of each tensor over all processes; the tensors themselves on a single one."""
     if number_of_ranks() == 1:
         return tensors
-    averaged = [tensor.clone() for tensor in tensors]
-    for tensor in averaged:
-        dist.all_reduce(tensor)
-        tensor /= number_of_ranks()
-    return averaged
+    return [sum_over_ranks(tensor).div_(number_of_ranks()) for tensor in tensors]
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
+from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -22,6 +22,7 @@ from mtvision.runtime.checkpoint import (
     set_random_states,
     to_plain,
 )
+from mtvision.runtime.launch import gather
 
 _log = logging.getLogger("mtvision")
 
@@ -67,7 +68,7 @@ class ExactRunner(Runner):
 
     def _save(self, path: Path, iteration: int) -> None:
         found = non_finite(self.plain_model.state_dict().items()) if get_rank() == 0 else {}
-        gathered = all_gather_object((random_states(), found))  # every rank has its own states
+        gathered = gather((random_states(), found))  # every rank has its own states
         states, (found, *_) = (list(item) for item in zip(*gathered, strict=True))
         if found:
             raise NonFiniteWeightsError(

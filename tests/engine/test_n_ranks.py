@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 from n_ranks_jobs import CASES, train
+from several_processes import two_ranks
 
 pytestmark = pytest.mark.slow  # two processes that import torch and train every decoder
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -19,24 +16,7 @@ GLOBAL = [case for case in CASES if case != "rank"]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of two processes computed for every case."""
-    folder = tmp_path_factory.mktemp("ranks")
-    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(SUPPORT / "n_ranks_jobs.py"), str(rank), "2"),
-                *(str(folder / "rendezvous"), str(folder / f"{rank}.pt")),
-            ],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors[-3000:]
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return two_ranks(SUPPORT / "n_ranks_jobs.py", tmp_path_factory.mktemp("ranks"))
 
 
 def apart(ours, theirs):

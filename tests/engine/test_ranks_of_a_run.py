@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import discs
 import pytest
 import torch
-from several_processes import command, tool
+from several_processes import attempt, tool
 
 from mtvision.core.non_finite import non_finite
 from mtvision.runtime.checkpoint import load_checkpoint
@@ -63,8 +62,7 @@ def test_unequal_labels_train_alike_on_one_process_and_on_two(trained, tmp_path)
 def test_a_label_that_makes_one_process_infinite_stops_both(tmp_path):
     config = discs.write_config(tmp_path, TEXT)
     options = [*OPTIONS, "train_data.dataset.broken=3", "train_data.batch_size=6"]  # all images in each step
-    line, environment = command(2, "train", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = attempt(2, "train", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
     assert done.returncode != 0
     assert not (tmp_path / "run" / "record.json").exists()
     assert "iteration 1: loss of depth is inf; samples: disc-3." in done.stderr
@@ -78,10 +76,7 @@ def test_another_number_of_processes_on_resume_is_said_and_recorded(tmp_path):
     config = discs.write_config(tmp_path, TEXT)
     (folder / "record.json").unlink()
     options = [*OPTIONS, "train_data.batch_size=3"]
-    line, environment = command(
-        1, "train", config, "--work-dir", folder, "--resume", "--cfg-options", *options
-    )
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = attempt(1, "train", config, "--work-dir", folder, "--resume", "--cfg-options", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     sentence = "The batch changed on resume: 4 images per step (2 x 2), after iteration 2 3 (1 x 3)."
     assert sentence in done.stderr

@@ -13,15 +13,8 @@ from step_toy import NAMES, ToyForward, gradients, make_samples, make_toy
 
 from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import collate
+from mtvision.engine.ranks import average_over_ranks
 from mtvision.steps import PlainStep, StepProblem
-
-
-def average(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    averaged = [tensor.clone() for tensor in tensors]
-    for tensor in averaged:
-        dist.all_reduce(tensor)
-        tensor /= dist.get_world_size()
-    return averaged
 
 
 def run_job(job: dict, rank: int, world: int) -> dict:
@@ -36,7 +29,7 @@ def run_job(job: dict, rank: int, world: int) -> dict:
         forward.network = shell
         shell.trunk = network.trunk
     problem = StepProblem(
-        forward, balancer, list(network.named_parameters()), average=average if world > 1 else list
+        forward, balancer, list(network.named_parameters()), average=average_over_ranks if world > 1 else list
     )
     logs = []
     for samples in job["batches"]:

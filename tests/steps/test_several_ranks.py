@@ -1,12 +1,10 @@
 """Gradients of 2 processes with half the batch each equal those of 1 process with all of it (gloo)."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from several_processes import two_ranks
 from step_rank_worker import run_job
 from step_toy import make_samples
 
@@ -40,23 +38,7 @@ def results(tmp_path_factory) -> list[dict]:
     """What each of two processes computed for every job."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(JOBS, folder / "jobs.pt")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(HERE / "step_rank_worker.py"), str(rank), "2"),
-                *(str(folder / "rendezvous"), str(folder / "jobs.pt"), str(folder / f"{rank}.pt")),
-            ],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return two_ranks(HERE / "step_rank_worker.py", folder, folder / "jobs.pt")
 
 
 def assert_equal(ours, theirs, rtol=1e-12):

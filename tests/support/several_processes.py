@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 
 def command(processes=1, *arguments, dropout=False):
     """What to start, and the environment."""
@@ -21,8 +23,35 @@ def command(processes=1, *arguments, dropout=False):
     return [*start, str(support / "run_tool.py"), *map(str, arguments)], {**os.environ, **variables}
 
 
-def tool(processes, *arguments, dropout=False):
-    """Run `mtvision <arguments>`, without dropout unless asked for; fails with the tool's own words."""
+def attempt(processes, *arguments, dropout=False):
+    """Run `mtvision <arguments>`, without dropout unless asked for; what came of it."""
     line, environment = command(processes, *arguments, dropout=dropout)
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+def tool(processes, *arguments, dropout=False):
+    """As `attempt`; fails with the tool's own words."""
+    done = attempt(processes, *arguments, dropout=dropout)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def two_ranks(script, folder, *files):
+    """What two gloo processes of a script wrote: [result of rank 0, result of rank 1].
+
+    The script is called with RANK WORLD RENDEZVOUS_FILE [files …] RESULT_FILE; it saves with `torch.save`.
+    """
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    results = [folder / f"{rank}.pt" for rank in range(2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, (script, rank, 2, folder / "rendezvous", *files, result))],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, result in enumerate(results)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors[-3000:]
+    return [torch.load(result, weights_only=False) for result in results]
