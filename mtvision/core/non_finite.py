@@ -25,6 +25,16 @@ class NonFiniteWeightsError(NonFiniteError):
     """Weights or statistics of a network are NaN or infinite; no checkpoint of them is written."""
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. Their sum tells it in one pass, unless it overflows.
+
+    >>> import torch
+    >>> all_finite(torch.tensor([3e38, 3e38])), all_finite(torch.tensor([0.0, torch.inf]))
+    (True, False)
+    """
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+
+
 def non_finite(tensors: Iterable[tuple[str, Any]]) -> dict[str, int]:
     """{name: how many values are NaN or infinite} of the tensors that have any.
 
@@ -37,11 +47,8 @@ def non_finite(tensors: Iterable[tuple[str, Any]]) -> dict[str, int]:
     found = {}
     for name, tensor in tensors:
         real = isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
-        # The sum is NaN or infinite if a value is, and needs no copy; it may also overflow.
-        if real and not bool(tensor.detach().sum().isfinite()):
-            count = int((~tensor.detach().isfinite()).sum())
-            if count:
-                found[name] = count
+        if real and not all_finite(tensor.detach()):
+            found[name] = int((~tensor.detach().isfinite()).sum())
     return found
 
 

@@ -21,7 +21,7 @@ from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
 from mtvision.engine.records import AGAIN, UNFINISHED, Measured, add_parts, portable, scored_record
 from mtvision.evaluation.evaluator import SampleEvaluator, Scores
-from mtvision.evaluation.scoring import evaluate, measure_constant, write_panels
+from mtvision.evaluation.scoring import evaluate, measure_constant, scores_of, write_panels
 from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
@@ -171,12 +171,7 @@ def _constant(
         own = attempts.run("constant predictor", measure, AGAIN)
     if not attempts.agree() or own is None:
         return train_set, None
-    return train_set, attempts.run("constant predictor", partial(_scores_of, own, loader), AGAIN)
-
-
-def _scores_of(evaluator: SampleEvaluator, loader: DataLoader[Batch]) -> Scores:
-    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
-    return evaluator.scores()
+    return train_set, attempts.run("constant predictor", partial(scores_of, own, loader), AGAIN)
 
 
 def device() -> torch.device:

@@ -10,13 +10,14 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mtvision.core.non_finite import all_finite
 from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.evaluation.evaluator import SICK_NETWORK, SampleEvaluator, Scores, labels_of
 from mtvision.evaluation.prediction_files import PredictionFiles, PredictionFilesError
-from mtvision.metrics.checks import PredictionError, all_finite, check_numbers
+from mtvision.metrics.checks import PredictionError, check_numbers
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
@@ -91,15 +92,28 @@ def evaluate(
     network.eval()
     for batch in _shown(loader, console):
         evaluator.process(predict_batch(network, evaluator.tasks, batch, precision), batch)
+    return scores_of(evaluator, loader, console)
+
+
+def scores_of(
+    evaluator: SampleEvaluator, loader: DataLoader[Batch], console: Console | None = None
+) -> Scores:
+    """Scores of what an evaluator has measured; all processes meet here, and each has those of the split.
+
+    Args:
+        evaluator: has seen all images of this process.
+        loader: of the whole split.
+        console: gets the evaluator's notes.
+
+    Raises:
+        RuntimeError: the processes together did not see every image once.
+        NothingLabelledError: a task has no labelled pixel in the whole split.
+    """
     evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
-    _say_notes(evaluator, console)
-    return evaluator.scores()
-
-
-def _say_notes(evaluator: SampleEvaluator, console: Console | None) -> None:
     if console is not None and is_main_process():
         for note in evaluator.notes():
             console.print(note, markup=False, soft_wrap=True)
+    return evaluator.scores()
 
 
 def _shown(loader: DataLoader[Batch], console: Console | None) -> Iterable[Batch]:
@@ -146,27 +160,17 @@ def evaluate_files(
                     problems.append(str(error))
     if problems:
         raise PredictionFilesError("\n  ".join(["the predictions cannot be scored:", *problems]))
-    evaluator.evaluate(len(dataset))
-    _say_notes(evaluator, console)
-    return evaluator.scores()
-
-
-def constant_scores(
-    protocol: Protocol, train_set: DenseDataset, loader: DataLoader[Batch], settings: EvaluationSettings
-) -> Scores:
-    """Scores of the best constant map per task, fitted on `settings.constant_predictor` training images.
-
-    A network that does not clearly beat this row has learned nothing.
-    """
-    evaluator = measure_constant(protocol, train_set, loader, settings)
-    evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
-    return evaluator.scores()
+    return scores_of(evaluator, loader, console)
 
 
 def measure_constant(
     protocol: Protocol, train_set: DenseDataset, loader: DataLoader[Batch], settings: EvaluationSettings
 ) -> SampleEvaluator:
-    """The part of `constant_scores` that needs no communication between processes."""
+    """Measure the best constant map per task, fitted on `settings.constant_predictor` training images.
+
+    A network that does not clearly beat the scores of this row has learned nothing. `scores_of` gives them;
+    processes need not meet before.
+    """
     predictors = {task.name: ConstantPredictor(task) for task in protocol.tasks}
     count = min(settings.constant_predictor, len(train_set))
     for position in range(count):

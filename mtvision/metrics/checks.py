@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.naming import ReportedError
+from mtvision.core.non_finite import all_finite
 
 
 class PredictionError(ReportedError, ValueError):
@@ -45,11 +46,6 @@ def check_numbers(values: Tensor) -> None:
         position = first(~torch.isfinite(values))
         found = f"{' and '.join(kinds)} of {values.numel():,} values, the first at {position}"
         raise PredictionError(found, "finite numbers")
-
-
-def all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite. Their sum tells it in one pass, unless it overflows."""
-    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def first(wrong: Tensor) -> list[int]:

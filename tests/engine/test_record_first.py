@@ -318,7 +318,7 @@ def test_scores_that_cannot_be_right_are_said_and_not_recorded(value, trained, t
 def test_a_constant_predictor_that_cannot_be_right_does_not_take_the_scores_along(
     value, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(evaluate_file, "_scores_of", lambda *_: {"depth": {"rmse": value}})
+    monkeypatch.setattr(evaluate_file, "scores_of", lambda *_: {"depth": {"rmse": value}})
     assert score_again(trained, tmp_path) == 1
     record = Record.load(tmp_path / "record.json")
     assert (record.scores, record.constant) == (trained[2].scores, None)

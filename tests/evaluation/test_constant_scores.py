@@ -6,7 +6,7 @@ import discs
 import numpy as np
 import pytest
 
-from mtvision.evaluation.scoring import constant_scores
+from mtvision.evaluation.scoring import measure_constant, scores_of
 from mtvision.recipe.data import evaluation_loader
 from mtvision.recipe.settings import EvaluationSettings
 
@@ -27,7 +27,7 @@ def test_constants_come_from_evenly_spaced_training_images(images):
     test = discs.TinyDiscs(split="test", length=7, **options)
     loader = evaluation_loader(test, {"batch_size": 3, "num_workers": 0})
     settings = EvaluationSettings(constant_predictor=images)
-    scores = constant_scores(discs.PROTOCOL, train, loader, settings)
+    scores = scores_of(measure_constant(discs.PROTOCOL, train, loader, settings), loader)
     count = min(images, len(train))
     fitted, _ = labels(train, [index * len(train) // count for index in range(count)])
     depths, classes = labels(test, range(len(test)))
