@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtvision.cli.catalogue.common import holds_all, none_holds, refuse_existing
 from mtvision.recipe.config import load_config
 from mtvision.recipe.shipped import ShippedConfig, named_config, shipped_configs, standalone_text
 from mtvision.runtime.atomic import write_text
@@ -54,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list(words: Sequence[str], *, as_json: bool) -> None:
     rows = [
-        (item, item.summary)
-        for item in shipped_configs()
-        if all(word.lower() in f"{item.name} {item.summary}".lower() for word in words)
+        (item, item.summary) for item in shipped_configs() if holds_all(f"{item.name} {item.summary}", words)
     ]
     if as_json:
         entries = [
@@ -68,7 +67,7 @@ def _list(words: Sequence[str], *, as_json: bool) -> None:
     for item, text in rows:
         print(f"{item.name}\n    {text}")
     if not rows:
-        print(f"no shipped config holds {' and '.join(repr(word) for word in words)}.")
+        print(none_holds("shipped config", words))
 
 
 def _copy(config: ShippedConfig, target: Path | None, *, overwrite: bool) -> Path:
@@ -79,8 +78,7 @@ def _copy(config: ShippedConfig, target: Path | None, *, overwrite: bool) -> Pat
     """
     place = target or Path()
     file = place / config.file.name if place.is_dir() else place
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists; give another name, or replace it with --overwrite.")
+    refuse_existing([file], overwrite=overwrite)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, standalone_text(config))
     return file

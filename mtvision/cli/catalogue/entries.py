@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtvision.cli.catalogue.common import holds_all, none_holds
 from mtvision.cli.common import add_plugin_option
 from mtvision.core.registry import Registry, tables
 from mtvision.core.registry.described import Described, described, table_of
@@ -48,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     entries = [
         item
         for item in (described(table, name) for name in sorted(table))
-        if all(word.lower() in f"{item.name} {item.summary}".lower() for word in arguments.words)
+        if holds_all(f"{item.name} {item.summary}", arguments.words)
     ]
     if arguments.json:
         print(json.dumps([_as_json(item) for item in entries], indent=2))
     elif not entries:
-        print(f"no {table.name} holds {' and '.join(map(repr, arguments.words))}.")
+        print(none_holds(table.name, arguments.words))
     else:
         width = max(len(item.name) for item in entries)
         print("\n".join(f"{item.name:<{width}}  {item.summary}  [{item.module}]" for item in entries))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from mtvision.cli.catalogue.common import refuse_existing
 from mtvision.core.naming import look_up
 from mtvision.runtime.atomic import write_text
 
@@ -79,9 +80,7 @@ def write_files(kind: str, names: dict[str, str], folder: Path, *, overwrite: bo
         FileExistsError: one of them is there already.
     """
     files = (folder / f"{names['module']}.py", folder / f"test_{names['module']}.py")
-    for file in files:
-        if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} exists; choose another name, or replace it with --overwrite.")
+    refuse_existing(files, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     for file, template in zip(files, (f"{kind}.txt", f"test_{kind}.txt"), strict=True):
         write_text(file, Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(names))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtvision.core.naming import look_up
-from mtvision.core.registry.sources import docstring_of, file_of, line_of
+from mtvision.core.registry.sources import docstring_of, file_of, line_of, loaded_file
 from mtvision.core.registry.table import Registry
 
 
@@ -75,14 +74,9 @@ def described(table: Registry, name: str) -> Described:
     value = table[name]
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         module = table.place(name).module
-        return Described(name, module, _file(module), None, str(vars(value).get("title", "")))
+        return Described(name, module, loaded_file(module), None, str(vars(value).get("title", "")))
     try:
         line: int | None = inspect.getsourcelines(value)[1]
     except (OSError, TypeError):  # a built-in, or code that was typed in
         line = None
-    return Described(name, value.__module__, _file(value.__module__), line, inspect.getdoc(value) or "")
-
-
-def _file(module: str) -> Path | None:
-    file = vars(sys.modules[module]).get("__file__") if module in sys.modules else None
-    return Path(file) if file else file_of(module)
+    return Described(name, value.__module__, loaded_file(value.__module__), line, inspect.getdoc(value) or "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -185,6 +186,14 @@ def file_of(module: str) -> Path | None:
     path = Path(spec.submodule_search_locations[0], *inner)
     candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
     return next((item for item in candidates if item.is_file()), None)
+
+
+def loaded_file(module: str) -> Path | None:
+    """The file of a module: where it was imported from, or its source file if it is not imported."""
+    if module not in sys.modules:
+        return file_of(module)
+    file = vars(sys.modules[module]).get("__file__")
+    return Path(file) if file else None
 
 
 def _modules(package: str) -> Iterator[tuple[str, Path]]:

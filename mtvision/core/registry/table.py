@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, TypeVar
@@ -13,8 +12,8 @@ from mtvision.core.registry.outside import OUTSIDE
 from mtvision.core.registry.sources import (
     Definition,
     constant_of,
-    file_of,
     kinds_of,
+    loaded_file,
     parameters_of,
     registered_names,
 )
@@ -228,8 +227,7 @@ class Registry(MutableMapping[str, Any]):
         """Module and file of the entry of that name."""
         home = self._definitions().get(name)
         module = (self.place(name) if home is None or name in self._loaded else home).module
-        loaded = sys.modules.get(module)
-        file = file_of(module) if loaded is None else vars(loaded).get("__file__")
+        file = loaded_file(module)
         return f"{module} ({file})" if file else module
 
     def choose(self, kind: Any) -> Callable[..., Any]:
