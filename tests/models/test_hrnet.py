@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "hrnet_w18_small_v2"
 SURVEY = {"upsampling": "bilinear", "bn_momentum": 0.01}
 CONFIGS = sorted(
-    str(path.relative_to(ROOT / "configs"))
-    for path in (ROOT / "configs").glob("*/*.py")
-    if 'name="hrnet' in path.read_text(encoding="utf-8")
+    str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").glob("*/*_hrnet_*.py")
 )
 
 
