@@ -324,16 +324,4 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     if parts == 1:
         return [batch]
     cuts = torch.arange(len(batch)).tensor_split(parts)
-    pieces = []
-    for index in (cut for cut in cuts if len(cut)):
-        present = {name: flags[index] for name, flags in batch.present.items()}
-        kept = [name for name in batch.labels if bool(present[name].any())]
-        pieces.append(
-            Batch(
-                image=batch.image[index],
-                labels={name: batch.labels[name][index] for name in kept},
-                present={name: present[name] for name in kept},
-                meta=[batch.meta[int(i)] for i in index],
-            )
-        )
-    return pieces
+    return [batch.part(cut.tolist()) for cut in cuts if len(cut)]

@@ -68,10 +68,10 @@ class SearchStep(nn.Module, Step):
         logs: dict[str, Tensor] = {}
         with _averaging(problem, [*weights, *chosen]):
             with _frozen(chosen if self.held_out else []):
-                logs |= self._pass(problem, part_of(batch, rest), (call, 0))
+                logs |= self._pass(problem, batch.part(rest), (call, 0))
             if self.held_out:
                 with _frozen(weights):
-                    found = self._pass(problem, part_of(batch, held), (call, 1), plain=True)
+                    found = self._pass(problem, batch.part(held), (call, 1), plain=True)
                 logs |= {
                     name.replace("loss/", "held_out/"): value
                     for name, value in found.items()
@@ -109,20 +109,6 @@ def _somewhere(problem: StepProblem, batch: Batch, here: bool) -> bool:
     """Whether something holds on any process; all of them call this."""
     (share,) = problem.average([torch.tensor(float(here), device=batch.image.device)])
     return bool(share > 0)
-
-
-def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
-    """The samples at `indices`; tasks that none of them has are left out."""
-    index = torch.tensor(list(indices), dtype=torch.int64)
-    present = {name: flags[index.to(flags.device)] for name, flags in batch.present.items()}
-    kept = [name for name in batch.labels if bool(present[name].any())]
-    place = index.to(batch.image.device)
-    return Batch(
-        image=batch.image[place],
-        labels={name: batch.labels[name][place] for name in kept},
-        present={name: present[name] for name in kept},
-        meta=[batch.meta[item] for item in indices],
-    )
 
 
 def _combined(problem: StepProblem, report: LossReport) -> Tensor:

@@ -14,7 +14,7 @@ from mtvision.balance.weighted import FixedWeights
 from mtvision.core.held_out import is_held_out
 from mtvision.core.sample import Batch, Meta
 from mtvision.steps import LossReport, StepProblem
-from mtvision.steps.search_step import SearchStep, part_of
+from mtvision.steps.search_step import SearchStep
 from mtvision.testing.processes import Group
 
 
@@ -80,8 +80,8 @@ def test_joint_training_is_one_pass_over_everything():
 def test_parts_keep_labels_and_drop_absent_tasks():
     batch = make_batch(IDS)
     batch.present["a"][:5] = False
-    assert part_of(batch, [0, 1]).labels == {}
-    part = part_of(batch, [6, 2])
+    assert batch.part([0, 1]).labels == {}
+    part = batch.part([6, 2])
     assert part.ids == ["image-6", "image-2"]
     assert part.labels["a"][0, 0, 0, 0] == 7.0
 
