@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import warm
 
 from mtvision.cli.catalogue.new import KINDS, names_of
 from mtvision.cli.main import command_line
@@ -41,12 +40,8 @@ evaluation = dict(pictures=1, constant_predictor=4)
 
 
 def python(folder, *arguments):
-    path = os.pathsep.join([str(ROOT), str(folder)])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    known = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    return warm.run(arguments, cwd=folder, variables=known, path=[ROOT, folder])
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import discs
 import pytest
 import torch
-from several_processes import command, tool
+from several_processes import begin, tool
 
 from mtvision.runtime.checkpoint import load_checkpoint
 
@@ -130,22 +130,19 @@ def test_two_data_sets_train_alike_on_one_process_and_on_two(tmp_path):
 def test_a_run_killed_between_checkpoints_resumes_exactly(tmp_path):
     config = discs.write_config(tmp_path)
     options = ["training.iterations=120", "training.checkpoint_interval=20", "training.val_interval=0"]
-    line, environment = command(1, "train", config, "--cfg-options", *options, dropout=True)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    process = subprocess.Popen(
-        [*line, "--work-dir", str(cut)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    arguments = ["train", config, "--cfg-options", *options, "--work-dir"]
+    process = begin(*arguments, cut, dropout=True)
     for number, name in ((signal.SIGINT, "iter_20.pth"), (signal.SIGKILL, "iter_60.pth")):
         while not (cut / name).exists():
-            assert process.poll() is None
+            assert process.exitcode is None
             time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait(60) == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-        process = subprocess.Popen([*line, "--work-dir", str(cut), "--resume"], env=environment)
-    assert process.wait(200) == 0
-    subprocess.run([*line, "--work-dir", str(whole)], env=environment, check=True, timeout=200)
+        os.kill(process.pid, number)
+        process.join(60)
+        assert process.exitcode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+        process = begin(*arguments, cut, "--resume", dropout=True)
+    process.join(200)
+    assert process.exitcode == 0
+    tool(1, *arguments, whole, dropout=True)
     assert len(losses(whole)) == 120
     assert losses(cut) == losses(whole)

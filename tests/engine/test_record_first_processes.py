@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import discs
 import pytest
-from several_processes import command
+import warm
+from several_processes import SUPPORT, variables
 
 from mtvision.report.record import Record
 
@@ -30,18 +32,22 @@ sys.exit(call("train", sys.argv[1:]))
 """
 
 
+def python(*arguments):
+    """A fresh interpreter whose output is a pipe, which no limit of file sizes concerns."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, env={**os.environ, **variables()}, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 def test_a_real_limit_after_the_record(tmp_path):
     """No file may grow any more once the record is there: table, pictures and TensorBoard fail."""
     pytest.importorskip("tensorboard")
     config = discs.write_config(tmp_path)
-    _, environment = command()
     arguments = ["--work-dir", tmp_path / "run", "--cfg-options", *SHORT, "logging.tensorboard=true"]
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED.format(limit=64), str(config), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, env=environment, check=False,
-    )  # fmt: skip
+    done = python("-c", LIMITED.format(limit=64), config, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     stored = Record.load(tmp_path / "run" / "record.json")
     assert (stored.whole, stored.failures) == (True, [])  # it cannot be rewritten either
@@ -55,17 +61,13 @@ def test_a_real_limit_after_the_record(tmp_path):
 def test_a_real_limit_before_the_record(tmp_path):
     """The record is larger than any file may be: it is printed."""
     config = discs.write_config(tmp_path)
-    _, environment = command()
     text = (
         LIMITED.format(limit=64)
         .replace("    found = original(*arguments)\n", "")
         .replace("    return found", "    return original(*arguments)")
     )
     arguments = ["--work-dir", tmp_path / "run", "--cfg-options", *SHORT]
-    done = subprocess.run(
-        [sys.executable, "-c", text, str(config), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, env=environment, check=False,
-    )  # fmt: skip
+    done = python("-c", text, config, *arguments)
     assert done.returncode == 1, done.stderr[-3000:]
     printed = done.stdout[: done.stdout.index("\n}\n") + 3]
     assert Record.from_json(json.loads(printed)).whole
@@ -93,9 +95,8 @@ def test_no_process_waits_for_one_whose_part_failed(rank, tmp_path):
     config = discs.write_config(tmp_path)
     script = tmp_path / "ranks.py"
     script.write_text(RANKS.format(rank=rank))
-    line, environment = command(2, config, "--work-dir", tmp_path / "run", "--cfg-options", *SHORT)
-    line[next(i for i, word in enumerate(line) if word.endswith("run_tool.py"))] = str(script)
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    arguments = [script, config, "--work-dir", tmp_path / "run", "--cfg-options", *SHORT]
+    done = warm.run(arguments, variables=variables(), path=[SUPPORT], processes=2)
     assert done.returncode == 1, done.stderr[-3000:]
     record = Record.load(tmp_path / "run" / "record.json")
     assert record.missing == [

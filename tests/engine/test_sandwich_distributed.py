@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import discs
 import pytest
 import torch
-from several_processes import command, tool
+from several_processes import begin, tool
 
 from mtvision.runtime.checkpoint import load_checkpoint
 
@@ -50,13 +48,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     options += ["training.precision=bf16", "training.keep_checkpoints=99"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     tool(1, "train", config, "--work-dir", whole, "--cfg-options", *options)
-    line, environment = command(1, "train", config, "--work-dir", cut, "--cfg-options", *options)
-    process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = begin("train", config, "--work-dir", cut, "--cfg-options", *options)
     deadline = time.monotonic() + 120
-    while not list(cut.glob("iter_*.pth")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(cut.glob("iter_*.pth")) and process.exitcode is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (cut / "iter_20.pth").is_file()
     tool(1, "train", config, "--work-dir", cut, "--resume", "--cfg-options", *options)
     torch.testing.assert_close(state(cut, 20), state(whole, 20), rtol=0, atol=0)

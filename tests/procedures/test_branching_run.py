@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 
 import discs
 import pytest
-from several_processes import command, tool
+from several_processes import begin, tool
 
 from mtvision.architecture.tree import Tree
 from mtvision.cli.main import call
@@ -65,15 +64,12 @@ def test_a_search_goes_on_after_sigkill(tmp_path):
     config, work = supernet_config(tmp_path), tmp_path / "killed"
     arguments = ["search", config, "--work-dir"]
     steps = ["--cfg-options", "training.iterations=80", "model.adapters.0.iterations=80"]
-    start, environment = command()
-    running = subprocess.Popen(
-        [*start, *map(str, [*arguments, work, *steps])], env=environment, stdout=subprocess.DEVNULL
-    )
+    running = begin(*arguments, work, *steps)
     deadline = time.monotonic() + 240
     while not list((work / "training").glob("iter_*.pth")) and time.monotonic() < deadline:
         time.sleep(0.005)
     running.kill()
-    running.wait()
+    running.join()
     assert list((work / "training").glob("iter_*.pth"))
     assert not (work / "architecture.json").exists()
     tool(1, *arguments, work, "--resume", *steps)

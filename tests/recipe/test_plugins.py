@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lab
 import pytest
+import warm
 
 from mtvision import __version__
 from mtvision.cli.main import COMMANDS, call
@@ -81,7 +82,9 @@ def python(*arguments, cwd, path=()):
 
 
 def mtvision(*arguments, cwd, path=()):
-    return python("-m", "mtvision.cli.main", *arguments, cwd=cwd, path=path)
+    known = {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, *path]))}
+    done = warm.run(["-m", "mtvision.cli.main", *arguments], cwd=cwd, variables=known, path=[ROOT, *path])
+    return done.returncode, done.stdout, done.stderr
 
 
 # Where plugins are named

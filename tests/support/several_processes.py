@@ -1,32 +1,34 @@
-"""A tool of the suite on one or several CPU processes, as torchrun starts it."""
+"""A tool of the suite on one or several CPU processes, with the environment of torchrun."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+import warm
+
+SUPPORT = Path(__file__).parent
+TOOL = SUPPORT / "run_tool.py"
 
 
-def command(processes=1, *arguments, dropout=False):
-    """What to start, and the environment."""
-    support = Path(__file__).parent
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    path = os.pathsep.join([str(support), os.environ.get("PYTHONPATH", "")])
-    variables = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    if not dropout:
-        variables["WITHOUT_DROPOUT"] = "1"
-    return [*start, str(support / "run_tool.py"), *map(str, arguments)], {**os.environ, **variables}
+def variables(*, dropout: bool = False) -> dict[str, str]:
+    """Of the environment: the folder of helpers on the path of processes that the command starts, too."""
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **({} if dropout else {"WITHOUT_DROPOUT": "1"})}
 
 
 def attempt(processes, *arguments, dropout=False):
     """Run `mtvision <arguments>`, without dropout unless asked for; what came of it."""
-    line, environment = command(processes, *arguments, dropout=dropout)
-    return subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    known = variables(dropout=dropout)
+    return warm.run([TOOL, *arguments], variables=known, path=[SUPPORT], processes=processes)
+
+
+def begin(*arguments, dropout=False):
+    """As `attempt` on one process, in the background: to be killed."""
+    files = (Path(os.devnull), Path(os.devnull))
+    (process,) = warm.start([TOOL, *arguments], files, variables=variables(dropout=dropout), path=[SUPPORT])
+    return process
 
 
 def tool(processes, *arguments, dropout=False):
@@ -40,18 +42,18 @@ def two_ranks(script, folder, *files):
 
     The script is called with RANK WORLD RENDEZVOUS_FILE [files …] RESULT_FILE; it saves with `torch.save`.
     """
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     results = [folder / f"{rank}.pt" for rank in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *map(str, (script, rank, 2, folder / "rendezvous", *files, result))],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
+    logs = [(folder / f"{rank}.out", folder / f"{rank}.err") for rank in range(2)]
+    started = [
+        warm.start(
+            [script, rank, 2, folder / "rendezvous", *files, result],
+            log,
+            variables=variables(dropout=True),
+            path=[SUPPORT],
         )
-        for rank, result in enumerate(results)
+        for rank, (result, log) in enumerate(zip(results, logs, strict=True))
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors[-3000:]
+    for (process,), (_, errors) in zip(started, logs, strict=True):
+        process.join(600)
+        assert process.exitcode == 0, errors.read_text()[-3000:]
     return [torch.load(result, weights_only=False) for result in results]
