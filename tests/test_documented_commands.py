@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from mtvision.cli.main import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -37,10 +39,12 @@ def commands(text: str) -> list[list[str]]:
 @functools.cache
 def options(tool: str, subcommand: str | None) -> frozenset[str]:
     """Every option that a tool's help lists."""
-    words = [sys.executable, f"tools/{tool}.py", *([subcommand] if subcommand else []), "--help"]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{' '.join(words[1:])}: {result.stderr}"
-    return frozenset(re.findall(r"--[a-z][a-z-]*", result.stdout))
+    words = [tool.replace("_", "-"), *([subcommand] if subcommand else []), "--help"]
+    printed = io.StringIO()
+    with redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+        command_line(words)
+    assert ended.value.code == 0, words
+    return frozenset(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -140,6 +140,7 @@ def test_signatures_read_from_source_are_those_of_the_classes():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_in_a_config_imports_its_package():
     """In a fresh process, where nothing of the packages was imported before."""
     code = (

@@ -292,6 +292,7 @@ def test_training_pass_is_the_sampled_tree_exactly():
     assert net.architecture_logits[-1].grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_a_training_pass_costs_at_most_the_sampled_paths():
     plain = backbone()
     one = count_flops(lambda: plain(torch.zeros(1, 3, 64, 64)))["Global"]
@@ -306,6 +307,7 @@ def test_a_training_pass_costs_at_most_the_sampled_paths():
     assert min(costs) < 3 * one
 
 
+@pytest.mark.slow
 def test_streams_cost_the_square():
     plain = backbone()
     net = supernet(plain, mixing="streams").train()

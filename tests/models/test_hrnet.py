@@ -53,6 +53,7 @@ def build(weights, **options):
     return backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "mode"), [({}, "nearest"), (SURVEY, "bilinear")])
 def test_outputs_are_those_of_the_formulas(weights, options, mode):
     backbone, image = build(weights, **options).eval(), torch.randn(2, 3, 67, 90).double()
@@ -65,6 +66,7 @@ def test_outputs_are_those_of_the_formulas(weights, options, mode):
         assert (item - other[index]).abs().max() > 0.01 * item.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "mode", "momentum"),
     [({}, "nearest", 0.1), (SURVEY, "bilinear", 0.01), ({"upsampling": "bilinear"}, "bilinear", 0.1)],
@@ -83,6 +85,7 @@ def test_running_statistics_move_by_the_momentum(weights, options, mode, momentu
         assert not torch.equal(moved[key], weights[key])
 
 
+@pytest.mark.slow
 def test_it_gives_the_branches_of_timm(tmp_path):
     torch.manual_seed(0)
     whole = timm.create_model(NAME).eval()

@@ -140,7 +140,11 @@ def test_patches_of_14_pixels_have_a_stride_of_14(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "levels"), [("vit_base_patch16_384", (2, 5, 8, 11)), ("vit_large_patch16_384", (5, 11, 17, 23))]
+    ("name", "levels"),
+    [
+        ("vit_base_patch16_384", (2, 5, 8, 11)),
+        pytest.param("vit_large_patch16_384", (5, 11, 17, 23), marks=pytest.mark.slow),
+    ],
 )
 def test_vit_levels_of_the_papers(name, levels):
     with torch.device("meta"):

@@ -49,7 +49,6 @@ from mtvision.models.decoders import (
 )
 from mtvision.protocols import tasks as make_task
 from mtvision.steps import DataMapStep, PlainStep, SandwichStep, SearchStep, Step
-from mtvision.steps.search_step import part_of
 from mtvision.testing.inputs import ToyBackbone, toy_tasks
 from mtvision.testing.kinds.adapters import AdapterCase
 from mtvision.testing.kinds.backbones import BackboneCase
@@ -389,7 +388,7 @@ def not_held_out(given: Step, forward: Forward, batch: Batch) -> Tensor:
     from mtvision.core.held_out import is_held_out
 
     kept = [index for index, name in enumerate(batch.ids) if not is_held_out(name, given.held_out or 0)]
-    part = part_of(batch, kept)
+    part = batch.part(kept)
     assert 0 < len(part) < len(batch)
     return plain_sum(given, forward, part) if part.labels else torch.zeros((), requires_grad=True)
 
