@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import re
+import runpy
 from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-
-from mtvision.cli.main import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -39,10 +39,11 @@ def commands(text: str) -> list[list[str]]:
 @functools.cache
 def options(tool: str, subcommand: str | None) -> frozenset[str]:
     """Every option that a tool's help lists."""
-    words = [tool.replace("_", "-"), *([subcommand] if subcommand else []), "--help"]
+    script = str(ROOT / "tools" / f"{tool}.py")
+    words = [script, *([subcommand] if subcommand else []), "--help"]
     printed = io.StringIO()
-    with redirect_stdout(printed), pytest.raises(SystemExit) as ended:
-        command_line(words)
+    with patch("sys.argv", words), redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
     assert ended.value.code == 0, words
     return frozenset(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
 
