@@ -15,7 +15,7 @@ from mtvision.engine.optimizer import build_optimizer
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.engine.training import _schedule
 from mtvision.models.factory import build_network
-from mtvision.protocols import PROTOCOLS, Protocol, cityscapes, mtan, nyudv2, pascal_context
+from mtvision.protocols import PROTOCOLS, Protocol, cityscapes, mtan, nyudv2, pascal_context, synthetic
 from mtvision.recipe.building import without_pretrained
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset
@@ -152,7 +152,7 @@ def test_sizes_that_networks_see(roots):
 
 def test_every_published_protocol_has_a_base():
     named = {load_config(path)["protocol"] for path in BASES}
-    modules = (cityscapes, mtan, nyudv2, pascal_context)
+    modules = (cityscapes, mtan, nyudv2, pascal_context, synthetic)
     published = {
         item.id for module in modules for item in vars(module).values() if isinstance(item, Protocol)
     }

@@ -3,29 +3,15 @@
 Heads are 1x1 convolutions on the last level, so everything is the backbone's work.
 """
 
-protocol = "synthetic-units"
 tasks = ["depth", "depth_feet", "semseg"]
-provenance = "smoke"
-train_data = dict(
-    dataset=dict(
-        type="SyntheticScenes", split="train", length=1000, transforms="light", cache_dir="work_dirs/cache"
+model = dict(
+    backbone=dict(
+        type="TimmBackbone", name="resnet10t", stem_width=8, channels=(20, 20, 20, 20), output_stride=8
     ),
-    batch_size=8,
-)
-val_data = dict(
-    dataset=dict(type="SyntheticScenes", split="val", length=20, transforms="tensor"), batch_size=10
-)
-test_data = dict(
-    dataset=dict(
-        type="SyntheticScenes", split="test", length=200, transforms="tensor", cache_dir="work_dirs/cache"
-    ),
-    batch_size=10,
+    decoder=dict(type="ConcatDecoder", levels=[-1]),
+    head=dict(type="ConvHead"),
 )
 optimizer = dict(type="AdamW", lr=4e-3, weight_decay=1e-4)
 balancer = dict(type="FixedWeights", weights=dict(depth=5.0, depth_feet=5.0 / 3.28084, semseg=4.0))
 training = dict(iterations=800, checkpoint_interval=400, log_interval=100, clip_grad=10.0)
 evaluation = dict(pictures=0)
-BACKBONE = dict(
-    type="TimmBackbone", name="resnet10t", stem_width=8, channels=(20, 20, 20, 20), output_stride=8
-)
-DECODER = dict(type="ConcatDecoder", levels=[-1])

@@ -1,19 +1,10 @@
 """What the slimmable network and its separate baselines share: three tasks, 400 steps of 8 images."""
 
-protocol = "synthetic-scenes"
 tasks = ["semseg", "depth", "normals"]
-provenance = "smoke"
-train_data = dict(
-    dataset=dict(
-        type="SyntheticScenes", split="train", length=1000, transforms="light", cache_dir="work_dirs/cache"
-    ),
-    batch_size=8,
-)
-val_data = dict(
-    dataset=dict(type="SyntheticScenes", split="val", length=20, transforms="tensor"), batch_size=10
-)
-test_data = dict(
-    dataset=dict(type="SyntheticScenes", split="test", length=60, transforms="tensor"), batch_size=10
+model = dict(
+    backbone=dict(type="TimmBackbone", name="regnetx_002"),
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
 )
 optimizer = dict(type="AdamW", lr=1e-3, weight_decay=1e-4)
 balancer = dict(type="FixedWeights", weights=dict(semseg=4.0, depth=1.0, normals=10.0))

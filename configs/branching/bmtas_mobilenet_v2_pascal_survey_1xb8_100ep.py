@@ -12,23 +12,13 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.datasets.pascal_survey import protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_pascal_100ep import optimizer, training
+    from .._base_.searches.bmtas import ADAPTER, search, step
 
 name = "BMTAS"
 model = dict(
     backbone=dict(type="TimmBackbone", name="mobilenetv2_100", pretrained=True),
-    adapters=[
-        dict(
-            type="BranchingSearch",
-            mixing="streams",
-            cuts="blocks",
-            iterations=62_400,
-            cost_weight=0.05,
-            image_size=(512, 512),
-        )
-    ],
+    adapters=[dict(**ADAPTER, cuts="blocks", iterations=62_400, cost_weight=0.05, image_size=(512, 512))],
     decoder=dict(type="ParallelDecoder", width=64),
     head=dict(type="ConvHead"),
 )
-step = dict(type="SearchStep", held_out=0.2)
-search = dict(type="BMTASSearcher", held_out=0.2)
 optimizer.update(architecture_lr=1e-2)

@@ -9,36 +9,12 @@ this data. Ours: see README.md in this folder.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.branching_synthetic import (
-        BACKBONE,
-        DECODER,
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.branching_synthetic import balancer, evaluation, model, optimizer, tasks, training
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.searches.bmtas import ADAPTER, search, step
 
 name = "BMTAS"
-model = dict(
-    backbone=BACKBONE,
-    adapters=[
-        dict(
-            type="BranchingSearch",
-            mixing="streams",
-            iterations=200,
-            image_size=(96, 128),
-            cost_weight=10.0,  # the whole backbone is a hundredth of a GMAC
-        )
-    ],
-    decoder=DECODER,
-    head=dict(type="ConvHead"),
-)
-step = dict(type="SearchStep", held_out=0.2)
-search = dict(type="BMTASSearcher", held_out=0.2)
+ADAPTER.update(iterations=200, image_size=(96, 128))
+ADAPTER.update(cost_weight=10.0)  # the whole backbone is a hundredth of a GMAC
+model.update(adapters=[ADAPTER])
 optimizer.update(architecture_lr=3e-2)

@@ -11,23 +11,14 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.datasets.nyud_survey import protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_nyud_100ep import optimizer, training
+    from .._base_.searches.ltb import ADAPTER, search, step
 
 name = "LTB"
 tasks = ["semseg", "depth"]
 model = dict(
     backbone=dict(type="TimmBackbone", name="resnet50", pretrained=True),
-    adapters=[
-        dict(
-            type="BranchingSearch",
-            mixing="straight_through",
-            iterations=9900,
-            copies=(2, 2, 2, 2),
-            image_size=(480, 640),
-        )
-    ],
+    adapters=[dict(**ADAPTER, iterations=9900, copies=(2, 2, 2, 2), image_size=(480, 640))],
     decoder=dict(type="ParallelDecoder", width=64),
     head=dict(type="ConvHead"),
 )
-step = dict(type="SearchStep", held_out=0.2)
-search = dict(type="LTBSearcher", held_out=0.2)
 optimizer.update(architecture_lr=1e-3)

@@ -9,21 +9,8 @@ this data. Ours: see README.md in this folder.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.branching_synthetic import (
-        BACKBONE,
-        DECODER,
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.branching_synthetic import balancer, evaluation, model, optimizer, tasks, training
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
 
 name = "RSA"
-model = dict(backbone=BACKBONE, decoder=DECODER, head=dict(type="ConvHead"))
 search = dict(type="RSASearcher", held_out=0.2, images=64, image_size=(96, 128))

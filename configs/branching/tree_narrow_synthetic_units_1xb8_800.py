@@ -10,38 +10,11 @@ No paper reports on this data. Ours: see README.md in this folder.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.branching_units import (
-        BACKBONE,
-        DECODER,
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.branching_units import balancer, evaluation, model, optimizer, tasks, training
+    from .._base_.datasets.synthetic_units import protocol, provenance, test_data, train_data, val_data
 
 name = "tree"
-model = dict(
-    backbone=BACKBONE,
-    adapters=[
-        dict(
-            type="Branched",
-            tree=dict(
-                blocks=[2, 1, 1, 1],
-                levels=[
-                    [["depth", "depth_feet", "semseg"]],
-                    [["depth", "depth_feet"], ["semseg"]],
-                    [["depth", "depth_feet"], ["semseg"]],
-                    [["depth", "depth_feet"], ["semseg"]],
-                ],
-            ),
-        )
-    ],
-    decoder=DECODER,
-    head=dict(type="ConvHead"),
-)
+TOGETHER = [["depth", "depth_feet", "semseg"]]
+APART = [["depth", "depth_feet"], ["semseg"]]
+TREE = dict(blocks=[2, 1, 1, 1], levels=[TOGETHER, APART, APART, APART])
+model.update(adapters=[dict(type="Branched", tree=TREE)])

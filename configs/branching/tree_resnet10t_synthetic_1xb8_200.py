@@ -10,25 +10,8 @@ No paper reports on this data. Ours: see README.md in this folder.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.branching_synthetic import (
-        BACKBONE,
-        DECODER,
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.branching_synthetic import balancer, evaluation, model, optimizer, tasks, training
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
 
 name = "tree"
-model = dict(
-    backbone=BACKBONE,
-    adapters=[dict(type="Branched", tree="configs/branching/trees/ltb_resnet10t_synthetic.json")],
-    decoder=DECODER,
-    head=dict(type="ConvHead"),
-)
+model.update(adapters=[dict(type="Branched", tree="configs/branching/trees/ltb_resnet10t_synthetic.json")])

@@ -16,22 +16,11 @@ with read_base():
 
 name = "tree"
 tasks = ["semseg", "depth"]
+TOGETHER = [["semseg", "depth"]]
+TREE = dict(blocks=[4, 4, 6, 3], levels=[TOGETHER, TOGETHER, TOGETHER, [["semseg"], ["depth"]]])
 model = dict(
     backbone=dict(type="TimmBackbone", name="resnet50", pretrained=True),
-    adapters=[
-        dict(
-            type="Branched",
-            tree=dict(
-                blocks=[4, 4, 6, 3],
-                levels=[
-                    [["semseg", "depth"]],
-                    [["semseg", "depth"]],
-                    [["semseg", "depth"]],
-                    [["semseg"], ["depth"]],
-                ],
-            ),
-        )
-    ],
+    adapters=[dict(type="Branched", tree=TREE)],
     decoder=dict(type="ParallelDecoder", width=64),
     head=dict(type="ConvHead"),
 )

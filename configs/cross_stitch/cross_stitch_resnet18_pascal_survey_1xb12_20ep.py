@@ -15,7 +15,7 @@ The schedule moves with every iteration, the survey's with every epoch.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_survey import protocol, test_data, train_data, val_data
+    from .._base_.datasets.pascal_survey import evaluation, protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_stitched_pascal_20ep import optimizer, training
 
 name = "cross_stitch"
@@ -27,4 +27,3 @@ model = dict(
 )
 train_data.update(batch_size=12)
 optimizer.update(lr_factors={"backbone.fusions.*": 100})
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 99 thresholds at the end only

@@ -10,24 +10,13 @@ units learn at the common rate: the published factor of 100 belongs to SGD, Adam
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.synthetic_four_tasks import (
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.backbones.resnet18_quarter import BACKBONE
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
 
 name = "cross_stitch"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone", name="resnet18", channels=(16, 32, 64, 128), stem_type="deep", stem_width=8
-    ),
+    backbone=BACKBONE,
     adapters=[dict(type="CrossStitch")],
     decoder=dict(type="ParallelDecoder", width=32),
     head=dict(type="ConvHead"),

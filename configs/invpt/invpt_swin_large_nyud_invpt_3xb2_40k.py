@@ -12,20 +12,13 @@ inferred (docs/decoders/invpt.md).
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.backbones.swin_large import BACKBONE
+    from .._base_.datasets.nyud_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.invpt_40k import optimizer, training
 
 name = "invpt"
 model = dict(
-    backbone=dict(
-        type="SwinBackbone",
-        name="swin_large_patch4_window12_384.ms_in22k_ft_in1k",
-        pretrained=True,
-        levels=(1, 2, 3),
-        drop_path_rate=0.15,
-    ),
+    backbone=dict(**BACKBONE, levels=(1, 2, 3), drop_path_rate=0.15),
     decoder=dict(type="InvPTDecoder"),
     head=dict(type="ConvHead"),
 )
-train_data.update(batch_size=2)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # all 99 or 101 at the end only

@@ -12,20 +12,13 @@ Differs from the authors' code: none that we know of, besides the suite's own au
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_invpt import protocol, train_data, val_data
+    from .._base_.backbones.vit_large import BACKBONE
+    from .._base_.datasets.pascal_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.invpt_40k import optimizer, training
 
 name = "invpt"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="vit_large_patch16_384.augreg_in21k_ft_in1k",
-        pretrained=True,
-        img_size=(512, 512),
-        drop_path_rate=0.15,
-    ),
+    backbone=dict(**BACKBONE, img_size=(512, 512)),
     decoder=dict(type="InvPTDecoder"),
     head=dict(type="ConvHead"),
 )
-train_data.update(batch_size=2)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # all 99 or 101 at the end only

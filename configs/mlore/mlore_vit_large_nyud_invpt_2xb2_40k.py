@@ -11,31 +11,17 @@ Differs from the authors' code: the position embedding has no unused row.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.backbones.vit_large import BACKBONE
+    from .._base_.datasets.nyud_invpt import evaluation, protocol, train_data, val_data
+    from .._base_.decoders.mlore import DECODER_NYUD
     from .._base_.schedules.taskprompter_40k import optimizer, training
 
 name = "mlore"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="vit_large_patch16_384.augreg_in21k_ft_in1k",
-        pretrained=True,
-        img_size=(448, 576),
-        drop_path_rate=0.15,
-    ),
+    backbone=dict(**BACKBONE, img_size=(448, 576)),
     adapters=[dict(type="DropClassToken")],
-    decoder=dict(
-        type="MLoREDecoder",
-        width=768,
-        ranks=(16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240),
-        task_rank=16,
-        drop="before",
-        grid=(28, 36),
-        balance=5e-4,
-    ),
+    decoder=dict(**DECODER_NYUD, width=768, task_rank=16, balance=5e-4),
     head=dict(type="ConvHead", hidden=768, activation="gelu"),
 )
-train_data.update(batch_size=2)
 optimizer.update(lr=1e-5)
 training.update(loss_options=dict(edge=dict(positive_weight=0.88)))  # the authors'; 0.95 elsewhere
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # all 99 or 101 at the end only

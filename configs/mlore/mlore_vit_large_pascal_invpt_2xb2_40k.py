@@ -11,30 +11,16 @@ Differs from the authors' code: the position embedding has no unused row.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_invpt import protocol, train_data, val_data
+    from .._base_.backbones.vit_large import BACKBONE
+    from .._base_.datasets.pascal_invpt import evaluation, protocol, train_data, val_data
+    from .._base_.decoders.mlore import DECODER_PASCAL
     from .._base_.schedules.taskprompter_40k import optimizer, training
 
 name = "mlore"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="vit_large_patch16_384.augreg_in21k_ft_in1k",
-        pretrained=True,
-        img_size=(512, 512),
-        drop_path_rate=0.15,
-    ),
+    backbone=dict(**BACKBONE, img_size=(512, 512)),
     adapters=[dict(type="DropClassToken")],
-    decoder=dict(
-        type="MLoREDecoder",
-        width=452,
-        ranks=(16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128),
-        task_rank=72,
-        drop="after",
-        grid=(32, 32),
-        balance=3e-4,
-    ),
+    decoder=dict(**DECODER_PASCAL, width=452, task_rank=72, balance=3e-4),
     head=dict(type="ConvHead", hidden=452, activation="gelu"),
 )
-train_data.update(batch_size=2)
 training.update(loss_options=dict(edge=dict(positive_weight=0.925)))  # the authors'; 0.95 elsewhere
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # all 99 or 101 at the end only

@@ -12,7 +12,7 @@ Differs from ATRC, whose schedule this is: details of its heads are not known to
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_invpt import protocol, train_data, val_data
+    from .._base_.datasets.pascal_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.atrc_40k import optimizer, training
 
 name = "mti_net"
@@ -23,4 +23,3 @@ model = dict(
 )
 train_data.update(batch_size=8)
 optimizer.update(lr=5e-3)  # ATRC's rate on PASCAL with HRNet-18
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 101 thresholds at the end only

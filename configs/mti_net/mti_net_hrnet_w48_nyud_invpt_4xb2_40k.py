@@ -12,7 +12,7 @@ frames are padded to 448x576, as InvPT does.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.datasets.nyud_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.atrc_40k import optimizer, training
 
 name = "mti_net"
@@ -21,5 +21,3 @@ model = dict(
     decoder=dict(type="MTINetDecoder"),
     head=dict(type="HighResolutionHead"),
 )
-train_data.update(batch_size=2)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 101 thresholds at the end only

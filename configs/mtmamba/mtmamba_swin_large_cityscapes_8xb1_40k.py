@@ -11,19 +11,13 @@ Differs from the authors' code: the last checkpoint is scored, not the best on t
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.backbones.swin_large import BACKBONE
     from .._base_.datasets.cityscapes_mtmamba import protocol, train_data, val_data
-    from .._base_.schedules.mtmamba_50k import balancer, optimizer, training
+    from .._base_.schedules.mtmamba_cityscapes_40k import balancer, optimizer, training
 
 name = "mtmamba"
 model = dict(
-    backbone=dict(
-        type="SwinBackbone",
-        name="swin_large_patch4_window12_384.ms_in22k_ft_in1k",
-        pretrained=True,
-    ),
+    backbone=BACKBONE,
     decoder=dict(type="MTMambaDecoder"),
     head=dict(type="ConvHead"),
 )
-train_data.update(batch_size=1)
-optimizer.update(weight_decay=1e-6)
-training.update(iterations=40_000)

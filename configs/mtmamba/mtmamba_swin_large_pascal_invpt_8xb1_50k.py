@@ -12,18 +12,14 @@ Differs from the authors' code: none that we know of, besides the suite's own au
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_invpt import protocol, train_data, val_data
+    from .._base_.backbones.swin_large import BACKBONE
+    from .._base_.datasets.pascal_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.mtmamba_50k import balancer, optimizer, training
 
 name = "mtmamba"
 model = dict(
-    backbone=dict(
-        type="SwinBackbone",
-        name="swin_large_patch4_window12_384.ms_in22k_ft_in1k",
-        pretrained=True,
-    ),
+    backbone=BACKBONE,
     decoder=dict(type="MTMambaDecoder"),
     head=dict(type="ConvHead"),
 )
 train_data.update(batch_size=1)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 101 thresholds at the end only

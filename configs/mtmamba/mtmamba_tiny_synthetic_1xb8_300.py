@@ -8,18 +8,8 @@ The paper's decoder on a small RegNet; no paper reports on this data. Ours: see 
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.synthetic_four_tasks import (
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
 
 name = "mtmamba"
 model = dict(

@@ -15,7 +15,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.backbones.hrnet_w18_small_survey import BACKBONE
-    from .._base_.datasets.pascal_survey import protocol, test_data, train_data, val_data
+    from .._base_.datasets.pascal_survey import evaluation, protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_pascal_100ep import optimizer, training
 
 name = "multi_decoder"
@@ -24,4 +24,3 @@ model = dict(
     decoder=dict(type="ConcatDecoder"),
     head=dict(type="HighResolutionHead"),
 )
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 99 thresholds at the end only

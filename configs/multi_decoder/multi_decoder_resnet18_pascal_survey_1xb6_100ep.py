@@ -13,7 +13,7 @@ The schedule moves with every iteration, the survey's with every epoch.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_survey import protocol, test_data, train_data, val_data
+    from .._base_.datasets.pascal_survey import evaluation, protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_pascal_100ep import optimizer, training
 
 name = "multi_decoder"
@@ -24,4 +24,3 @@ model = dict(
 )
 train_data.update(batch_size=6)
 training.update(iterations=83_300)  # 100 epochs of 833 batches
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 99 thresholds at the end only

@@ -14,7 +14,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.backbones.hrnet_w18_small_survey import BACKBONE
-    from .._base_.datasets.nyud_survey import protocol, test_data, train_data, val_data
+    from .._base_.datasets.nyud_survey import evaluation, protocol, test_data, train_data, val_data
     from .._base_.schedules.survey_nyud_100ep import optimizer, training
 
 name = "pad_net"
@@ -24,4 +24,3 @@ model = dict(
     head=dict(type="ResidualHead"),
     heads=dict(normals=dict(type="ConvHead"), edge=dict(type="ConvHead")),
 )
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 99 thresholds at the end only

@@ -12,7 +12,7 @@ frames are padded to 448x576, as InvPT does.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.datasets.nyud_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.atrc_40k import optimizer, training
 
 name = "pad_net"
@@ -22,4 +22,3 @@ model = dict(
     head=dict(type="ResidualHead"),
 )
 train_data.update(batch_size=8)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 101 thresholds at the end only

@@ -12,20 +12,13 @@ best on the validation images.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.backbones.swin_tiny import BACKBONE
     from .._base_.datasets.cityscapes_mtmamba import protocol, train_data, val_data
-    from .._base_.schedules.mtmamba_50k import balancer, optimizer, training
+    from .._base_.schedules.mtmamba_cityscapes_40k import balancer, optimizer, training
 
 name = "parallel"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="swin_tiny_patch4_window7_224.ms_in22k_ft_in1k",
-        pretrained=True,
-        drop_path_rate=0.1,
-        level_norms=True,
-    ),
+    backbone=dict(**BACKBONE, drop_path_rate=0.1, level_norms=True),
     decoder=dict(type="ParallelDecoder", width=128),
     head=dict(type="ConvHead"),
 )
-optimizer.update(weight_decay=1e-6)  # MTMamba's values for Cityscapes
-training.update(iterations=40_000)

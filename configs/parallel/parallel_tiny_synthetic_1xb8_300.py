@@ -9,18 +9,8 @@ With tasks=['depth'] it is the single-task network of depth, and so on: what row
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.synthetic_four_tasks import (
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
 
 name = "parallel"
 model = dict(

@@ -12,7 +12,7 @@ Ours: not run yet.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.datasets.nyud_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.sak_40k import optimizer, training
 
 name = "parallel"
@@ -22,5 +22,3 @@ model = dict(
     decoder=dict(type="ParallelDecoder", width=128),
     head=dict(type="ConvHead"),
 )
-train_data.update(batch_size=2)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # 101 thresholds at the end only

@@ -8,25 +8,9 @@ No paper reports on this data. Ours: see README.md in this folder.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.slimmable_synthetic import (
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.slimmable_synthetic import balancer, evaluation, model, optimizer, tasks, training
 
 name = "separate 0.75"
-model = dict(
-    backbone=dict(type="TimmBackbone", name="regnetx_002"),
-    decoder=dict(type="ParallelDecoder", width=32),
-    head=dict(type="ConvHead"),
-    adapters=[
-        dict(type="Slimmable", fixed=dict(encoder=0.75, decoders=dict(semseg=0.75, depth=0.75, normals=0.75)))
-    ],
-)
+FIXED = dict(encoder=0.75, decoders=dict(semseg=0.75, depth=0.75, normals=0.75))
+model.update(adapters=[dict(type="Slimmable", fixed=FIXED)])

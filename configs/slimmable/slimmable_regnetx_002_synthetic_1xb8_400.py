@@ -10,39 +10,11 @@ reports on this data. Ours: see README.md in this folder.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.slimmable_synthetic import (
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.slimmable_synthetic import balancer, evaluation, model, optimizer, tasks, training
 
 name = "slimmable"
-model = dict(
-    backbone=dict(type="TimmBackbone", name="regnetx_002"),
-    decoder=dict(type="ParallelDecoder", width=32),
-    head=dict(type="ConvHead"),
-    adapters=[dict(type="Slimmable")],
-)
-step = dict(
-    type="SandwichStep",
-    encoder=[0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0],
-    decoders=[0.25, 0.5, 0.75, 1.0],
-    distillation="nested",
-    warmup=40,
-)
-search = dict(
-    type="WidthSearcher",
-    encoder=[0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0],
-    decoders=[0.25, 0.5, 0.75, 1.0],
-    population=8,
-    generations=4,
-    calibration=4,
-    latency=10,
-)
+model.update(adapters=[dict(type="Slimmable")])
+WIDTHS = dict(encoder=[0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0], decoders=[0.25, 0.5, 0.75, 1.0])
+step = dict(type="SandwichStep", **WIDTHS, distillation="nested", warmup=40)
+search = dict(type="WidthSearcher", **WIDTHS, population=8, generations=4, calibration=4, latency=10)

@@ -11,20 +11,13 @@ Differs: a re-implementation from the abstract and a figure caption, because no 
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.pascal_invpt import protocol, train_data, val_data
+    from .._base_.backbones.vit_base import BACKBONE
+    from .._base_.datasets.pascal_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.taskprompter_40k import optimizer, training
 
 name = "taskexpert"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="vit_base_patch16_384.augreg_in21k_ft_in1k",
-        pretrained=True,
-        img_size=(512, 512),
-        drop_path_rate=0.15,
-    ),
+    backbone=dict(**BACKBONE, img_size=(512, 512)),
     decoder=dict(type="TaskExpertDecoder", width=384, experts=5, grid=(32, 32)),
     head=dict(type="ConvHead", hidden=384, activation="gelu"),
 )
-train_data.update(batch_size=2)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # all 99 or 101 at the end only

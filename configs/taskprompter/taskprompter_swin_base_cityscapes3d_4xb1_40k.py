@@ -14,28 +14,16 @@ a final norm that starts afresh. Number of processes inferred; no weight decay, 
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.backbones.swin_base import BACKBONE
     from .._base_.datasets.cityscapes3d_taskprompter import protocol, train_data, val_data
     from .._base_.schedules.taskprompter_40k import optimizer, training
 
 name = "taskprompter"
 model = dict(
-    backbone=dict(
-        type="SwinBackbone",
-        name="swin_base_patch4_window12_384.ms_in22k_ft_in1k",
-        pretrained=True,
-        img_size=(768, 1536),
-        drop_path_rate=0.15,
-        level_norms=False,
-    ),
+    backbone=dict(**BACKBONE, img_size=(768, 1536), drop_path_rate=0.15, level_norms=False),
     adapters=[dict(type="TaskPrompts", image_scale=0.75, extra=("3ddet",))],
     decoder=dict(
-        type="TaskPrompterDecoder",
-        width=256,
-        out_width=450,
-        kernel=3,
-        gate_upscale=2,
-        upscale=1,
-        smooth=True,
+        type="TaskPrompterDecoder", width=256, out_width=450, kernel=3, gate_upscale=2, upscale=1, smooth=True
     ),
     head=dict(type="DeconvHead"),
 )

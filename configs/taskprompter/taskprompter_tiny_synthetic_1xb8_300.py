@@ -8,30 +8,13 @@ No paper reports on this data. Ours: see docs/leaderboard.md.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.synthetic_four_tasks import (
-        balancer,
-        evaluation,
-        optimizer,
-        protocol,
-        provenance,
-        tasks,
-        test_data,
-        train_data,
-        training,
-        val_data,
-    )
+    from .._base_.backbones.vit_tiny_narrow import BACKBONE
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
 
 name = "taskprompter"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="vit_tiny_patch16_224",
-        img_size=(96, 128),
-        embed_dim=96,
-        depth=6,
-        num_heads=4,
-        patch_size=8,
-    ),
+    backbone=BACKBONE,
     adapters=[dict(type="TaskPrompts", windows=2)],
     decoder=dict(type="TaskPrompterDecoder", width=32, out_width=32, reweight=4, upscale=2),
     head=dict(type="ConvHead", hidden=32, activation="gelu"),

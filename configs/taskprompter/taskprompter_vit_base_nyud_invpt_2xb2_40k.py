@@ -13,21 +13,14 @@ the rate is that of ViT-B on PASCAL-Context.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.nyud_invpt import protocol, train_data, val_data
+    from .._base_.backbones.vit_base import BACKBONE
+    from .._base_.datasets.nyud_invpt import evaluation, protocol, train_data, val_data
     from .._base_.schedules.taskprompter_40k import optimizer, training
 
 name = "taskprompter"
 model = dict(
-    backbone=dict(
-        type="TimmBackbone",
-        name="vit_base_patch16_384.augreg_in21k_ft_in1k",
-        pretrained=True,
-        img_size=(448, 576),
-        drop_path_rate=0.15,
-    ),
+    backbone=dict(**BACKBONE, img_size=(448, 576)),
     adapters=[dict(type="TaskPrompts", windows=4)],
     decoder=dict(type="TaskPrompterDecoder", width=768, out_width=768),
     head=dict(type="ConvHead", hidden=768, activation="gelu"),
 )
-train_data.update(batch_size=2)
-evaluation = dict(during_training=dict(edge=dict(thresholds=9)), workers=4)  # all 99 or 101 at the end only

@@ -1,7 +1,6 @@
 """MTMamba (ECCV 2024), NYUD and PASCAL: AdamW and logarithmic losses, batches of 8 (1 on each of 8 GPUs).
 
-The schedule is the default: poly with power 0.9 per iteration, no warm-up. Cityscapes: 40 000 iterations,
-weight decay 1e-6.
+The schedule is the default: poly with power 0.9 per iteration, no warm-up.
 """
 
 optimizer = dict(type="AdamW", lr=1e-4, weight_decay=1e-5, no_decay=False)
