@@ -134,6 +134,19 @@ def test_one_batch_of_every_section(path, roots):
         assert batch.image.isfinite().all()
 
 
+@pytest.mark.parametrize("path", BASES, ids=relative)
+def test_one_task_alone_has_labels_of_it_alone(path, roots):
+    config = load_config(path)
+    for name in protocol_of(config).task_names:
+        alone = config.with_options({"tasks": [name]})
+        given = to_plain_data(alone["train_data"])["dataset"]
+        given |= (
+            {"root": str(roots[given["root"]]), "check": False} if "root" in given else {"cache_dir": None}
+        )
+        dataset = build_dataset("train_data", {"dataset": given}, protocol_of(alone), seed=0)
+        assert list(dataset[0].labels) == [name]
+
+
 def test_sizes_that_networks_see(roots):
     """Training size of each data set's protocol variant, as the papers state it."""
     expected = {

@@ -13,7 +13,9 @@ import torch
 from mtvision.core.naming import UnknownNameError
 from mtvision.engine.building import training_module
 from mtvision.models.factory import build_network
+from mtvision.protocols import PROTOCOLS
 from mtvision.recipe.building import without_pretrained
+from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset
 from mtvision.recipe.settings import Settings
@@ -39,15 +41,57 @@ def built(path, *options):
         return training_module(config, settings, network)
 
 
+OTHER_MEANING = ("protocol", "labels", "backbone", "tree")
+"""Keys below which names of absent tasks may stay.
+
+They are protocols of one's own, sources of derived labels, timm's `depth`, and trees, whose adapter reads the
+part of its tasks.
+"""
+
+
+def entries(value, where=()):
+    """(path, value) of every entry of the dicts in a config; of texts in lists (path with the text, None)."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in OTHER_MEANING:
+                yield (*where, key), item
+                yield from entries(item, (*where, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from [((*where, item), None)] if isinstance(item, str) else entries(item, (*where, index))
+
+
 @pytest.mark.parametrize("path", LEAVES, ids=relative)
-def test_every_config_has_settings_of_each_task(path):
-    for name in Settings.of(load_config(path)).protocol.task_names:
-        config = load_config(path, [f"tasks=['{name}']"])
-        settings = Settings.of(config)
-        assert settings.protocol.task_names == (name,)
-        assert set(config["balancer"].get("weights", {name: 1})) == {name}
-        assert set(config["model"].get("heads") or {}) <= {name}
-        assert set(settings.evaluation.during_training) <= {name}
+def test_every_config_trains_each_of_its_tasks_alone(path):
+    """Weights, heads, and options of losses and metrics are those of the task, and nothing names another."""
+    whole = load_config(path)
+    protocol = Settings.of(whole).protocol
+    stated = [(where, value) for where, value in entries(dict(whole)) if value is not None]
+    for name in protocol.task_names:
+        config = whole.with_options({"tasks": [name]})
+        alone = check_config(config, TO_TRAIN).protocol
+        assert (alone.task_names, alone.tasks) == ((name,), (protocol.task(name),))
+        assert alone.loss_weights == {name: protocol.loss_weights[name]}
+        found = list(entries(dict(config)))
+        assert {where[-1] for where, _ in found} & set(protocol.known_tasks) <= {name}
+        assert [item for item in found if item in stated and item[0][-1] == name] == [
+            (where, value) for where, value in stated if where[-1] == name
+        ]
+
+
+def test_baselines_of_protocols_follow_the_tasks():
+    """A named baseline is that of the tasks left; one that has no score of a task is refused."""
+    path = ROOT / "configs/parallel/parallel_vit_base_nyud_invpt_2xb2_40k.py"
+    whole = load_config(path)
+    checked = 0
+    for protocol_id, protocol in PROTOCOLS.items():
+        for baseline, scores in protocol.baselines.items():
+            for name in scores:
+                options = {"protocol": protocol_id, "tasks": [name], "evaluation.baseline": baseline}
+                found = Settings.of(whole.with_options({**options, "evaluation.during_training": {}}))
+                assert found.protocol.baselines[baseline] == {name: scores[name]}
+                checked += 1
+    assert checked > 10
 
 
 SMALL = [path for path in LEAVES if "synthetic" in path.name or "helpers" in path.name]
