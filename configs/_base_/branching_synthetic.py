@@ -1,5 +1,10 @@
 """What branching searches, their trees and the trees' baselines share: three tasks, 200 steps of 8 images."""
 
+from mmengine.config import read_base
+
+with read_base():
+    from .datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+
 tasks = ["semseg", "depth", "normals"]
 model = dict(
     backbone=dict(type="TimmBackbone", name="resnet10t", stem_width=8, channels=(12, 24, 48, 96)),

@@ -3,6 +3,11 @@
 Heads are 1x1 convolutions on the last level, so everything is the backbone's work.
 """
 
+from mmengine.config import read_base
+
+with read_base():
+    from .datasets.synthetic_units import protocol, provenance, test_data, train_data, val_data
+
 tasks = ["depth", "depth_feet", "semseg"]
 model = dict(
     backbone=dict(

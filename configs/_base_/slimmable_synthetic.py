@@ -1,5 +1,10 @@
 """What the slimmable network and its separate baselines share: three tasks, 400 steps of 8 images."""
 
+from mmengine.config import read_base
+
+with read_base():
+    from .datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+
 tasks = ["semseg", "depth", "normals"]
 model = dict(
     backbone=dict(type="TimmBackbone", name="regnetx_002"),

@@ -1,8 +1,12 @@
-"""What all rows of the synthetic leaderboard share beside the data: four tasks, 300 steps of 8 images.
+"""What all rows of the synthetic leaderboard share: four tasks, 300 steps of 8 images, from scratch.
 
-They start from scratch. A method's row adds `name` and `model` and nothing else, so that rows differ in the
-method alone.
+A method's row adds `name` and `model` and nothing else, so that rows differ in the method alone.
 """
+
+from mmengine.config import read_base
+
+with read_base():
+    from .datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
 
 tasks = ["semseg", "depth", "normals", "edge"]
 optimizer = dict(type="AdamW", lr=4e-3, weight_decay=1e-4)

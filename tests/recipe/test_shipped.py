@@ -93,8 +93,7 @@ def test_inheritance_from_a_package_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "mylab" / "__init__.py").touch()
     (package / "base.py").write_text(
         "from mmengine.config import read_base\n\nwith read_base():\n"
-        "    from mtvision.configs._base_.datasets.synthetic_scenes import protocol, train_data\n"
-        "    from mtvision.configs._base_.synthetic_four_tasks import optimizer\n"
+        "    from mtvision.configs._base_.synthetic_four_tasks import optimizer, protocol, train_data\n"
         "optimizer.update(lr=0.25)\n"
     )
     leaf = tmp_path / "elsewhere" / "leaf.py"
