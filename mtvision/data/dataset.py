@@ -138,6 +138,10 @@ class DenseDataset(Dataset[Sample], ABC):
         """Files of the images (`task=None`) or of one task's labels; all of them where a set cannot tell."""
         return self.files()
 
+    def remarks(self) -> Sequence[str]:
+        """What was left out or looked odd when the data set was made, for `check_dataset`."""
+        return ()
+
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content of the samples besides the files."""
         return {}

@@ -143,6 +143,10 @@ class JointDataset(DenseDataset):
             for item, path in part.files_of(task).items()
         }
 
+    def remarks(self) -> Sequence[str]:
+        """Those of all parts."""
+        return [f"{name}: {remark}" for name, part in self.parts.items() for remark in part.remarks()]
+
     def parameters(self) -> Mapping[str, Any]:
         """Of every part, with its tasks. Ratios and mixing are no content: they decide order only."""
         return {

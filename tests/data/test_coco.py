@@ -206,7 +206,10 @@ def test_broken_files(tmp_path):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (annotation(1, 4, polygon(5, 6, 15, 16)), "has the category 4, which 'categories' does not list"),
+        (
+            annotation(1, 4, polygon(5, 6, 15, 16)),
+            r"annotations\[0\].category_id is 4, which 'categories' does not list",
+        ),
         (annotation(1, 3, polygon(5, 6, 15, 16), image=6), "belongs to image 6, which is not listed"),
         ({"id": 1, "category_id": 3}, r"annotations\[0\] has no 'image_id'"),
     ],
@@ -220,14 +223,15 @@ def test_broken_annotations(tmp_path, item, message):
 @pytest.mark.parametrize("segmentation", [None, {"size": [H, W]}, "x", [[1, 2]]])
 def test_broken_segmentation(tmp_path, segmentation):
     files = write(tmp_path, [annotation(7, 3, segmentation)])
-    with pytest.raises(DecodeError, match=r"annotation 7 of image 5 has no readable 'segmentation'"):
-        CocoDataset(*files, protocol=protocol()).read(0)
+    with pytest.raises(DecodeError, match=r"instances.json: 1 mistake.*\n.*annotations\[0\]\.segmentation"):
+        CocoDataset(*files, protocol=protocol())
 
 
 def test_sizes_must_agree(tmp_path):
     files = write(tmp_path, [annotation(7, 3, compressed(box(0, 0, 4, 4)) | {"size": [10, 60]})])
-    with pytest.raises(DecodeError, match="annotation 7 of image 5 is 10x60"):
-        CocoDataset(*files, protocol=protocol()).read(0)
+    with pytest.raises(DecodeError, match=r"annotations\[0\].segmentation.size is 10x60, its image 20x30"):
+        CocoDataset(*files, protocol=protocol())
+    files = write(tmp_path, [annotation(7, 3, compressed(box(0, 0, 4, 4)))])
     Image.fromarray(np.zeros((H + 1, W, 3), np.uint8)).save(tmp_path / "images/b.png")
     with pytest.raises(ValueError, match=r"image 'b.png': the semseg label is 20x30"):
         CocoDataset(*files, protocol=protocol())[1]

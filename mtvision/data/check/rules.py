@@ -42,7 +42,8 @@ def judge(dataset: DenseDataset, statistics: SplitStatistics, *, complete: bool 
         complete: whether every image was read; absence of classes proves nothing otherwise.
     """
     split = dataset.split
-    found = [*_counts(dataset), *_failures(split, statistics), *_pictures(dataset, statistics)]
+    found = [Finding("warning", split, remark) for remark in dataset.remarks()]
+    found += [*_counts(dataset), *_failures(split, statistics), *_pictures(dataset, statistics)]
     for name, task in dataset.tasks.items():
         counted = statistics.tasks.get(name, TaskStatistics())
         for rule in _RULES:

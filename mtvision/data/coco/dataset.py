@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
+from mtvision.data.coco.annotations import read_categories, read_coco
+from mtvision.data.coco.fields import is_number
+from mtvision.data.coco.masks import mask_of
+from mtvision.data.coco.records import Limits, Picture
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import DecodeError, read_image
 from mtvision.data.derive import edges_from_classes
 from mtvision.data.transforms import TransformConfig
 from mtvision.protocols import Protocol
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 CROWD = -1
 """Value of crowd regions in `Segments.instances`."""
@@ -77,11 +78,12 @@ class CocoDataset(DenseDataset):
 
     Categories become the protocol's classes by name. Segments are painted from the largest to the smallest,
     so that small objects stay visible on large ones. Crowd regions are painted first and count as "no label".
+    The whole JSON file is checked when the data set is made, see `datasets/own_data.md`.
 
     Args:
         images: folder of the images.
-        annotations: JSON file; it is `panoptic` if its annotations have `segments_info`.
-        panoptic: folder of the panoptic PNG files; by default the JSON's path without `.json`.
+        annotations: JSON file, also gzipped; it is `panoptic` if its annotations have `segments_info`.
+        panoptic: folder of the panoptic PNG files; by default the JSON's path without its endings.
         labels: {task: `classes`, `foreground` (any annotated object), `instance_edges` or `class_edges`}.
         background: class name given to pixels without annotation; None = "no label".
         other: what to do with categories that the protocol has no class for: `refuse`, or `ignore` = no
@@ -94,9 +96,9 @@ class CocoDataset(DenseDataset):
 
     Raises:
         FileNotFoundError: the JSON file or a folder does not exist.
-        DecodeError: the JSON file is not of COCO's structure.
-        ValueError: categories and classes do not match, or a task has no label.
-        UnknownNameError: an unknown task or kind of label.
+        DecodeError: the JSON file has mistakes.
+        ValueError: categories and classes do not match, a task has no label, or a limit is no number.
+        UnknownNameError: an unknown task, kind of label, policy or limit.
     """
 
     def __init__(
@@ -108,6 +110,8 @@ class CocoDataset(DenseDataset):
         labels: Mapping[str, str] | None = None,
         background: str | None = None,
         other: str = "refuse",
+        mistakes: str = "error",
+        limits: Mapping[str, float] | None = None,
         protocol: Protocol | None = None,
         split: str = "train",
         transforms: TransformConfig = "tensor",
@@ -118,22 +122,16 @@ class CocoDataset(DenseDataset):
         self._folder, self._annotations = Path(images), Path(annotations)
         if not self._folder.is_dir():
             raise FileNotFoundError(f"{self._folder}: no such folder. Check images=.")
-        content = _load(self._annotations)
+        folder = Path(panoptic) if panoptic is not None else _without_endings(self._annotations)
+        content = read_coco(self._annotations, self._folder, folder, policy=mistakes, limits=_limits(limits))
         self._labels = _label_kinds(self.choose_protocol(protocol, None), chosen, labels)
-        names = _class_order(chosen, self._labels, content["categories"], background)
+        names = _class_order(chosen, self._labels, tuple(content.categories.values()), background)
         self._background = None if background is None else names.index(background)
-        self._class_of = _match(self._annotations, content["categories"], names, background, other)
-        self._records = {record["id"]: record for record in content["images"]}
-        self._segments: dict[int, list[dict[str, Any]]] = {number: [] for number in self._records}
-        self._pngs: dict[int, Path] = {}
-        self._panoptic = any("segments_info" in item for item in content["annotations"])
-        folder = Path(panoptic) if panoptic is not None else self._annotations.with_suffix("")
-        if self._panoptic and not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder. Give panoptic=, the folder of the PNG files.")
-        self._sort_annotations(content["annotations"], folder)
-        self._order = list(self._records)
+        self._class_of = _match(self._annotations, content.categories, names, background, other)
+        self._panoptic = folder if content.panoptic else None
+        self._pictures, self._remarks = content.pictures, content.remarks
         super().__init__(
-            ids=[str(self._records[number]["file_name"]) for number in self._order],
+            ids=[picture.file_name for picture in self._pictures],
             protocol=chosen,
             split=split,
             transforms=transforms,
@@ -143,72 +141,45 @@ class CocoDataset(DenseDataset):
     @staticmethod
     def class_names(annotations: str | Path) -> tuple[str, ...]:
         """Category names of a file by ascending id: the class names for `own_protocol`."""
-        categories = _load(Path(annotations))["categories"]
-        return tuple(item["name"] for item in sorted(categories, key=lambda item: int(item["id"])))
-
-    def _sort_annotations(self, annotations: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        for item in annotations:
-            number = item["image_id"]
-            if number not in self._records:
-                raise DecodeError(
-                    f"{self._annotations}: an annotation belongs to image {number}, which is not listed."
-                )
-            if self._panoptic:
-                self._pngs[number] = folder / item["file_name"]
-                self._segments[number] = list(item["segments_info"])
-            else:
-                self._segments[number].append(dict(item))
-            for segment in item["segments_info"] if self._panoptic else [item]:
-                if segment["category_id"] not in self._class_of:
-                    raise DecodeError(
-                        f"{self._annotations}: image {number} has the category {segment['category_id']}, "
-                        "which "
-                        "'categories' does not list."
-                    )
+        return tuple(read_categories(Path(annotations)).values())
 
     def segments(self, index: int) -> Segments:
         """Classes and instances of one image, untransformed.
 
         Raises:
-            DecodeError: a segmentation, or the panoptic PNG, does not fit the image.
+            FileNotFoundError: the panoptic PNG is gone.
+            DecodeError: the panoptic PNG does not fit the image.
         """
-        number = self._order[index]
-        record = self._records[number]
-        shape = (int(record["height"]), int(record["width"]))
-        masks = self._panoptic_masks(number, shape) if self._panoptic else self._instance_masks(number, shape)
-        return self._paint(masks, shape)
+        picture = self._pictures[index]
+        if self._panoptic is not None:
+            return self._paint(self._panoptic_masks(picture, self._panoptic), picture.shape)
+        masks = [
+            (mask_of(region.segmentation, picture.shape), self._class_of[region.category], region.crowd)
+            for region in picture.regions
+        ]
+        return self._paint(masks, picture.shape)
 
-    def _instance_masks(
-        self, number: int, shape: tuple[int, int]
-    ) -> list[tuple[NDArray[np.bool_], int, bool]]:
-        masks = []
-        for item in self._segments[number]:
-            where = f"{self._annotations}: annotation {item.get('id')} of image {number}"
-            mask = _decode(where, item.get("segmentation"), shape)
-            masks.append((mask, self._class_of[item["category_id"]], bool(item.get("iscrowd", 0))))
-        return masks
-
-    def _panoptic_masks(
-        self, number: int, shape: tuple[int, int]
-    ) -> list[tuple[NDArray[np.bool_], int, bool]]:
-        if number not in self._pngs:
+    def _panoptic_masks(self, picture: Picture, folder: Path) -> list[tuple[NDArray[np.bool_], int, bool]]:
+        if picture.png is None:
             return []
-        path = self._pngs[number]
+        path = folder / picture.png
         colours = read_image(path).astype(np.int64)
         ids = colours @ np.array([1, 256, 256**2])
-        if ids.shape != shape:
+        height, width = picture.shape
+        if ids.shape != picture.shape:
             raise DecodeError(
-                f"{path}: {ids.shape[0]}x{ids.shape[1]}, but its image is {shape[0]}x{shape[1]}."
+                f"{path}: {ids.shape[0]}x{ids.shape[1]}, but its image is {height}x{width} in "
+                f"{self._annotations} (height x width). Take both from one release."
             )
-        infos = {int(item["id"]): item for item in self._segments[number]}
-        unknown = np.setdiff1d(ids, [0, *infos])
+        unknown = np.setdiff1d(ids, [0, *(region.number for region in picture.regions)])
         if unknown.size:
             raise DecodeError(
-                f"{path}: segment {int(unknown[0])} is not in segments_info of {self._annotations}."
+                f"{path}: segment {int(unknown[0])} is not in segments_info of {self._annotations}. "
+                "Take both from one release."
             )
         return [
-            (ids == key, self._class_of[item["category_id"]], bool(item.get("iscrowd", 0)))
-            for key, item in infos.items()
+            (ids == region.number, self._class_of[region.category], region.crowd)
+            for region in picture.regions
         ]
 
     def _paint(
@@ -253,65 +224,32 @@ class CocoDataset(DenseDataset):
         """Annotation file, images and panoptic files."""
         entries = {"annotations": self._annotations}
         entries.update({f"image/{name}": self._folder / name for name in self.ids})
-        entries.update({f"panoptic/{path.name}": path for path in self._pngs.values()})
+        if self._panoptic is not None:
+            names = [picture.png for picture in self._pictures if picture.png is not None]
+            entries.update({f"panoptic/{name}": self._panoptic / name for name in names})
         return entries
+
+    def remarks(self) -> tuple[str, ...]:
+        """What `mistakes="skip"` left out, and oddities of the JSON file."""
+        return self._remarks
 
     def parameters(self) -> Mapping[str, Any]:
         """Options that change the labels."""
         return {"labels": dict(self._labels), "background": self._background}
 
 
-def _decode(where: str, segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Mask (H, W) of a list of polygons or of an RLE, compressed or not."""
-    try:
-        with foreign_errors():  # pycocotools raises Exception itself
-            encoded = segmentation
-            if isinstance(encoded, list):
-                encoded = rle.merge(rle.frPyObjects(encoded, *shape))
-            size = tuple(int(side) for side in encoded["size"])
-            if size == shape:
-                if isinstance(encoded["counts"], list):
-                    encoded = rle.frPyObjects(encoded, *shape)
-                return np.asarray(rle.decode([encoded])[..., 0], dtype=bool)
-    except ForeignError as error:
-        raise DecodeError(
-            f"{where} has no readable 'segmentation' ({error}). Expected polygons of at least three points, "
-            "or RLE."
-        ) from None
-    raise DecodeError(f"{where} is {size[0]}x{size[1]}, its image {shape[0]}x{shape[1]} (height x width).")
+def _without_endings(path: Path) -> Path:
+    """`panoptic.json` and `panoptic.json.gz` without their endings."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).with_suffix("")
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file. Check annotations=.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DecodeError(f"{path}: not a complete JSON file ({error}). Copy it again.") from None
-    lacking = [key for key in ("images", "annotations", "categories") if key not in content]
-    if not isinstance(content, dict) or lacking:
-        raise DecodeError(
-            f"{path}: expected a COCO instances or panoptic file; it has no "
-            f"{', '.join(map(repr, lacking)) or 'dict'}."
-        )
-    _require_keys(path, "images", content["images"], ("id", "file_name", "height", "width"))
-    _require_keys(path, "categories", content["categories"], ("id", "name"))
-    wanted = (
-        ("image_id", "file_name", "segments_info") if _is_panoptic(content) else ("image_id", "category_id")
-    )
-    _require_keys(path, "annotations", content["annotations"], wanted)
-    return content
-
-
-def _is_panoptic(content: Mapping[str, Any]) -> bool:
-    return any("segments_info" in item for item in content["annotations"])
-
-
-def _require_keys(path: Path, what: str, items: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    for position, item in enumerate(items):
-        for key in keys:
-            if key not in item:
-                raise DecodeError(f"{path}: {what}[{position}] has no '{key}'.")
+def _limits(changes: Mapping[str, float] | None) -> Limits:
+    known = {field.name: field for field in fields(Limits)}
+    for name, value in (changes or {}).items():
+        look_up("limit", name, known)
+        if not is_number(value) or value < 0:
+            raise ValueError(f"CocoDataset: limits['{name}'] is {value!r}; expected a number, 0 or more.")
+    return Limits(**(changes or {}))
 
 
 def _label_kinds(full: Protocol, chosen: Protocol, labels: Mapping[str, str] | None) -> dict[str, str]:
@@ -335,7 +273,7 @@ def _label_kinds(full: Protocol, chosen: Protocol, labels: Mapping[str, str] | N
 def _class_order(
     protocol: Protocol,
     kinds: Mapping[str, str],
-    categories: Sequence[Mapping[str, Any]],
+    categories: tuple[str, ...],
     background: str | None,
 ) -> tuple[str, ...]:
     """Class names of the task that is a class map; the file's own where there is none."""
@@ -345,20 +283,19 @@ def _class_order(
             if background is not None and background not in names:
                 raise UnknownNameError("background class", background, names)
             return names
-    own = tuple(str(item["name"]) for item in sorted(categories, key=lambda item: int(item["id"])))
-    return own if background is None or background in own else (background, *own)
+    return categories if background is None or background in categories else (background, *categories)
 
 
 def _match(
     path: Path,
-    categories: Sequence[Mapping[str, Any]],
+    categories: Mapping[int, str],
     names: Sequence[str],
     background: str | None,
     other: str,
 ) -> dict[int, int]:
     """{category id: class id} by name."""
     look_up("value of other=", other, {"refuse": 0, "ignore": 0})
-    found = {str(item["name"]) for item in categories}
+    found = set(categories.values())
     absent = [name for name in names if name not in found and name != background]
     surplus = sorted(found - set(names))
     if absent or (surplus and other == "refuse"):
@@ -368,4 +305,9 @@ def _match(
             f"class: {surplus[:5]}. Take the names from CocoDataset.class_names(path)"
             + (", or set other='ignore'." if surplus and not absent else ".")
         )
-    return {item["id"]: names.index(item["name"]) if item["name"] in names else IGNORE for item in categories}
+    if len(names) > IGNORE:
+        raise ValueError(
+            f"{path}: {len(names)} classes; class maps of 8 bits hold {IGNORE}, and {IGNORE} is 'no "
+            "label'. Give the protocol fewer classes, and set other='ignore'."
+        )
+    return {number: names.index(name) if name in names else IGNORE for number, name in categories.items()}
