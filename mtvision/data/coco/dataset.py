@@ -14,7 +14,7 @@ from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
-from mtvision.data.coco.annotations import read_categories, read_coco
+from mtvision.data.coco.checks import read_categories, read_coco
 from mtvision.data.coco.fields import is_number
 from mtvision.data.coco.masks import mask_of
 from mtvision.data.coco.records import Limits, Picture

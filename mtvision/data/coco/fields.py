@@ -52,13 +52,14 @@ def odd_box(box: Any, segmentation: Any) -> Mistake | None:
     """What is odd about a bounding box; the polygon's first point should lie in it."""
     if box is None:
         return None
-    text = f"is {shown(box)}; expected [x, y, width, height]"
+    expected = "expected [x, y, width, height]"
     if type(box) is not list or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
-        return Mistake(BOX, ".bbox", text)
+        return Mistake(BOX, ".bbox", f"is {shown(box)}; {expected}")
     if isinstance(segmentation, list):
         x, y = segmentation[0][:2]
         if not (-2 <= x - box[0] <= box[2] + 2 and -2 <= y - box[1] <= box[3] + 2):
-            return Mistake(BOX, ".bbox", f"{text} of the polygons, which begin at {x}, {y}")
+            text = f"is {shown(box)}; {expected} of the polygons, which begin at {x}, {y}"
+            return Mistake(BOX, ".bbox", text)
     return None
 
 

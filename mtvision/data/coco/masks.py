@@ -131,7 +131,7 @@ def sum_mistake(total: int, shape: tuple[int, int]) -> Mistake | None:
 
 _COMPRESSED = re.compile(r"(?:[P-o]{0,6}+[0-O])++")
 """Numbers of up to seven characters with five bits each; all but a number's last character are P..o."""
-_BATCH = 4_000_000
+_BATCH = 50_000
 
 
 def find_sum_mistakes(codes: Sequence[tuple[str, tuple[int, int]]]) -> list[tuple[int, Mistake]]:
@@ -177,15 +177,15 @@ def unpack(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     ends = np.flatnonzero(code < 32)
     begins = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - begins + 1
-    place = np.arange(code.size) - np.repeat(begins, lengths)
-    values = np.add.reduceat((code & 31).astype(np.int64) << (5 * place), begins)
-    values -= np.where(code[ends] & 16, np.int64(1) << (5 * lengths), 0)  # the highest bit is the sign
+    counts = (code[begins] & 31).astype(np.int64)
+    for place in range(1, int(lengths.max())):
+        longer = np.flatnonzero(lengths > place)
+        counts[longer] += (code[begins[longer] + place] & 31).astype(np.int64) << (5 * place)
+    negative = np.flatnonzero(code[ends] & 16)  # the highest bit is the sign
+    counts[negative] -= np.int64(1) << (5 * lengths[negative])
     until = np.searchsorted(ends, np.cumsum([len(text) for text in texts]))
     first = np.concatenate(([0], until[:-1]))
-    position = np.arange(values.size) - np.repeat(first, until - first)
-    counts = values.copy()
-    for chain in (position % 2 == 1, (position % 2 == 0) & (position > 0)):
-        sums = np.cumsum(np.where(chain, values, 0))
-        before = np.repeat(sums[first], until - first)  # the first count of a string is in neither chain
-        counts[chain] = (sums - before)[chain]
+    for start, stop in zip(first.tolist(), until.tolist(), strict=True):
+        for chain in (counts[start + 1 : stop : 2], counts[start + 2 : stop : 2]):
+            np.cumsum(chain, out=chain)
     return counts, first
