@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mtvision.core.naming import look_up
 from mtvision.data.coco.fields import Id, integer, is_text, listing_of, normal_id, odd_area, odd_box, unsafe
 from mtvision.data.coco.masks import find_mistake, find_sum_mistakes
 from mtvision.data.coco.mistakes import (
+    EMPTY,
     ENTRY,
     FILE_NAME,
     KEY,
@@ -39,6 +40,8 @@ POLICIES: dict[str, str] = {
     "skip": "leave out the images that a mistake concerns",
 }
 LISTS = ("images", "annotations", "categories")
+UNKNOWN = (0, 0)
+"""Shape of an image whose entry gives none; its masks are not checked."""
 LARGEST_SEGMENT = 2**24 - 1
 """Panoptic PNG files hold ids in three bytes; 0 = not annotated."""
 
@@ -129,19 +132,20 @@ class _Check:
         self.pictures: dict[Id, Picture] = {}
         self.panoptic = any(type(item) is dict and "segments_info" in item for item in content["annotations"])
 
-    def _entries(self, name: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _entries(self, name: str, keys: Set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(JSON path, entry) of the entries that are objects with all keys."""
         for position, item in enumerate(self.content[name]):
             entry = f"{name}[{position}]"
+            if type(item) is dict and keys <= item.keys():
+                yield entry, item
+                continue
+            number = normal_id(item.get("image_id")) if type(item) is dict else None
+            self.mistakes.annotations += name == "annotations" and number is None
             if type(item) is not dict:
                 self.mistakes.add(entry, Mistake(ENTRY, "", f"is {shown(item)}; expected an object"))
                 continue
-            absent = [key for key in keys if key not in item]
-            if absent:
-                of = [item["image_id"]] if normal_id(item.get("image_id")) is not None else []
-                self.mistakes.add(entry, Mistake(KEY, "", f"has no {', '.join(map(repr, absent))}"), of)
-                continue
-            yield entry, item
+            absent = ", ".join(map(repr, sorted(keys - item.keys())))
+            self.mistakes.add(entry, Mistake(KEY, "", f"has no {absent}"), [] if number is None else [number])
 
     def _wrong(
         self, kind: Kind, entry: str, field: str, value: Any, expected: str, of: Sequence[Id] = ()
@@ -151,7 +155,7 @@ class _Check:
     def read_categories(self) -> None:
         """Ids and names, unique and of the right types. No policy settles a mistake here."""
         names: dict[str, str] = {}
-        for entry, item in self._entries("categories", ("id", "name")):
+        for entry, item in self._entries("categories", {"id", "name"}):
             number, name = integer(item["id"]), item["name"]
             if number is None:
                 self._wrong(VALUE, entry, "id", item["id"], "an integer")
@@ -173,7 +177,7 @@ class _Check:
         """Ids, names, sizes, and whether the files exist."""
         exists = listing_of(folder)
         names: dict[str, Id] = {}
-        for entry, item in self._entries("images", ("id", "file_name", "height", "width")):
+        for entry, item in self._entries("images", {"id", "file_name", "height", "width"}):
             number = normal_id(item["id"])
             if number is None:
                 self._wrong(VALUE, entry, "id", item["id"], "an integer or a text")
@@ -203,12 +207,12 @@ class _Check:
             side = integer(item[key])
             if side is None or side < 1:
                 self._wrong(VALUE, entry, key, item[key], "a positive integer", [number])
-                side = 1
+                return UNKNOWN
             sides.append(side)
         if sides[0] * sides[1] > self.limits.pixels:
             text = f"is {sides[0]}x{sides[1]}; at most {self.limits.pixels:g} pixels (limit 'pixels')"
             self.mistakes.add(entry, Mistake(LIMIT, "", text), [number])
-            sides = [1, 1]
+            return UNKNOWN
         return sides[0], sides[1]
 
     def _picture(self, entry: str, item: dict[str, Any]) -> tuple[Id, Picture] | None:
@@ -228,10 +232,8 @@ class _Check:
         category, crowd = integer(item["category_id"]), item.get("iscrowd", 0)
         sound = True
         if category is None or category not in self.categories:
-            known = ", ".join(map(str, list(self.categories)[:5])) + (
-                ", ..." if len(self.categories) > 5 else ""
-            )
-            text = f"is {shown(item['category_id'])}, which 'categories' does not list ({known})"
+            known = shown(list(self.categories))
+            text = f"is {shown(item['category_id'])}, which 'categories' does not list; it has {known}"
             self.mistakes.add(entry, Mistake(NO_CATEGORY, ".category_id", text), [number])
             sound = False
         if crowd not in (0, 1):
@@ -244,20 +246,21 @@ class _Check:
         seen: dict[Id, dict[str, Any]] = {}
         packed: list[tuple[str, Id]] = []
         codes: list[tuple[str, tuple[int, int]]] = []
-        for entry, item in self._entries("annotations", ("image_id", "category_id")):
+        for entry, item in self._entries("annotations", {"image_id", "category_id"}):
             found = self._picture(entry, item)
             if found is None:
                 continue
             number, picture = found
             region = self._region(entry, number, item)
             segmentation = item.get("segmentation")
-            mistake = find_mistake(segmentation, picture.shape, self.limits)
+            known = picture.shape != UNKNOWN
+            mistake = find_mistake(segmentation, picture.shape, self.limits) if known else None
             if mistake is not None:
                 self.mistakes.add(entry, mistake, [number])
-            elif isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+            elif known and isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
                 packed.append((entry, number))
                 codes.append((segmentation["counts"], picture.shape))
-            sound = region is not None and mistake is None
+            sound = region is not None and mistake is None and known
             if not self._repeats(entry, number, item, seen, sound) and region is not None:
                 picture.regions.append(region)
             for oddity in (
@@ -296,7 +299,7 @@ class _Check:
         """Annotations that name a PNG file and its segments."""
         exists = listing_of(folder)
         names: dict[str, Id] = {}
-        for entry, item in self._entries("annotations", ("image_id", "file_name", "segments_info")):
+        for entry, item in self._entries("annotations", {"image_id", "file_name", "segments_info"}):
             found = self._picture(entry, item)
             if found is None:
                 continue
@@ -344,6 +347,8 @@ class _Check:
     def result(self, policy: str) -> CocoFile:
         """The sound part; raises where `policy` says so."""
         mistakes, listed = self.mistakes, len(self.content["images"])
+        if not self.content["annotations"]:
+            mistakes.add("annotations", Mistake(EMPTY, "", "is []"))
         kept = [picture for number, picture in self.pictures.items() if number not in mistakes.images]
         lost = f"{listed - len(kept)} of {listed} images and {mistakes.annotations} annotations"
         if mistakes.fatal:
@@ -351,14 +356,12 @@ class _Check:
                 "Correct the file; without sound images and categories nothing can be left out."
             )
         if mistakes.total() and (policy == "error" or not kept):
-            advice = f"mistakes='skip' leaves out {lost}"
-            raise mistakes.error(f"Correct the file; {advice}." if kept else f"{advice}, so nothing remains.")
+            nothing = "" if kept else ", so nothing remains"
+            raise mistakes.error(f"Correct the file; mistakes='skip' leaves out {lost}{nothing}.")
         remarks = []
         if mistakes.total():
             remarks = [f"{self.path}: left out {lost}.", *mistakes.listing()]
             _log.warning("%s: left out %s: %s (mistakes='skip').", self.path, lost, mistakes.summary())
-        if not self.content["annotations"]:
-            remarks.append(f"{self.path}: there is no annotation at all.")
         if mistakes.total(odd=True):
             remarks += mistakes.listing(odd=True)
             _log.warning("%s: accepted %s.", self.path, mistakes.summary(odd=True))

@@ -58,6 +58,7 @@ BOX = Kind("odd bbox", "Labels do not depend on it.", odd=True)
 AREA = Kind("odd area", "Labels do not depend on it.", odd=True)
 NO_ID = Kind("annotation without id", "Labels do not depend on it.", odd=True)
 UNLABELLED = Kind("image without panoptic annotation", "None of its pixels is annotated.", odd=True)
+EMPTY = Kind("file without annotations", "No image has a label.", odd=True)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Mistakes:
 
     Attributes:
         images: ids of images that a mistake concerns.
-        annotations: number of annotations that can be left out without a change of any image's labels.
+        annotations: number of annotations that belong to no listed image, or repeat another.
         fatal: whether there is a mistake that leaving out images does not settle.
     """
 
