@@ -42,7 +42,7 @@ def foreign_errors(*passed: type[Exception]) -> Iterator[None]:
         yield
     except passed:
         raise
-    # scipy.io, pycocotools, kornia-rs and unpicklers raise whatever damaged bytes lead them to. W&B and
+    # scipy.io, kornia-rs and unpicklers raise whatever damaged bytes lead them to. W&B and
     # submitit raise what a network or a job raised. No list of their exceptions would be complete.
     except Exception as error:
         raise ForeignError(error) from error
