@@ -118,7 +118,11 @@ MISTAKES = [
     ("images.1.file_name", "\ud800.png", "expected a text"),
     ("images.1.file_name", "B.png", "images[1].file_name is 'B.png'; expected a file in"),
     ("images.1.file_name", "sub", "expected a file in"),
-    ("images.1.file_name", "./a.png", "images[1].file_name is './a.png'; expected another"),
+    (
+        "images.1.file_name",
+        "./a.png",
+        "images[1].file_name is './a.png'; expected a name of its own; 2 images have it",
+    ),
     ("categories.1", [], "categories[1] is []; expected an object"),
     ("categories.1.name", ..., "categories[1] has no 'name'"),
     ("categories.1.name", 3, "categories[1].name is 3; expected a text"),
@@ -338,6 +342,13 @@ def test_skip_says_what_it_left_out(images, tmp_path, caplog):
     assert [item.text for item in findings][: len(found.remarks())] == list(found.remarks())
     assert {item.level for item in findings[: len(found.remarks())]} == {"warning"}
     assert found.segments(0).class_of == (0,)  # the repeated annotation counts once
+
+
+def test_an_image_that_is_listed_twice_is_left_out_whole(images, tmp_path):
+    content = valid()
+    content["images"].append({**content["images"][0], "id": None})
+    found = dataset(images, write(tmp_path, content), mistakes="skip")
+    assert found.ids == ["b.png", "sub/c.png"]
 
 
 def test_remarks_of_the_parts_of_a_joint_data_set(images, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,11 @@ class _Check:
     def read_images(self, folder: Path) -> None:
         """Ids, names, sizes, and whether the files exist."""
         exists = listing_of(folder)
-        names: dict[str, Id] = {}
+        names = Counter(
+            posixpath.normpath(item["file_name"])
+            for item in self.content["images"]
+            if type(item) is dict and isinstance(item.get("file_name"), str)
+        )
         for entry, item in self._entries("images", {"id", "file_name", "height", "width"}):
             number = normal_id(item["id"])
             if number is None:
@@ -191,10 +196,9 @@ class _Check:
                 self._wrong(FILE_NAME, entry, "file_name", name, problem, [number])
                 continue
             normal = posixpath.normpath(name)
-            if normal in names:
-                both = [number, names[normal]]
-                self._wrong(REPEATED, entry, "file_name", name, "another; an earlier image has it", both)
-            names[normal] = number
+            if names[normal] > 1:  # annotations may be spread over its entries
+                expected = f"a name of its own; {names[normal]} images have it"
+                self._wrong(REPEATED, entry, "file_name", name, expected, [number])
             if not exists(normal):
                 self._wrong(NO_FILE, entry, "file_name", name, f"a file in {folder}", [number])
         if not self.content["images"]:
