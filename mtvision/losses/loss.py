@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtvision.core.task import IGNORE
+from mtvision.core.task import IGNORE, Task
 
 
 class Loss(ABC):
@@ -69,6 +69,16 @@ class Loss(ABC):
         They add up over samples. By default K = 1: the number of labelled values (pixels of class maps).
         """
         return stacked_counts(labelled(label).sum())
+
+    def check_task(self, task: Task) -> None:  # noqa: B027  most losses have nothing to check
+        """Refuse a task that the loss's options do not fit; by default every task is accepted.
+
+        Args:
+            task: the one whose labels the loss will get.
+
+        Raises:
+            ValueError: the message names the option and the task.
+        """
 
     @abstractmethod
     def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:

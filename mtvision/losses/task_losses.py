@@ -26,12 +26,17 @@ class TaskLosses:
     Args:
         tasks: their `loss` configs are built once, here.
 
+    Raises:
+        ValueError: an option of a loss does not fit its task.
+
     >>> TaskLosses([depth()])(NetworkOutput(logits), batch)      # doctest: +SKIP
     {'depth': tensor(0.7, grad_fn=<DivBackward0>)}
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.losses: dict[str, Loss] = {task.name: _as_loss(LOSSES.build(task.loss)) for task in tasks}
+        for task in tasks:
+            self.losses[task.name].check_task(task)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """{task: (K,) counts of its labels} of the tasks that the batch has labels of, see `Loss.counts`."""
