@@ -81,9 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _writer(arguments: argparse.Namespace, config: RunConfig) -> PredictionWriter:
     from mtvision.engine.records import backbone_name
     from mtvision.evaluation.prediction_files import PredictionWriter
+    from mtvision.runtime.checkpoint import checkpoint_file
 
     protocol = protocol_of(config)
-    checkpoint = Path(arguments.checkpoint)
+    checkpoint = checkpoint_file(arguments.checkpoint)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"checkpoint {checkpoint} does not exist.")
     split = arguments.split if config[f"{arguments.split}_data"] else "val"

@@ -30,6 +30,7 @@ from mtvision.report.record import Record
 from mtvision.report.table import render_table
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
+from mtvision.runtime.checkpoint import checkpoint_file
 from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.progress import messages
 from mtvision.runtime.rescue import write_or_rescue
@@ -79,13 +80,14 @@ def evaluate_checkpoint(
     console = messages(quiet=quiet or not is_main_process())
     section = section if config[section] else "val_data"
     network, meta = trained_network(config, protocol, checkpoint, other_tasks=True)
+    file = checkpoint_file(checkpoint)
     network = network.to(device())
     dataset = build_dataset(section, config[section], protocol, settings.seed)
     loader = evaluation_loader(dataset, config[section])
     evaluator = SampleEvaluator(protocol.tasks, options.metric_options, options.workers, save)
     scores = evaluate(network, loader, evaluator, precision=options.precision, console=console)
     evaluator.close()
-    record = scored_record(config, settings, scores, Path(checkpoint), meta, training or {})
+    record = scored_record(config, settings, scores, file, meta, training or {})
     record = replace(record, notes=[*record.notes, *evaluator.notes()])
     path = work_dir / RECORD_FILE
     if is_main_process():
@@ -93,9 +95,7 @@ def evaluate_checkpoint(
     attempts = Attempts(quiet=not is_main_process())
     train_set, constant = _constant(config, settings, loader, attempts)
     data = {section.removesuffix("_data"): dataset, **({} if train_set is None else {"train": train_set})}
-    measured = Measured(
-        settings=settings, network=network, checkpoint=Path(checkpoint), data=data, constant=constant
-    )
+    measured = Measured(settings=settings, network=network, checkpoint=file, data=data, constant=constant)
     record = add_parts(record, measured, attempts)
     if not is_main_process():
         return record

@@ -32,7 +32,7 @@ from mtvision.engine.runner import ExactRunner
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.scoring import headline_keys
 from mtvision.protocols import Protocol
-from mtvision.recipe.building import network_of
+from mtvision.recipe.building import network_of, start_from
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
 from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
@@ -40,7 +40,7 @@ from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
-from mtvision.runtime.checkpoint import find_checkpoint, load_checkpoint, load_network_weights
+from mtvision.runtime.checkpoint import find_checkpoint
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
 from mtvision.runtime.progress import messages
 from mtvision.tracking.loggers import Loggers, record_summary
@@ -125,10 +125,8 @@ def fit(
     if keep is not None:
         train_set = PartOfDataset(train_set, keep)
     network = network_of(config, settings.protocol)
-    if settings.training.load_from:
-        load_network_weights(
-            network, load_checkpoint(settings.training.load_from), settings.training.load_from
-        )
+    if settings.training.load_from and checkpoint is None:
+        start_from(network, settings.training.load_from, partly=settings.training.load_partly)
     module = training_module(config, settings, network)
     loggers = _loggers(config, settings, work_dir)
     progress = ProgressHook(

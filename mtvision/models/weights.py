@@ -16,9 +16,10 @@ import numpy as np
 import timm.models
 from torch import Tensor, nn
 
-from mtvision.core.naming import look_up
+from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.models.convert import convert as convert  # checkpoints of other code bases
-from mtvision.runtime.foreign import ForeignError, foreign_errors
+from mtvision.runtime.checkpoint import CheckpointError, checkpoint_file, load_checkpoint
+from mtvision.runtime.state_dicts import StateDictError, align
 
 _log = logging.getLogger(__name__)
 
@@ -211,27 +212,53 @@ def load_file(model: nn.Module, path: Path) -> LoadReport:
     Args:
         model: as `timm.create_model` returns it.
         path: `.safetensors`, `.pth`/`.pt`/`.bin`/`.tar`, or `.npz` in the format of google-research's ViT.
+            `FILE#PART` where a file has several state dicts, see `mtvision.runtime.checkpoint`.
 
     Raises:
         WeightsUnavailableError: there is no such file.
         WeightsMismatchError: it cannot be read, or holds tensors of another architecture.
     """
-    if not path.is_file():
+    file = checkpoint_file(path)
+    if not file.is_file():
         raise WeightsUnavailableError(
-            f"No weight file at {path.absolute()}. Give the path of a .safetensors, .pth or .npz file."
+            f"No weight file at {file.absolute()}. Give the path of a .safetensors, .pth or .npz file."
         )
     if path.suffix == ".npz":
         return _load_npz(model, path)
-    state = _own_backbone(_read(path))
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        try:
-            state = convert(state, model)
-        except (KeyError, AttributeError, RuntimeError, ValueError) as error:
-            raise _other_architecture(
-                path.name, model, f"{type(error).__name__}: {_first_line(error)}"
-            ) from error
+    state = _aligned(_read(path), model, path)
+    try:
+        state = _timm_rules(model)(state, model)
+    except (KeyError, AttributeError, RuntimeError, ValueError) as error:
+        detail = f"{type(error).__name__}: {_first_line(error)}"
+        raise _other_architecture(path.name, model, detail) from error
     return _fill(model, state, path.name)
+
+
+def resampled_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that timm's rules change in shape for this model, e.g. position embeddings of another size.
+
+    Args:
+        model: of timm, possibly without its classifier.
+        state: {timm's name: tensor}.
+
+    Returns:
+        {name: changed tensor}; empty where timm has no rule, or its rule does not apply.
+    """
+    try:
+        changed = _timm_rules(model)(dict(state), model)
+    except (KeyError, AttributeError, RuntimeError, ValueError, IndexError):
+        return {}  # the caller says which tensors do not fit
+    return {
+        name: item
+        for name, item in changed.items()
+        if name in state and isinstance(item, Tensor) and item.shape != state[name].shape
+    }
+
+
+def _timm_rules(model: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]:
+    """timm's conversion of checkpoints for this family of models; the identity where it has none."""
+    rules = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return rules or (lambda state, _: state)
 
 
 def _load_npz(model: nn.Module, path: Path) -> LoadReport:
@@ -253,24 +280,42 @@ def _load_npz(model: nn.Module, path: Path) -> LoadReport:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a weight file.
+
+    Raises:
+        WeightsMismatchError: it cannot be read, holds no tensors, several state dicts, or NaN.
+    """
     try:
-        with foreign_errors():
-            state = timm.models.load_state_dict(str(path), weights_only=True)
-    except ForeignError as foreign:
-        raise _unreadable(path, foreign.error) from foreign.error
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
+        content = load_checkpoint(path)
+    except (CheckpointError, UnknownNameError) as error:
+        raise WeightsMismatchError(f"{path}: cannot be read as weights: {error}") from error
+    if content.get("found"):
+        _log.warning("%s: %s.", path, content["found"])
+    return {str(key): value for key, value in content["state_dict"].items() if isinstance(value, Tensor)}
+
+
+_ENOUGH = 0.5
+"""Share of a model's tensors that must follow behind a prefix for it to be removed before conversions."""
+
+
+def _aligned(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors under timm's names where they follow behind a prefix, e.g. of one of our networks.
+
+    Raises:
+        WeightsMismatchError: several parts of the file fit.
+    """
+    own = model.state_dict()
+    try:
+        found = align(state, own)
+    except StateDictError as error:
         raise WeightsMismatchError(
-            f"{path}: holds no tensors; its keys are {_some([str(key) for key in state])}."
-        )
-    return tensors
-
-
-def _own_backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's part, if this is a checkpoint of one of our networks."""
-    prefix = "backbone.model."
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return own or state
+            f"{path}: {error}".replace("FILE#", f"{checkpoint_file(path)}#")
+        ) from error
+    if len(set(found.tensors) & set(own)) < _ENOUGH * len(own):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    if found.in_words():
+        _log.warning("%s: %s.", path, found.in_words())
+    return found.tensors
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import torch
 
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
+from mtvision.models.partial import load_partly
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of, to_plain_data
-from mtvision.runtime.checkpoint import load_checkpoint, load_network_weights
+from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint, load_network_weights
 
 _log = logging.getLogger("mtvision")
+_HEAD = re.compile(r"(?:^|\.)heads\.(\w+)\.")  # behind `network.`, `module.` or nothing
 
 
 def network_of(config: Mapping[str, Any], protocol: Protocol) -> Network:
@@ -40,6 +43,28 @@ def without_pretrained(model: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(backbone, dict) and "pretrained" in backbone:
         backbone["pretrained"] = False
     return plain
+
+
+def start_from(network: Network, path: str, *, partly: bool = False) -> None:
+    """Give a network the weights of a checkpoint before it is trained.
+
+    Args:
+        network: gets the weights.
+        path: `training.load_from`.
+        partly: load what fits and report the rest, see `mtvision.models.partial`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: the file is absent, unreadable or of another architecture.
+    """
+    content = load_checkpoint(path)
+    if partly:
+        load_partly(network, content, path)
+        return
+    try:
+        load_network_weights(network, content, path)
+    except CheckpointError as error:
+        error.args = (f"{error}\n  training.load_partly=True loads what fits and reports the rest.",)
+        raise
 
 
 def trained_network(
@@ -84,6 +109,6 @@ def tasks_of_checkpoint(content: Mapping[str, Any], protocol: Protocol) -> list[
     """
     names = content["meta"].get("tasks")
     if names is None:
-        keys = (str(key).removeprefix("network.") for key in content["state_dict"])
-        names = {key.split(".")[1] for key in keys if key.startswith("heads.")}
+        found = (_HEAD.search(str(key)) for key in content["state_dict"])
+        names = {match[1] for match in found if match}
     return [name for name in protocol.known_tasks if name in names]

@@ -131,7 +131,8 @@ class TrainingSettings:
             run; `skip` leaves the step out and counts it, up to 20 in a row.
         sync_bn: turn BatchNorm into SyncBatchNorm when training on several GPUs.
         channels_last: memory format of images and weights.
-        load_from: checkpoint whose weights training starts from.
+        load_from: checkpoint whose weights training starts from; `FILE#PART` where a file has several.
+        load_partly: load what fits of `load_from` and report the rest, see `mtvision.models.partial`.
         role_overrides: {glob of parameter names: role}, see `mtvision.core.roles`.
         loss_options: {task: options} that replace those of the protocol's loss, e.g. ATRC's
             `dict(edge=dict(positive_weight=0.8))` on NYUD-v2.
@@ -151,11 +152,14 @@ class TrainingSettings:
     sync_bn: bool = True
     channels_last: bool = False
     load_from: str | None = None
+    load_partly: bool = False
     role_overrides: dict[str, str] = field(default_factory=dict)
     loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields("training", self)
+        if self.load_partly and not self.load_from:
+            raise ValueError("training.load_partly is set, but training.load_from names no checkpoint.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import pickle
 import random
 import zipfile
@@ -14,11 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtvision.core.naming import ReportedError
+from mtvision.core.naming import ReportedError, UnknownNameError
 from mtvision.core.non_finite import in_words, non_finite
 from mtvision.runtime.atomic import atomic_file
+from mtvision.runtime.launch import is_main_process
+from mtvision.runtime.state_dicts import (
+    AlignedState,
+    FoundState,
+    StateDictError,
+    align,
+    find_state,
+    nearest_prefixes,
+)
+
+_log = logging.getLogger("mtvision")
 
 FORMAT = "mtvision-checkpoint-1"
+_PLAIN_CLASSES = [argparse.Namespace]
+"""Classes without behaviour that other training code stores beside weights; unpickling one runs nothing."""
 
 
 class CheckpointError(ReportedError, RuntimeError):
@@ -70,21 +85,39 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         torch.save({"format": FORMAT, **content}, file)
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The file of `FILE` or `FILE#PART`, where PART names one of several state dicts in it."""
+    return _file_and_part(path)[0]
+
+
+def _file_and_part(path: str | Path) -> tuple[Path, str | None]:
+    text = str(path)
+    if "#" not in text or Path(text).exists():
+        return Path(text), None
+    file, _, part = text.rpartition("#")
+    return Path(file), part
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this suite, or bare weights (`.safetensors`, a state dict in `.pth`).
+    """Read a checkpoint of this suite, or weights of other code (`.safetensors`, `.pth`).
+
+    A state dict may lie in a wrapper (`{"model": ...}`, `{"ema": {"module": ...}}`). Where a file has
+    several, `FILE#PART` names one of them.
 
     Returns:
-        A dict with at least `state_dict` (tensors on the CPU) and `meta`.
+        A dict with at least `state_dict` (tensors on the CPU) and `meta`. `found` says what was unwrapped,
+        where something was.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: the file is truncated, not a checkpoint, holds pickled code, or weights that are NaN
-            or infinite.
+        UnknownNameError: PART is not in the file.
+        CheckpointError: the file is truncated, not a checkpoint, holds pickled code, several state dicts, or
+            weights that are NaN or infinite.
     """
-    file = Path(path)
+    file, part = _file_and_part(path)
     if not file.is_file():
         raise FileNotFoundError(f"checkpoint {file} does not exist.")
-    content = _read(file)
+    content = _read(file, part)
     state = content["state_dict"]
     found = non_finite((str(key), value) for key, value in state.items())
     if found:
@@ -95,31 +128,43 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, part: str | None) -> dict[str, Any]:
     if file.suffix == ".safetensors":
-        return _load_safetensors(file)
+        return _unwrapped(_load_safetensors(file), file, part)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN_CLASSES):  # type: ignore[arg-type]
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower():  # no foreign class named: not a pickle at all
             raise CheckpointError(_unreadable(file, error)) from error
         raise CheckpointError(
-            f"checkpoint {file} holds more than tensors and plain data, which is not loaded because it "
-            f"could run code ({str(error).splitlines()[0]}). Convert it in an environment you trust."
+            f"checkpoint {file} is refused: it holds more than tensors and plain data, which is not loaded "
+            f"because it could run code ({str(error).splitlines()[0]}). Convert it in an environment you "
+            "trust."
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise CheckpointError(_unreadable(file, error)) from error
     if not isinstance(content, dict) or not content:
         raise CheckpointError(
             f"checkpoint {file} holds a {type(content).__name__}, expected a dict of tensors."
         )
-    if "state_dict" in content:
+    return _unwrapped(content, file, part)
+
+
+def _unwrapped(content: dict[str, Any], file: Path, part: str | None) -> dict[str, Any]:
+    """The content with the weights under `state_dict`."""
+    if content.get("format") == FORMAT and part is None:
         return {"meta": {}, **content}
-    if all(isinstance(value, Tensor) for value in content.values()):
-        return {"meta": {}, "state_dict": content}
-    raise CheckpointError(
-        f"checkpoint {file} has no 'state_dict'; its keys are {sorted(map(str, content))[:8]}."
-    )
+    try:
+        found: FoundState = find_state(content, part)
+    except StateDictError as error:
+        raise CheckpointError(f"checkpoint {file}: {error}".replace("FILE#", f"{file}#")) from error
+    except UnknownNameError as error:
+        error.args = (f"checkpoint {file}: {error}",)
+        raise
+    meta = content.get("meta")
+    kept = {"meta": meta if isinstance(meta, Mapping) else {}, "state_dict": found.tensors}
+    return {**kept, "found": found.in_words()} if found.in_words() else kept
 
 
 def _unreadable(file: Path, error: Exception) -> str:
@@ -130,50 +175,97 @@ def _unreadable(file: Path, error: Exception) -> str:
 
 
 def _load_safetensors(file: Path) -> dict[str, Any]:
+    """The tensors, and as `meta` what this suite noted about them."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(file), framework="pt") as content:  # type: ignore[no-untyped-call]
             state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  not a mapping
-            notes = content.metadata() or {}
-    except SafetensorError as error:
+            notes = json.loads((content.metadata() or {}).get("mtvision", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"checkpoint {file} is truncated or not a safetensors file: {error}."
+            f"checkpoint {file} ({file.stat().st_size} bytes) is truncated or not a safetensors file: "
+            f"{error}."
         ) from error
-    return {"state_dict": state, "meta": json.loads(notes.get("mtvision", "{}"))}
+    return {"format": FORMAT, "meta": notes, "state_dict": state} if notes else state
+
+
+def network_tensors(checkpoint: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> AlignedState:
+    """A checkpoint's tensors under a network's names. What was unwrapped or removed is said in one log line.
+
+    Args:
+        checkpoint: from `load_checkpoint`.
+        own: state dict of the network.
+        path: of the file, for messages.
+
+    Raises:
+        CheckpointError: several parts of the file fit the network.
+    """
+    state = {str(key): value for key, value in checkpoint["state_dict"].items()}
+    if any(key.startswith("network.") for key in state):  # a training module: network, balancer, step
+        state = {key[len("network.") :]: value for key, value in state.items() if key.startswith("network.")}
+    try:
+        aligned = align(state, own)
+    except StateDictError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: {error}".replace("FILE#", f"{checkpoint_file(path)}#")
+        ) from error
+    said = [text for text in (checkpoint.get("found", ""), aligned.in_words()) if text]
+    if said and is_main_process():
+        _log.warning("%s: %s.", path, "; ".join(said))
+    return aligned
+
+
+def of_another_type(found: Any, own: Any) -> bool:
+    """Whether a tensor's values cannot stand for another's: integers for real numbers, complex for real."""
+    if not isinstance(found, Tensor) or not isinstance(own, Tensor):
+        return isinstance(found, Tensor) != isinstance(own, Tensor)
+    return (found.is_floating_point(), found.is_complex()) != (own.is_floating_point(), own.is_complex())
 
 
 def load_network_weights(network: nn.Module, checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Put a checkpoint's weights into a network, strictly.
 
-    Accepts the training module's keys (`network.…`) and a bare network's keys.
+    Accepts the training module's keys (`network.…`), a bare network's keys, and those with a prefix of other
+    code in front.
 
     Raises:
         CheckpointError: keys or shapes differ; the message counts and shows them and says what was trained.
     """
-    state = {str(key): value for key, value in checkpoint["state_dict"].items()}
-    if any(key.startswith("network.") for key in state):
-        state = {key[len("network.") :]: value for key, value in state.items() if key.startswith("network.")}
     own = network.state_dict()
-    missing = sorted(set(own) - set(state))
-    unexpected = sorted(set(state) - set(own))
+    state = network_tensors(checkpoint, own, path).tensors
+    common = sorted(set(own) & set(state))
+    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    types = [key for key in common if of_another_type(state[key], own[key])]
     shapes = [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
-        for key in sorted(set(own) & set(state))
-        if state[key].shape != own[key].shape
+        for key in common
+        if key not in types and isinstance(own[key], Tensor) and state[key].shape != own[key].shape
     ]
-    if missing or unexpected or shapes:
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+        "of another type": [f"{key} ({_type(state[key])} for {_type(own[key])})" for key in types],
+    }
+    if any(problems.values()):
         lines = [f"checkpoint {path} is of another architecture than the config's network."]
-        for title, items in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+        for title, items in problems.items():
             if items:
                 more = f", … ({len(items)} in all)" if len(items) > 5 else ""
                 lines.append(f"  {len(items)} {title}: {', '.join(items[:5])}{more}")
+        if not common:
+            lines.append(f"  {nearest_prefixes(state, own)}")
         trained = checkpoint["meta"].get("architecture")
         if trained:
             lines.append(f"  The file was trained as {json.dumps(trained)[:600]}")
         lines.append("  Use the config it was trained with (it lies beside the checkpoint).")
         raise CheckpointError("\n".join(lines))
     network.load_state_dict(state)
+
+
+def _type(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
 
 
 def find_checkpoint(work_dir: Path) -> Path:

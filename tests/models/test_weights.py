@@ -116,6 +116,26 @@ def test_backbone_of_our_own_checkpoint(tmp_path):
     assert same(TimmBackbone("test_resnet", pretrained=tmp_path / "network.pth"), trained.model)
 
 
+@pytest.mark.parametrize("prefix", ["", "network.", "module.network.", "_orig_mod.model."])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_backbone_of_a_network_in_wrappers_and_behind_prefixes(wrapper, prefix, tmp_path, caplog):
+    trained = TimmBackbone("test_resnet")
+    state = {f"{prefix}backbone.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({wrapper: {**state, f"{prefix}heads.x": torch.ones(1)}, "epoch": 3}, tmp_path / "network.pth")
+    with caplog.at_level("WARNING"):
+        assert same(TimmBackbone("test_resnet", pretrained=tmp_path / "network.pth"), trained.model)
+    assert f"weights taken from '{wrapper}'" in caplog.text
+    assert "left out: " in caplog.text
+
+
+def test_weights_that_are_not_numbers_are_refused_by_name(tmp_path):
+    state = timm.create_model("test_resnet").state_dict()
+    state["layer2.0.conv1.weight"][0, 0] = float("nan")
+    torch.save({"model": state}, tmp_path / "w.pth")
+    with pytest.raises(WeightsMismatchError, match=r"w.pth: cannot be.*9 values of layer2.0.conv1.weight"):
+        TimmBackbone("test_resnet", pretrained=tmp_path / "w.pth")
+
+
 def test_position_embedding_of_a_file_is_resampled(tmp_path):
     model = timm.create_model("test_vit")
     torch.save(model.state_dict(), tmp_path / "w.pth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -146,6 +146,17 @@ class Backbone(nn.Module, Declares):
     def level_modules(self) -> list[str]:
         """Paths of the modules that write the levels, where that is known and there are no blocks."""
         return []
+
+    def resampled(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a checkpoint for another image size, made to fit this backbone where a rule is known.
+
+        Args:
+            state: {name in this backbone: tensor}, some of another shape than here.
+
+        Returns:
+            Those that were changed; by default none. A result that still does not fit is not used.
+        """
+        return {}
 
     def trial_size(self) -> tuple[int, int]:
         """(H, W) of a small image that this backbone takes."""

@@ -17,6 +17,9 @@ from mtvision.core.values import CheckedBy
 TimmName = Annotated[str, CheckedBy("mtvision.models.backbones.names:check_timm_name")]
 """A name of timm, with or without a weight tag: `resnet18`, `swin_tiny_patch4_window7_224.ms_in1k`."""
 
+InputChannels = Annotated[int, CheckedBy("mtvision.models.backbones.names:check_in_chans")]
+"""Channels of the images a backbone reads: 3."""
+
 _MODEL = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 
 
@@ -34,6 +37,19 @@ def check_timm_name(name: str) -> None:
     text = _sources()
     if f"def {architecture}(" not in text and f"'{architecture}':" not in text:  # the latter: an old name
         raise unknown_model(name, _MODEL.findall(text))
+
+
+def check_in_chans(channels: int) -> None:
+    """Refuse backbones for other images than the data sets give.
+
+    Raises:
+        ValueError: `channels` is not 3.
+    """
+    if channels != 3:
+        raise ValueError(
+            f"in_chans={channels}: images are RGB, (B, 3, H, W), in data sets, transforms and cost "
+            "measures. Leave in_chans out."
+        )
 
 
 def unknown_model(name: str, known: Iterable[str]) -> UnknownNameError:

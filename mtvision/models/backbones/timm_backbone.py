@@ -14,8 +14,8 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import BACKBONES
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.families import Family, default_levels, family_of
-from mtvision.models.backbones.names import TimmName, unknown_model
-from mtvision.models.weights import LoadReport, create_pretrained, load_file
+from mtvision.models.backbones.names import InputChannels, TimmName, check_in_chans, unknown_model
+from mtvision.models.weights import LoadReport, create_pretrained, load_file, resampled_tensors
 
 # How the architectures that know only one image size are told to take any; the first that fits is used.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
@@ -43,6 +43,7 @@ class TimmBackbone(Backbone):
         drop_path_rate: stochastic depth.
         level_norms: a LayerNorm over channels for every level (Swin levels come without a norm).
         grad_checkpointing: recompute blocks in the backward pass: less memory, more time.
+        in_chans: 3; other numbers are refused, because images are RGB throughout.
         options: further keyword arguments of `timm.create_model`.
 
     Raises:
@@ -61,10 +62,12 @@ class TimmBackbone(Backbone):
         drop_path_rate: float | None = None,
         level_norms: bool = False,
         grad_checkpointing: bool = False,
+        in_chans: InputChannels = 3,
         **options: Any,
     ) -> None:
         super().__init__()
         _check_name(name)
+        check_in_chans(in_chans)
         wanted = {"img_size": img_size, "drop_path_rate": drop_path_rate}
         options = {**options, **{key: value for key, value in wanted.items() if value is not None}}
         self.model: Any  # timm ships no types
@@ -128,6 +131,12 @@ class TimmBackbone(Backbone):
         info = _feature_info(self.model)
         names = [str(info[level].get("module", "")) for level in self._levels]
         return [f"model.{name}" for name in names] if all(names) else []
+
+    def resampled(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Position and patch embeddings and relative position biases of another size, by timm's rules."""
+        prefix = "model."
+        own = {name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)}
+        return {prefix + name: item for name, item in resampled_tensors(self.model, own).items()}
 
     def extra_repr(self) -> str:
         """For `print`."""

@@ -19,20 +19,19 @@ from mtvision.models.convert.layouts import LAYOUTS
 from mtvision.models.convert.rules import ConversionError
 from mtvision.runtime.atomic import atomic_file, atomic_path
 from mtvision.runtime.foreign import ForeignError, foreign_errors
-
-_WRAPPERS = ("model", "state_dict", "model_state")
+from mtvision.runtime.state_dicts import StateDictError, find_state
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint file. Nothing is unpickled but tensors and plain containers.
 
     Args:
-        path: `.safetensors`, or anything `torch.load(weights_only=True)` takes; the state dict may lie under
-            `model`, `state_dict` or `model_state`.
+        path: `.safetensors`, or anything `torch.load(weights_only=True)` takes. The state dict may lie in a
+            wrapper, see `mtvision.runtime.state_dicts`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConversionError: it is damaged, needs code to be unpickled, or holds no tensors.
+        ConversionError: it is damaged, needs code to be unpickled, or holds no tensors or several networks.
     """
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path.absolute()}.")
@@ -45,17 +44,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except ForeignError as foreign:
         raise _unreadable(path, foreign.error) from foreign.error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = (
-        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise ConversionError(f"{path}: holds no tensors.")
-    return tensors
+    if not isinstance(content, Mapping):
+        raise ConversionError(f"{path}: holds no tensors but a {type(content).__name__}.")
+    try:
+        found = find_state(content)
+    except StateDictError as error:
+        raise ConversionError(f"{path}: holds no tensors to convert: {error}") from error
+    return {key: value for key, value in found.tensors.items() if isinstance(value, Tensor)}
 
 
 def convert_file(source: str, read: Path, write: Path, *, reverse: bool = False) -> Report:
