@@ -127,6 +127,8 @@ def fit(
     network = network_of(config, settings.protocol)
     if settings.training.load_from and checkpoint is None:
         start_from(network, settings.training.load_from, partly=settings.training.load_partly)
+    if settings.training.freeze:
+        console.print(str(network.freeze(settings.training.freeze)), soft_wrap=True)
     module = training_module(config, settings, network)
     loggers = _loggers(config, settings, work_dir)
     progress = ProgressHook(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.check import check_heads
 from mtvision.models.decoders.decoder import Decoder
+from mtvision.models.freezing import Frozen, freeze
 from mtvision.models.layers import is_regularised, resize
 
 
@@ -55,6 +56,28 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({name: heads[name] for name in self.task_names})
         self.architecture = dict(architecture or {})
         self.projectors: tuple[nn.Module, ...] = ()
+        self._frozen: tuple[str, ...] = ()
+
+    def freeze(self, patterns: Sequence[str]) -> Frozen:
+        """Stop training the parameters that a glob matches; see `mtvision.models.freezing`.
+
+        Modules whose parameters are all frozen stay in evaluation mode, also after `train()`. Running
+        statistics of their norms do not move, and they drop nothing.
+
+        Raises:
+            FreezeError: a pattern matches no parameter, or all parameters match.
+        """
+        frozen = freeze(self, patterns)
+        self._frozen = frozen.modules
+        self.train(self.training)
+        return frozen
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for path in self._frozen:
+            self.get_submodule(path).eval()
+        return self
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -133,6 +133,7 @@ class TrainingSettings:
         channels_last: memory format of images and weights.
         load_from: checkpoint whose weights training starts from; `FILE#PART` where a file has several.
         load_partly: load what fits of `load_from` and report the rest, see `mtvision.models.partial`.
+        freeze: globs of parameter names that are not trained, see `mtvision.models.freezing`.
         role_overrides: {glob of parameter names: role}, see `mtvision.core.roles`.
         loss_options: {task: options} that replace those of the protocol's loss, e.g. ATRC's
             `dict(edge=dict(positive_weight=0.8))` on NYUD-v2.
@@ -153,6 +154,7 @@ class TrainingSettings:
     channels_last: bool = False
     load_from: str | None = None
     load_partly: bool = False
+    freeze: list[str] = field(default_factory=list)
     role_overrides: dict[str, str] = field(default_factory=dict)
     loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
