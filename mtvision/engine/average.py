@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 _PREFIX = "network."
-_TRAINED = "trained_network"
+TRAINED = "trained_network"
+"""Where a checkpoint of an average keeps the weights with which training continues."""
 
 
 class AverageHook(Hook):
@@ -65,7 +66,7 @@ class AverageHook(Hook):
         """Put the average in the place of the network's weights."""
         _, average = self._of(runner)
         state: dict[str, Tensor] = checkpoint["state_dict"]
-        checkpoint[_TRAINED] = {name: value for name, value in state.items() if name.startswith(_PREFIX)}
+        checkpoint[TRAINED] = {name: value for name, value in state.items() if name.startswith(_PREFIX)}
         checkpoint["averaged_steps"] = int(average.n_averaged)
         state.update({_PREFIX + name: value.cpu() for name, value in average.module.state_dict().items()})
 
@@ -76,6 +77,6 @@ class AverageHook(Hook):
         average.module.load_state_dict(
             {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         )
-        if _TRAINED in checkpoint:
+        if TRAINED in checkpoint:
             average.n_averaged.fill_(checkpoint["averaged_steps"])
-            state.update(checkpoint[_TRAINED])
+            state.update(checkpoint[TRAINED])

@@ -92,6 +92,7 @@ def scored_record(
     notes = [] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)]
     if len(batches) > 1:
         notes.append(batches_in_words(batches))
+    notes += [changes_in_words(item) for item in meta.get("changes") or ()]
     record = Record(
         protocol=protocol.id,
         protocol_title=protocol.title,
@@ -136,6 +137,16 @@ def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
         unit = " images per step" if not parts else ""
         parts.append(f"{since}{count * images}{unit} ({count} x {images})")
     return f"The batch changed on resume: {', '.join(parts)}."
+
+
+def changes_in_words(change: Mapping[str, Any]) -> str:
+    """A sentence on settings that were changed on resume.
+
+    >>> changes_in_words({"after": 500, "settings": ["seed: 0 → 1", "optimizer.lr: 0.1 → 0.2"]})
+    'Resumed after iteration 500 with other settings: seed: 0 → 1; optimizer.lr: 0.1 → 0.2.'
+    """
+    settings = without_paths("; ".join(change["settings"]))
+    return f"Resumed after iteration {change['after']} with other settings: {settings}."
 
 
 def _batch_of(config: RunConfig) -> dict[str, int]:

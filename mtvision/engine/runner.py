@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mtvision.core.non_finite import NonFiniteWeightsError, in_words, non_finite
+from mtvision.core.non_finite import NonFiniteWeightsError, non_finite
+from mtvision.core.non_finite import in_words as non_finite_in_words
+from mtvision.engine.average import TRAINED
 from mtvision.engine.records import batches_in_words
+from mtvision.recipe.differences import Difference, ResumeError, differences, in_words, refuse_impossible
+from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -23,6 +29,7 @@ from mtvision.runtime.checkpoint import (
     to_plain,
 )
 from mtvision.runtime.launch import gather
+from mtvision.runtime.state_dicts import some
 
 _log = logging.getLogger("mtvision")
 
@@ -71,9 +78,9 @@ class ExactRunner(Runner):
         gathered = gather((random_states(), found))  # every rank has its own states
         states, (found, *_) = (list(item) for item in zip(*gathered, strict=True))
         if found:
+            tensors = non_finite_in_words(found, len(self.plain_model.state_dict()))
             raise NonFiniteWeightsError(
-                f"{path} is not written: after iteration {iteration} "
-                f"{in_words(found, len(self.plain_model.state_dict()))} are NaN or infinite. Earlier "
+                f"{path} is not written: after iteration {iteration} {tensors} are NaN or infinite. Earlier "
                 "checkpoints are left as they are. Try a lower learning rate, training.clip_grad, or fp32."
             )
         if get_rank() == 0:
@@ -93,33 +100,53 @@ class ExactRunner(Runner):
             save_checkpoint(path, checkpoint)
         barrier()  # the other ranks may read the file next
 
+    def load_or_resume(self) -> None:
+        """Resume if asked to, then write the config; a config that is refused does not replace the run's."""
+        super().load_or_resume()
+        if get_rank() == 0:
+            write_text(Path(self.work_dir) / "config.py", str(self._checkpoint_meta["config"]))
+
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
         """Continue from a checkpoint: weights, optimizer, schedule, iteration and random states.
 
+        Every setting that differs from the checkpoint's is said. The config's hold: a changed learning rate
+        or schedule is that of a run which had it from the start.
+
         Raises:
             CheckpointError: the file is unreadable, of another architecture, or has no optimizer state.
+            ResumeError: the config differs in something that a run cannot change.
         """
         checkpoint = load_checkpoint(filename)
         if "optimizer" not in checkpoint:
             raise CheckpointError(
                 f"{filename} has weights only; start with training.load_from instead of --resume."
             )
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        try:
-            self.plain_model.load_state_dict(checkpoint["state_dict"])
-            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            text = "\n".join(str(error).splitlines()[:8])
-            raise CheckpointError(
-                f"{filename} does not fit this config; resume with its own.\n{text}"
-            ) from error
-        for scheduler, state in zip(self.param_schedulers or [], checkpoint["param_schedulers"], strict=True):
-            scheduler.load_state_dict(state)
         iteration = int(checkpoint["meta"]["iter"])
         if iteration > self.max_iters:
             raise CheckpointError(
                 f"{filename} is at iteration {iteration}, beyond training.iterations={self.max_iters}."
             )
+        found = self._differences(checkpoint, filename)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        fresh = self._rates()
+        try:
+            # Without an average in this run, its weights are those that were trained (`AverageHook`).
+            trained = {**checkpoint["state_dict"], **checkpoint.get(TRAINED, {})}
+            self.plain_model.load_state_dict(trained)
+            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            text = "\n".join([*str(error).splitlines()[:8], *map(str, found)])
+            raise CheckpointError(
+                f"{filename} does not fit this config; resume with its own.\n{text}"
+            ) from error
+        if any(item.of_rates for item in found):
+            self._set_rates(fresh, iteration)
+        else:
+            for one, state in zip(self.param_schedulers or [], checkpoint["param_schedulers"], strict=True):
+                one.load_state_dict(state)
+        self._note_changes(checkpoint["meta"], found, iteration)
+        if found and get_rank() == 0:
+            _log.warning(in_words(found, Path(filename).name))
         self._train_loop.start_from(iteration)
         self._note_batches(checkpoint["meta"].get("batches"), iteration)
         states = checkpoint["random_states"]
@@ -129,6 +156,50 @@ class ExactRunner(Runner):
             _log.warning(
                 f"{filename} was written by {len(states)} processes; random states are not restored."
             )
+
+    def _differences(self, checkpoint: Mapping[str, Any], filename: str) -> list[Difference]:
+        """What this run does differently from the one that wrote a checkpoint.
+
+        Raises:
+            ResumeError: the run cannot continue with it, e.g. with another optimizer.
+        """
+        before = checkpoint["meta"].get("options")
+        now = self._checkpoint_meta.get("options")
+        found = differences(before, now) if before and now else []  # an older version kept no options
+        refuse_impossible(found, filename)
+        saved, own = set(checkpoint["optimizer"]["param_groups"][0]), set(self.optim_wrapper.param_groups[0])
+        if saved - own and own - saved:
+            raise ResumeError(
+                f"{filename} holds the state of another optimizer: its options are "
+                f"{some(sorted(saved - own))}, those of {type(self.optim_wrapper.optimizer).__name__} "
+                f"{some(sorted(own - saved))}. Resume with its own config, or start anew with "
+                "training.load_from."
+            )
+        return found
+
+    def _rates(self) -> list[dict[str, Any]]:
+        """Learning rates and other options of every parameter group, as the config has them."""
+        groups = self.optim_wrapper.param_groups
+        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+
+    def _set_rates(self, fresh: Sequence[Mapping[str, Any]], iteration: int) -> None:
+        """Set the config's options and schedules to what a run that started with them has by now."""
+        for group, values in zip(self.optim_wrapper.param_groups, fresh, strict=True):
+            group.update(values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of steps without steps of the optimizer
+            for _ in range(iteration):
+                for one in self.param_schedulers or []:
+                    one.step()
+
+    def _note_changes(self, meta: Mapping[str, Any], found: Sequence[Difference], iteration: int) -> None:
+        """Carry on the history of settings that were changed on resume, for the record."""
+        changes = [dict(item) for item in meta.get("changes", ())]
+        serious = [str(item) for item in found if not item.harmless]
+        if serious:
+            changes.append({"after": iteration, "settings": serious})
+        if changes:
+            self._checkpoint_meta["changes"] = changes
 
     def _note_batches(self, earlier: list[dict[str, int]] | None, iteration: int) -> None:
         """Carry on the history of batches; say so where they change."""

@@ -35,10 +35,10 @@ from mtvision.protocols import Protocol
 from mtvision.recipe.building import network_of, start_from
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
+from mtvision.recipe.differences import plain_options
 from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
 from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
-from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.checkpoint import find_checkpoint
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
@@ -118,8 +118,6 @@ def fit(
     settings = Settings.of(config)
     console = messages(quiet=not is_main_process())
     checkpoint = _prepare_work_dir(work_dir, resume, overwrite)
-    if is_main_process():
-        write_text(work_dir / "config.py", config.text)
     seed_everything(settings.seed)
     train_set = build_dataset("train_data", config["train_data"], settings.protocol, settings.seed)
     if keep is not None:
@@ -217,9 +215,13 @@ def _schedule(config: RunConfig, iterations: int, wrapper: PrecisionOptimWrapper
     return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
 
 
-def _checkpoint_meta(config: RunConfig, protocol: Protocol, module: TrainingModule) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+def _checkpoint_meta(
+    config: RunConfig, protocol: Protocol, module: TrainingModule, images: int
+) -> dict[str, Any]:
+    """What a checkpoint says of itself; `options` is what a resumed run compares itself with."""
+    data = {**(config["train_data"] or {}), "images": images}
     return {
+        "options": plain_options({**config, "tasks": list(protocol.task_names), "train_data": data}),
         "config": config.text,
         "protocol": protocol.id,
         "tasks": list(protocol.task_names),
@@ -261,7 +263,7 @@ def _runner(
             ),
         }
     return ExactRunner(
-        checkpoint_meta=_checkpoint_meta(config, protocol, module),
+        checkpoint_meta=_checkpoint_meta(config, protocol, module, len(train_set)),
         batch_size=int(config["train_data"]["batch_size"]),
         model=DistributedModule(module) if world_size > 1 else module,
         work_dir=str(work_dir),

@@ -1,0 +1,161 @@
+"""What a resumed run does differently from the run that wrote its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mtvision.core.naming import ReportedError
+from mtvision.recipe.settings import LOADER_DEFAULTS, TOP_LEVEL, section_defaults
+
+_HARMLESS = (
+    *("name", "provenance", "plugins*", "logging.*", "evaluation.*", "val_data*", "test_data*", "search*"),
+    *("training.val_interval", "training.checkpoint_interval", "training.keep_checkpoints"),
+    *("training.log_interval", "training.load_from", "training.load_partly", "train_data.num_workers"),
+    "model.backbone.pretrained",
+)
+"""Keys that change nothing of what the network learns from here on."""
+_IMPOSSIBLE = {
+    "optimizer.type": "its state is of another kind",
+    "balancer.type": "its state is of another kind",
+    "step.type": "its state is of another kind",
+    "tasks*": "the network has other heads",
+    "training.freeze*": "the optimizer has the state of other parameters",
+}
+"""Keys whose change a run cannot continue with, and why."""
+_RATES = ("optimizer.*", "schedule*", "training.iterations")
+_SHOWN = 60
+
+ABSENT = "(absent)"
+
+
+class ResumeError(ReportedError, ValueError):
+    """A checkpoint cannot be continued with this config."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that differs.
+
+    Args:
+        key: dotted path in the config.
+        before: as the checkpoint was trained.
+        now: as the run continues.
+    """
+
+    key: str
+    before: Any
+    now: Any
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the network learns the same with both."""
+        return _matches(self.key, _HARMLESS)
+
+    @property
+    def of_rates(self) -> bool:
+        """Whether it changes the optimizer's options or their schedule."""
+        return _matches(self.key, _RATES)
+
+    @property
+    def reason(self) -> str | None:
+        """Why a run cannot continue with it; None if it can."""
+        return next((why for glob, why in _IMPOSSIBLE.items() if fnmatchcase(self.key, glob)), None)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_short(self.before)} → {_short(self.now)}"
+
+
+def plain_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's values as JSON holds them, for a checkpoint's `meta`."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(config), default=str))
+    return plain
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """Every value in which two configs differ, in the order of keys.
+
+    Args:
+        before: `plain_options` of a checkpoint. Keys that its version of the suite did not have count as
+            their defaults.
+        now: `plain_options` of the run.
+    """
+    old, new = dict(_flat(_completed(before))), dict(_flat(_completed(now)))
+    keys = [*new, *(key for key in old if key not in new)]
+    found = [Difference(key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in keys]
+    inner = tuple(keys)
+    return sorted(
+        (
+            item
+            for item in found
+            # None that became a section is said by the section's keys
+            if item.before != item.now and not any(key.startswith(f"{item.key}.") for key in inner)
+        ),
+        key=lambda item: item.key,
+    )
+
+
+def refuse_impossible(found: Sequence[Difference], what: str) -> None:
+    """Stop where a run cannot continue with a difference.
+
+    Args:
+        found: of checkpoint and config.
+        what: the checkpoint.
+
+    Raises:
+        ResumeError: one line for each of them.
+    """
+    wrong = [item for item in found if item.reason]
+    if wrong:
+        lines = "".join(f"\n  {item} ({item.reason})" for item in wrong)
+        raise ResumeError(
+            f"{what} cannot be continued with this config:{lines}\n"
+            "Resume with its own config, or start anew with training.load_from (and training.load_partly)."
+        )
+
+
+def in_words(found: Sequence[Difference], what: str) -> str:
+    """The differences, those that change what is learnt first, one a line; empty without any."""
+    serious = [item for item in found if not item.harmless]
+    lines = []
+    if serious:
+        lines.append(f"{what} was trained with other settings; from here on those of this config hold:")
+        lines += [f"  {item}" for item in serious]
+    if len(serious) < len(found):
+        lines.append(f"{what} differs in what does not change the training:")
+        lines += [f"  {item}" for item in found if item.harmless]
+    return "\n".join(lines)
+
+
+def _matches(key: str, globs: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, glob) for glob in globs)
+
+
+def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults of the keys that an older version did not have."""
+    whole = {**plain_options(TOP_LEVEL), **options}
+    for name, defaults in section_defaults().items():
+        whole[name] = {**plain_options(defaults), **(whole.get(name) or {})}
+    if whole.get("train_data") is not None:
+        whole["train_data"] = {**LOADER_DEFAULTS, **whole["train_data"]}
+    return whole
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything that is no dict; lists of dicts are entered too."""
+    if isinstance(value, Mapping) and (value or not key):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{key}.{index}")
+    else:
+        yield key, value
+
+
+def _short(value: Any) -> str:
+    text = value if value == ABSENT else repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
