@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 IGNORE = 255
@@ -13,6 +13,9 @@ EXTRA_CHANNELS = 4
 
 LabelKind = Literal["classes", "values", "instances"]
 Geometry = Literal["plain", "depth", "disparity", "direction"]
+
+_COLOURS_OF_LABEL = {"classes": "palette", "instances": "instances"}
+_COLOURS_OF_GEOMETRY = {"plain": "values", "depth": "depth", "disparity": "depth", "direction": "normals"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +38,13 @@ class Task:
         activation: how logits become a prediction: `argmax`, `identity`, `positive`, `unit`, `sigmoid`,
             `foreground`, `instances` (`mtvision.core.prediction`), or a name in `ACTIVATIONS`.
         loss: config of the loss, `{"type": name, **options}`.
-        metric: name of the metric module in `mtvision.metrics`.
-        metric_options: keyword arguments of its `measure`.
-        headline: the score that tables and the gain use, e.g. `miou`.
+        metrics: configs of the metrics, `{"type": name, **options}` each. The names of their scores differ.
+        headline: the score of any of them that tables and the gain use, e.g. `miou`.
         higher_is_better: direction of the headline score.
         class_names: one name per class; their number is the range of valid ids.
         palette: one RGB triple (0..255) per class, or empty for a generated one.
-        colours: how the map is drawn: `palette`, `depth`, `normals`, `gray`, `instances`
-            (`mtvision.visualize.colours`), or a name in `COLOURS`.
+        colours: how the map is drawn: `palette`, `depth`, `normals`, `gray`, `values`, `instances`
+            (`mtvision.visualize.colours`), or a name in `COLOURS`. Empty = what suits label and geometry.
         unit: unit of the values, for legends ("m", "px", "").
     """
 
@@ -53,23 +55,51 @@ class Task:
     label_channels: int = 1
     activation: str
     loss: Mapping[str, Any]
-    metric: str
-    metric_options: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Mapping[str, Any], ...]
     headline: str
     higher_is_better: bool
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
-    colours: str = "gray"
+    colours: str = ""
     unit: str = ""
 
     def __post_init__(self) -> None:
-        if self.out_channels < 1:
-            raise ValueError(f"task {self.name}: out_channels must be positive, got {self.out_channels}.")
+        for field in ("out_channels", "label_channels"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"task {self.name}: {field} must be positive, got {getattr(self, field)}.")
         if self.palette and len(self.palette) != len(self.class_names):
             raise ValueError(
                 f"task {self.name}: {len(self.palette)} palette colours for {len(self.class_names)} classes; "
                 "give one colour per class or none."
             )
+        self._check_metrics()
+        if not self.colours:
+            suiting = _COLOURS_OF_LABEL.get(self.label) or _COLOURS_OF_GEOMETRY[self.geometry]
+            object.__setattr__(self, "colours", suiting)
+
+    def _check_metrics(self) -> None:
+        if isinstance(self.metrics, str | Mapping) or not all(
+            isinstance(item, Mapping) and isinstance(item.get("type"), str) for item in self.metrics
+        ):
+            raise TypeError(
+                f"task {self.name}: metrics is {self.metrics!r}, expected a tuple of configs, e.g. "
+                '({"type": "depth"},).'
+            )
+        names = self.metric_names
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"task {self.name}: metrics are {', '.join(names) or 'none'}; "
+                "give at least one, and each once."
+            )
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics, in order."""
+        return tuple(str(item["type"]) for item in self.metrics)
+
+    def metric_option(self, option: str) -> Any:
+        """The value of an option of the first metric that states it; None if none does."""
+        return next((item[option] for item in self.metrics if option in item), None)
 
     @property
     def num_classes(self) -> int:

@@ -10,7 +10,7 @@ from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.task import Task
 from mtvision.engine.module import TrainingModule
 from mtvision.engine.ranks import LossMeans
-from mtvision.metrics.building import build_metric, scored_task
+from mtvision.metrics.building import build_metric, require_scores, scored_task
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.settings import Settings, to_plain_data
@@ -31,10 +31,27 @@ def tasks_with_losses(protocol: Protocol, options: Mapping[str, Mapping[str, Any
     )
 
 
+def scored_tasks(protocol: Protocol, options: Mapping[str, Mapping[str, Any]]) -> list[Task]:
+    """The protocol's tasks with predictions as their metrics read them.
+
+    Args:
+        protocol: of the run.
+        options: {task: metric options} that replace the protocol's.
+
+    Raises:
+        ValueError: two metrics of a task have a score of one name, or a headline is no score.
+    """
+    scored = []
+    for task in protocol.tasks:
+        metric = build_metric(task, **options.get(task.name, {}))
+        require_scores(task, metric)
+        scored.append(scored_task(task, metric))
+    return scored
+
+
 def training_module(config: Mapping[str, Any], settings: Settings, network: Network) -> TrainingModule:
     """Network, losses, balancer and step of a config as one trainable module."""
     protocol, training = settings.protocol, settings.training
-    measured = settings.evaluation.metric_options
     balancer = BALANCERS.build(
         to_plain_data(config["balancer"]), tasks=protocol.task_names, default_weights=protocol.loss_weights
     )
@@ -47,9 +64,7 @@ def training_module(config: Mapping[str, Any], settings: Settings, network: Netw
         micro_batches=training.micro_batches,
         role_overrides=training.role_overrides,
         evaluation_precision=settings.evaluation.precision,
-        scored=[
-            scored_task(task, build_metric(task, **measured.get(task.name, {}))) for task in protocol.tasks
-        ],
+        scored=scored_tasks(protocol, settings.evaluation.metric_options),
         loss_means=_loss_means(training.loss_means, step),
     )
 

@@ -24,6 +24,7 @@ from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.settings import LOADER_DEFAULTS, Settings
 from mtvision.report.comparable.key import departures, in_words
 from mtvision.report.comparable.ranges import range_errors
+from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.cost import measure_cost
 from mtvision.report.provenance import (
     code_version,
@@ -32,7 +33,7 @@ from mtvision.report.provenance import (
     package_versions,
     without_paths,
 )
-from mtvision.report.record import Record, RecordError, describe_tasks
+from mtvision.report.record import Record, RecordError
 from mtvision.report.schema_check import violations
 from mtvision.runtime.attempts import Attempts, IncompleteError
 from mtvision.runtime.launch import is_main_process, rank_and_world_size

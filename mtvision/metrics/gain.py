@@ -12,6 +12,7 @@ from math import fsum, isfinite
 
 from mtvision.core.naming import look_up
 from mtvision.core.task import Task
+from mtvision.metrics.several.options import directions
 
 HIGHER_IS_BETTER: dict[str, bool] = {
     "miou": True, "pixel_accuracy": True,
@@ -73,7 +74,7 @@ def task_mean_gain(tasks: Sequence[Task], scores: Scores, baselines: Scores) -> 
     """
     parts = {}
     for task in tasks:
-        changes = _directed(task.name, scores, baselines)
+        changes = _directed(task, scores, baselines)
         parts[task.name] = _mean(changes, f"baseline scores of {task.name}")
     return Gain("tasks", _mean(parts, "tasks"), parts, True)
 
@@ -86,7 +87,7 @@ def metric_mean_gain(tasks: Sequence[Task], scores: Scores, baselines: Scores) -
     """
     parts: dict[str, float] = {}
     for task in tasks:
-        changes = _directed(task.name, scores, baselines)
+        changes = _directed(task, scores, baselines)
         parts |= {f"{task.name}/{name}": -value for name, value in changes.items()}
     return Gain("metrics", _mean(parts, "baseline scores"), parts, False)
 
@@ -103,12 +104,12 @@ def gain(tasks: Sequence[Task], scores: Scores, baselines: Scores, convention: s
     return look_up("gain convention", convention, CONVENTIONS)(tasks, scores, baselines)
 
 
-def _directed(task: str, scores: Scores, baselines: Scores) -> dict[str, float]:
+def _directed(task: Task, scores: Scores, baselines: Scores) -> dict[str, float]:
     """Relative changes in per cent of all scores of a task's baseline, positive where better."""
-    changes = {}
-    for name in _entry(task, baselines, "baseline"):
-        sign = 1 if look_up("score", name, HIGHER_IS_BETTER) else -1
-        changes[name] = sign * _change(task, name, scores, baselines)
+    changes, known = {}, HIGHER_IS_BETTER | directions(task)
+    for name in _entry(task.name, baselines, "baseline"):
+        sign = 1 if look_up("score", name, known) else -1
+        changes[name] = sign * _change(task.name, name, scores, baselines)
     return changes
 
 

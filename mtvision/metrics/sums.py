@@ -31,6 +31,8 @@ class Metric(Protocol):
     """Takes long per image: evaluators may measure it in other processes."""
     ranges: ClassVar[Ranges] = {}
     """Of every score; records refuse other values. A literal: it is read from the source file too."""
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+    """Direction of scores that the suite does not know, for tables and gains. A literal too."""
 
     @property
     def activation(self) -> str | None:

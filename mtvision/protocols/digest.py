@@ -49,7 +49,7 @@ def protocol_digest(protocol: Any, known_tasks: Mapping[str, Task]) -> str:
         protocol: a `Protocol`, which calls this.
         known_tasks: {name: task} of all its tasks, also of those that `select` left out.
     """
-    tasks = {name: _content(task, NOT_IN_TASK) for name, task in known_tasks.items()}
+    tasks = {name: _task_content(task) for name, task in known_tasks.items()}
     content = {
         **_content(protocol, NOT_IN_PROTOCOL),
         "tasks": tasks,
@@ -58,6 +58,14 @@ def protocol_digest(protocol: Any, known_tasks: Mapping[str, Task]) -> str:
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def _task_content(task: Task) -> dict[str, Any]:
+    """As it has always been hashed: the first metric in two entries, and further ones only if there are."""
+    content = _content(task, NOT_IN_TASK)
+    first, *further = content.pop("metrics")
+    content |= {"metric": first.pop("type"), "metric_options": first}
+    return content | ({"further_metrics": further} if further else {})
 
 
 def _content(value: Any, left_out: Mapping[str, str]) -> dict[str, Any]:

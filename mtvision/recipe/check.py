@@ -25,6 +25,7 @@ from mtvision.core.registry import (
 )
 from mtvision.core.values import check_fields
 from mtvision.data.transforms.config import check_transforms
+from mtvision.metrics.several.options import check_names, metric_configs
 from mtvision.models.check import check_model
 from mtvision.recipe.selection import check_selection
 from mtvision.recipe.settings import (
@@ -107,9 +108,10 @@ def _check_tasks(settings: Settings) -> None:
             LOSSES.check_config({**task.loss, **training.loss_options.get(task.name, {})})
         for key, options in measured.items():
             with within(f"{key}.{task.name}"):
-                METRICS.check_config(
-                    {"type": task.metric, **task.metric_options, **options.get(task.name, {})}
-                )
+                for metric in metric_configs(task, options.get(task.name)):
+                    METRICS.check_config(metric)
+        with within(f"protocol.tasks.{task.name}"):
+            check_names(task)
 
 
 def _check_data(section: str, given: Mapping[str, Any]) -> None:

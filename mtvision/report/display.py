@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
+
+from mtvision.report.comparable.task_entry import metrics_of
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,16 @@ def display_of(task: Mapping[str, Any], score: str) -> Display:
     """How a score of a record's task is printed.
 
     A score that is not in this table (of a user's own metric) is printed as stored. Its direction is known
-    only if it is the task's headline.
+    if it is the task's headline, or if the metric says it (`Metric.higher_is_better`).
     """
-    found = BY_METRIC.get(f"{task['metric']}/{score}") or SCORES.get(score)
-    direction = task["higher_is_better"] if score == task["headline"] else None
+    metrics = metrics_of(task)
+    found = next((BY_METRIC[f"{name}/{score}"] for name in metrics if f"{name}/{score}" in BY_METRIC), None)
+    found = found or SCORES.get(score)
     if found is None:
-        return Display(score, higher_is_better=direction)
+        said = {**task.get("directions", {}), task["headline"]: task["higher_is_better"]}
+        return Display(score, higher_is_better=said.get(score))
+    if found.unit == "°" and "normals" not in metrics:  # another metric whose score has the name by chance
+        return replace(found, unit=str(task.get("unit", "")))
     if found.unit == "" and task.get("unit") and score in ("rmse", "abs_err"):
         return _error(found.title, found.digits, str(task["unit"]))
     return found

@@ -10,8 +10,9 @@ from importlib import resources
 from typing import Any, Literal
 
 from mtvision.core.naming import look_up
+from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR, describe_tasks
 from mtvision.report.display import SCORES
-from mtvision.report.record import PROTOCOL_EVALUATOR, Record, describe_tasks
+from mtvision.report.record import Record
 
 Certainty = Literal["stated", "second-hand", "memory", "inferred"]
 CERTAINTIES: tuple[Certainty, ...] = ("stated", "second-hand", "memory", "inferred")

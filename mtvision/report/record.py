@@ -10,20 +10,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite, isnan, nan
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from mtvision.core.task import Task
+from mtvision.report.comparable.task_entry import plain
 from mtvision.report.provenance import now
 from mtvision.report.schema_check import SCHEMA_VERSION, violations
 from mtvision.runtime.atomic import write_text
 
 Scores = dict[str, dict[str, float]]
 """{task: {score: value}}; NaN where nothing could be scored."""
-
-PROTOCOL_EVALUATOR = "protocol"
-"""Evaluator of a task that was scored exactly as its protocol says."""
 
 
 def _to_version_2(data: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +66,7 @@ class Record:
         provenance: `paper` (typed from a publication) or `released` (the authors' weights, our evaluation).
             For own runs: `ours` (trained with this package) or `smoke` (a tiny run, never in a leaderboard).
         source: citation, for `paper` and `released`.
-        tasks: from `describe_tasks`.
+        tasks: from `mtvision.report.comparable.task_entry.describe_tasks`.
         scores: {task: {score: value}}, all digits; NaN where nothing could be scored.
         constant: the same for the best constant prediction, or None.
         gain: `convention`, `percent`, `parts`, `higher_is_better`, `baseline` {`name`, `scores`}; or None.
@@ -137,7 +133,7 @@ class Record:
             value = getattr(self, item.name)
             if value is None and item.name not in _NULLABLE:
                 continue
-            data[item.name] = _plain(value)
+            data[item.name] = plain(value)
         for name in ("scores", "constant"):
             if data.get(name):
                 data[name] = _without_nan(data[name], name)
@@ -240,35 +236,6 @@ _NULLABLE = ("protocol_digest", "scored", "seed", "world_size", "effective_batch
 """Fields that a run states even when it does not know them."""
 
 
-def describe_tasks(
-    tasks: Sequence[Task], overrides: Mapping[str, Mapping[str, Any]] | None = None
-) -> list[dict[str, Any]]:
-    """The `tasks` field of a record.
-
-    Args:
-        tasks: the protocol's tasks, those that were trained.
-        overrides: {task: metric options that replaced the protocol's}. They become part of the evaluator's
-            name, and tables do not mix such a score with one of the protocol's own evaluator.
-    """
-    entries = []
-    for task in tasks:
-        changed = dict((overrides or {}).get(task.name, {}))
-        changed = {key: value for key, value in changed.items() if task.metric_options.get(key, ...) != value}
-        changes = ", ".join(f"{key}={value}" for key, value in sorted(changed.items()))
-        entries.append(
-            {
-                "name": task.name,
-                "headline": task.headline,
-                "higher_is_better": task.higher_is_better,
-                "unit": task.unit,
-                "metric": task.metric,
-                "metric_options": _plain({**task.metric_options, **changed}),
-                "evaluator": f"{PROTOCOL_EVALUATOR} with {changes}" if changes else PROTOCOL_EVALUATOR,
-            }
-        )
-    return entries
-
-
 def migrate(data: Any, *, source: str = "record") -> dict[str, Any]:
     """Plain data brought to the current version step by step; the input is left as it is.
 
@@ -329,19 +296,6 @@ def _looks_like_record(file: Path) -> bool:
     except (json.JSONDecodeError, UnicodeDecodeError):
         return file.name == "record.json"
     return isinstance(data, dict) and {"schema", "scores"} <= data.keys()
-
-
-def _plain(value: Any) -> Any:
-    """Copy as JSON's types: tuples become lists, keys text, NumPy numbers Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    return float(value) if isinstance(value, Real) else value
 
 
 def _without_nan(

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.report.comparable.key import Group, facts, group_records, parting
+from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR
 from mtvision.report.display import Display, display_of
 from mtvision.report.grid import Cell, Column, Grid, Notes, Row
-from mtvision.report.record import PROTOCOL_EVALUATOR, Record
+from mtvision.report.record import Record
 from mtvision.report.render import FORMATS
 
 Mixed = Literal["refuse", "mark"]

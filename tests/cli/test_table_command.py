@@ -13,8 +13,8 @@ from report_records import make_record
 
 from mtvision.cli.main import call
 from mtvision.protocols import get_protocol
+from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.marked import regenerate
-from mtvision.report.record import describe_tasks
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ TASK = Task(
     label="classes",
     activation="argmax",
     loss={"type": "CrossEntropyLoss"},
-    metric="iou",
+    metrics=({"type": "iou"},),
     headline="miou",
     higher_is_better=True,
 )

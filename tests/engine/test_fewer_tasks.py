@@ -19,7 +19,8 @@ from mtvision.recipe.config import load_config
 from mtvision.recipe.settings import protocol_of
 from mtvision.report.baseline import is_single_task
 from mtvision.report.comparable.key import conflicts
-from mtvision.report.record import Record, describe_tasks
+from mtvision.report.comparable.task_entry import describe_tasks
+from mtvision.report.record import Record
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 SHORT = [

@@ -39,5 +39,5 @@ def test_unknown_names():
     from dataclasses import replace
 
     with pytest.raises(UnknownNameError, match="Did you mean 'depth'"):
-        build_metric(replace(depth(), metric="deph"))
+        build_metric(replace(depth(), metrics=({"type": "deph"},)))
     assert set(METRICS) == {"iou", "depth", "normals", "edge", "saliency", "instances"}

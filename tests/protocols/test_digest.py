@@ -36,8 +36,8 @@ OTHER_FIELDS = {
 }  # fmt: skip
 OTHER_TASK_FIELDS = {
     "name": "other", "out_channels": 3, "label": "values", "geometry": "direction", "label_channels": 2,
-    "activation": "identity", "loss": {"type": "Other"}, "metric": "depth", "headline": "pixel_accuracy",
-    "metric_options": {"num_classes": 3}, "higher_is_better": False, "class_names": ("b", "a"),
+    "activation": "identity", "loss": {"type": "Other"}, "metrics": ({"type": "depth"},),
+    "headline": "pixel_accuracy", "higher_is_better": False, "class_names": ("b", "a"),
     "palette": ((0, 0, 0), (1, 1, 1)), "colours": "gray", "unit": "px",
 }  # fmt: skip
 
@@ -96,9 +96,17 @@ def test_some_tasks_are_scored_as_all_are():
 
 
 def test_the_spelling_of_a_number_does_not_count():
-    assert changed_task(metric_options={"num_classes": 2.0, "absent": "zero"}).digest() == PROTOCOL.digest()
+    spelt = {"type": "iou", "num_classes": 2.0, "absent": "zero"}
+    assert changed_task(metrics=(spelt,)).digest() == PROTOCOL.digest()
+    assert changed_task(metrics=({**spelt, "num_classes": 3},)).digest() != PROTOCOL.digest()
     with pytest.raises(TypeError, match="protocol digest: found set"):
-        changed_task(metric_options={"ids": {1}}).digest()
+        changed_task(metrics=({"type": "iou", "ids": {1}},)).digest()
+
+
+def test_a_further_metric_and_its_options_count():
+    iou = PROTOCOL.tasks[0].metrics[0]
+    further = [changed_task(metrics=(iou, {"type": "mine", "window": size})).digest() for size in (3, 5)]
+    assert len({*further, PROTOCOL.digest()}) == 3
 
 
 def test_protocols_differ_and_other_processes_agree():

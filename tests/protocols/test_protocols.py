@@ -97,9 +97,9 @@ def test_own_protocol():
 
 
 def test_semseg_classes_that_never_occur():
-    assert semseg(["a"]).metric_options["absent"] == "zero"
-    assert semseg(["a"], family="mtan").metric_options["absent"] == "nan"
-    assert semseg(["a", "b"]).metric_options["num_classes"] == semseg(["a", "b"]).out_channels == 2
+    assert semseg(["a"]).metric_option("absent") == "zero"
+    assert semseg(["a"], family="mtan").metric_option("absent") == "nan"
+    assert semseg(["a", "b"]).metric_option("num_classes") == semseg(["a", "b"]).out_channels == 2
 
 
 def test_human_parts():
@@ -111,7 +111,7 @@ def test_depth():
     assert (depth().activation, depth().headline, depth().geometry) == ("positive", "rmse", "depth")
     assert (depth(family="mtan").activation, depth(family="mtan").headline) == ("identity", "abs_err")
     far = disparity()
-    assert (far.name, far.geometry, far.unit, far.metric_options["max_depth"]) == (
+    assert (far.name, far.geometry, far.unit, far.metric_option("max_depth")) == (
         "depth",
         "disparity",
         "px",

@@ -63,7 +63,7 @@ def test_loss_weights_of_taskprompter_cityscapes():
 
 def test_matching_distances_of_the_boundary_benchmark():
     for name, distance in (("nyud-invpt", 0.011), ("pascal-invpt", 0.0075)):
-        options = get_protocol(name).task("edge").metric_options
+        options = get_protocol(name).task("edge").metrics[0]
         assert options["max_distance"] == distance
         assert options["thresholds"] == 101
 
@@ -71,7 +71,7 @@ def test_matching_distances_of_the_boundary_benchmark():
 def test_quirk_06_disparities_of_80_pixels_and_more_are_not_scored():
     for name in ("cityscapes-mtmamba", "cityscapes3d-taskprompter"):
         task = get_protocol(name).task("depth")
-        assert task.metric_options["max_depth"] == 80
+        assert task.metric_option("max_depth") == 80
         assert task.geometry == "disparity"
 
 

@@ -63,7 +63,7 @@ def test_every_printed_score_of_every_metric_has_a_range():
     found = {score for metric in METRICS for score in METRICS.constant(metric, "ranges")} - {"iou_*"}
     assert found == set(SCORES)
     for protocol in PROTOCOLS.values():
-        assert all(range_of(task.metric, task.headline) for task in protocol.tasks)
+        assert all(range_of(task.metric_names[0], task.headline) for task in protocol.tasks)
 
 
 def test_ranges_read_from_source_are_those_of_the_classes():

@@ -13,10 +13,10 @@ from report_records import SHA, TASKS, make_gain, make_record
 
 from mtvision.protocols.tasks import edge, semseg
 from mtvision.report import record as module
+from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.record import (
     Record,
     RecordError,
-    describe_tasks,
     find_records,
     migrate,
 )

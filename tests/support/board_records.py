@@ -10,8 +10,9 @@ from report_records import make_gain, make_record
 
 from mtvision.protocols import get_protocol
 from mtvision.protocols.tasks import edge, semseg
+from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.provenance import config_entry
-from mtvision.report.record import Record, describe_tasks
+from mtvision.report.record import Record
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}<!--\u2028\u202e\x1b]0;"
 

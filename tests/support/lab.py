@@ -104,7 +104,11 @@ def shades(task, array, limits):
 @TASKS.register_module()
 def distance():
     return replace(
-        depth(), name="distance", metric="lab_distance", activation="lab_softplus", colours="lab_shades"
+        depth(),
+        name="distance",
+        metrics=({"type": "lab_distance"},),
+        activation="lab_softplus",
+        colours="lab_shades",
     )
 '''
 

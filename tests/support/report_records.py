@@ -3,8 +3,9 @@
 from copy import deepcopy
 
 from mtvision.protocols.tasks import depth, semseg
+from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.provenance import config_entry
-from mtvision.report.record import Record, describe_tasks
+from mtvision.report.record import Record
 
 TASKS = describe_tasks((semseg(("a", "b")), depth()))
 SHA = "0" * 63 + "1"

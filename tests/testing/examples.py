@@ -352,7 +352,9 @@ SCORED = {
     "iou-parts": make_task.human_parts(),
     "depth": make_task.depth(max_depth=4.5),
     "depth-mtan": make_task.depth(family="mtan"),
-    "depth-as-it-is": replace(make_task.depth(), activation="identity", metric_options={"clamp": False}),
+    "depth-as-it-is": replace(
+        make_task.depth(), activation="identity", metrics=({"type": "depth", "clamp": False},)
+    ),
     "normals": make_task.normals(),
     "edge": make_task.edge(thresholds=5),
     "saliency": make_task.saliency(),
@@ -365,7 +367,7 @@ for label, task in SCORED.items():
     add(
         "metric",
         MetricCase,
-        task.metric,
+        task.metric_names[0],
         partial(build_metric, task),
         label=label,
         task=task,

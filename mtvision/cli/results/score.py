@@ -20,8 +20,9 @@ from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.settings import Settings
+from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.display import display_of
-from mtvision.report.record import Record, describe_tasks
+from mtvision.report.record import Record
 from mtvision.report.table import render_table
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages

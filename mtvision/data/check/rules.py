@@ -198,7 +198,7 @@ def _distances(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str
             ),
         )
     if counted.beyond:
-        limit = task.metric_options["max_depth"]
+        limit = task.metric_option("max_depth")
         yield (
             "note",
             (

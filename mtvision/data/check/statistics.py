@@ -197,7 +197,7 @@ def _measure_values(name: str, task: Task, label: NDArray[np.float32]) -> TaskSt
     result.low, result.high = float(values.min()), float(values.max())
     result.sums = values.sum(axis=0).tolist()
     result.negative = int((values < 0).any(axis=1).sum())
-    limit = task.metric_options.get("max_depth")
+    limit = task.metric_option("max_depth")
     if limit is not None:
         result.beyond = int((values >= limit).any(axis=1).sum())
     if task.geometry == "direction":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtvision.report.comparable.task_entry import metrics_of
 from mtvision.report.record import Record
 
 SCORING_TABLES = ("dataset", "transform", "transforms preset", "label derivation", "activation")
@@ -17,6 +18,7 @@ TASK_FIELDS = ("metric", "headline", "higher_is_better", "unit")
 SHOWN = 12
 """Digits of a hash in texts."""
 
+_REPLACED = ": replaced metric"
 UNKNOWN, NOTHING = "unknown", "nothing"
 
 
@@ -50,7 +52,7 @@ def common_facts(record: Record) -> dict[str, str]:
 
 def key_digest(record: Record) -> str:
     """Common facts and replaced metrics in eight hexadecimal digits, where only a short text fits."""
-    metrics = {name: text for name, text in facts(record).items() if name.endswith(": replaced metric")}
+    metrics = {name: text for name, text in facts(record).items() if _REPLACED in name}
     content = {**common_facts(record), **{name: text for name, text in metrics.items() if text != NOTHING}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -76,9 +78,11 @@ def _task_facts(record: Record, entry: Mapping[str, Any]) -> Iterator[tuple[str,
     task = entry["name"]
     for field in TASK_FIELDS:
         yield f"{task}: {field}", str(entry[field])
-    yield f"{task}: replaced metric", _replaced(record, ("metric",), entry["metric"])
-    # Another evaluator is a matter of the column: tables refuse or mark it.
-    yield f"{task}: metric_options ({entry['evaluator']})", str(sorted(entry["metric_options"].items()))
+    for index, (metric, options) in enumerate(metrics_of(entry).items()):
+        which = f" {metric}" if index else ""
+        yield f"{task}{_REPLACED}{which}", _replaced(record, ("metric",), metric)
+        # Another evaluator is a matter of the column: tables refuse or mark it.
+        yield f"{task}: metric_options{which} ({entry['evaluator']})", str(sorted(options.items()))
     labels = (record.scored or {}).get("labels", {}).get(task)
     if labels:
         yield f"{task}: fingerprint of the labels", labels[:SHOWN]
@@ -120,7 +124,7 @@ def departures(record: Record) -> dict[str, tuple[str, str]]:
     if definition is None:
         return {}
     scored, found = record.scored or {}, facts(record)
-    expected = {name: NOTHING for name in found if name == "replaced" or name.endswith(": replaced metric")}
+    expected = {name: NOTHING for name in found if name == "replaced" or _REPLACED in name}
     if record.protocol_digest is not None:
         expected["protocol digest"] = definition.digest()
     split = scored.get("split")

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from mtvision.core.registry import METRICS
+from mtvision.report.comparable.task_entry import metrics_of
 
 ROUNDING = 1e-9
 """How far a sum of many terms may lie outside, relative to the bound (at least 1)."""
@@ -31,7 +32,9 @@ def range_errors(data: Mapping[str, Any]) -> Iterator[str]:
         data: plain data of a record that follows the schema.
     """
     replaced = {item["name"] for item in data.get("replaced") or () if item["table"] == "metric"}
-    metrics = {task["name"]: task["metric"] for task in data["tasks"] if task["metric"] not in replaced}
+    metrics = {
+        task["name"]: [name for name in metrics_of(task) if name not in replaced] for task in data["tasks"]
+    }
     tables = {
         "scores": data["scores"],
         "constant": data.get("constant") or {},
@@ -40,14 +43,15 @@ def range_errors(data: Mapping[str, Any]) -> Iterator[str]:
     for where, table in tables.items():
         for task, scores in table.items():
             for score, value in scores.items():
-                allowed = range_of(metrics[task], score) if task in metrics else None
-                if allowed is not None and value is not None and not _inside(value, allowed):
-                    low, high = allowed
-                    bound = "no upper bound" if high is None else f"{high:g}"
-                    yield (
-                        f"{where}.{task}.{score}: found {value!r}, expected {low:g} to {bound}, the range of "
-                        f"metric '{metrics[task]}'."
-                    )
+                for metric in metrics.get(task, ()):
+                    allowed = range_of(metric, score)
+                    if allowed is not None and value is not None and not _inside(value, allowed):
+                        low, high = allowed
+                        bound = "no upper bound" if high is None else f"{high:g}"
+                        yield (
+                            f"{where}.{task}.{score}: found {value!r}, expected {low:g} to {bound}, the "
+                            f"range of metric '{metric}'."
+                        )
 
 
 def _inside(value: float, allowed: Range) -> bool:

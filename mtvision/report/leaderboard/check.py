@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from mtvision.report.baseline import is_single_task, with_gain
 from mtvision.report.comparable.key import SHOWN, UNKNOWN, conflicts, departures, group_records, in_words
-from mtvision.report.record import PROTOCOL_EVALUATOR, Record, RecordError, describe_tasks
+from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR, describe_tasks
+from mtvision.report.record import Record, RecordError
 
 FIELDS = {
     "protocol digest": "protocol_digest",
@@ -229,13 +230,14 @@ def _protocol(file: str, record: Record) -> Iterator[Finding]:
             )
             continue
         fields = ["metric", "headline", "higher_is_better", "unit"]
-        fields += ["metric_options"] if entry["evaluator"] == PROTOCOL_EVALUATOR else []
+        fields += ["metric_options", "further_metrics"] if entry["evaluator"] == PROTOCOL_EVALUATOR else []
         for field in fields:
-            if entry[field] != known[field]:
+            found, expected_value = entry.get(field), known.get(field)
+            if found != expected_value:
                 yield Finding(
                     file,
                     f"tasks[{index}].{field}",
-                    f"found {entry[field]!r}, expected {known[field]!r}, as protocol {record.protocol} says.",
+                    f"found {found!r}, expected {expected_value!r}, as protocol {record.protocol} says.",
                     "score the checkpoint again with `mtvision test`, or name what differs in `evaluator`.",
                 )
 

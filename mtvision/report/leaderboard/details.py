@@ -8,12 +8,13 @@ from statistics import stdev
 from typing import Any
 
 from mtvision.report.comparable.key import NOTHING, SHOWN, UNKNOWN, common_facts
+from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR
 from mtvision.report.compare import OTHER_TOOL, compare
 from mtvision.report.display import display_of
 from mtvision.report.leaderboard.rows import BoardRow, Section, latency_condition
 from mtvision.report.leaderboard.runs import RunFolders
 from mtvision.report.published import CERTAINTIES, published_rows
-from mtvision.report.record import PROTOCOL_EVALUATOR, Record
+from mtvision.report.record import Record
 from mtvision.report.render import plain
 
 
