@@ -82,7 +82,8 @@ from mtvision.metrics.saliency import Saliency
 from mtvision.metrics.sums import score_by_groups, total
 from mtvision.models.factory import build_network
 from mtvision.protocols import PROTOCOLS, get_protocol
-from mtvision.protocols.tasks import build_task, depth, edge, normals, saliency, semseg
+from mtvision.protocols.entries import build_task
+from mtvision.protocols.tasks import depth, edge, normals, saliency, semseg
 from mtvision.recipe.config import load_config
 from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.display import display_of

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtvision.metrics.saliency import Saliency
     from mtvision.metrics.statistics import bootstrap, spread_over_seeds
     from mtvision.metrics.sums import Metric, Sums, add, score_by_groups, total
+    from mtvision.metrics.values import Values
 else:
     __getattr__ = lazy_exports(__name__)
 
@@ -34,6 +35,7 @@ __all__ = [
     "Normals",
     "Saliency",
     "Sums",
+    "Values",
     "add",
     "bootstrap",
     "build_metric",

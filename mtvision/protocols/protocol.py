@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.core.naming import UnknownNameError, look_up, within
 from mtvision.core.task import Task
 from mtvision.protocols.digest import protocol_digest
-from mtvision.protocols.tasks import build_task
+from mtvision.protocols.entries import build_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +98,11 @@ def own_protocol(
     splits: Mapping[str, int] | None = None,
     loss_weights: Mapping[str, float] | None = None,
 ) -> Protocol:
-    """Protocol for a user's own data.
+    """Protocol for a user's own data; errors name the key in a config, e.g. `protocol.tasks.depth`.
 
     Args:
         id: name under which results are filed.
-        tasks: {task name: options of its constructor in `mtvision.protocols.tasks`}.
+        tasks: {task name: what it is}, see `mtvision.protocols.entries.build_task`.
         title: for headings; the id by default.
         splits: expected number of images per split, unchecked if omitted.
         loss_weights: weights of the weighted sum, 1 by default.
@@ -110,8 +110,17 @@ def own_protocol(
     >>> own_protocol("my-data", {"semseg": {"class_names": ["road", "car"]}, "edge": {}}).task_names
     ('semseg', 'edge')
     """
-    values = tuple(build_task(name, **options) for name, options in tasks.items())
+    if not isinstance(tasks, Mapping):
+        raise TypeError(f"protocol.tasks: expected {{task: dict of options}}, got {tasks!r}.")
+    values = tuple(_entry(name, entry) for name, entry in tasks.items())
     weights = {task.name: 1.0 for task in values} | dict(loss_weights or {})
     return Protocol(
         id=id, title=title or id, family="own", tasks=values, splits=splits or {}, loss_weights=weights
     )
+
+
+def _entry(name: str, entry: Any) -> Task:
+    with within(f"protocol.tasks.{name}"):
+        if not isinstance(entry, Mapping):
+            raise TypeError(f"expected a dict of options and fields, e.g. dict(type='depth'), got {entry!r}.")
+        return build_task(name, **entry)

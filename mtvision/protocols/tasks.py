@@ -20,6 +20,34 @@ HUMAN_PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper l
 
 
 @TASKS.register_module()
+def values(*, channels: int = 1, unit: str = "") -> Task:
+    """Real values of any number of channels, which flips and zooms leave as they are (albedo, optical flow).
+
+    Args:
+        channels: of logits and label.
+        unit: of the values.
+    """
+    return Task(
+        name="values",
+        out_channels=channels,
+        label="values",
+        label_channels=channels,
+        activation="identity",
+        loss={"type": "L1Loss"},
+        metrics=({"type": "values"},),
+        headline="rmse",
+        higher_is_better=False,
+        unit=unit,
+    )
+
+
+@TASKS.register_module()
+def classes(class_names: Sequence[str], *, palette: Sequence[tuple[int, int, int]] = ()) -> Task:
+    """A class per pixel, scored as semantic segmentation: materials, room layout, land cover."""
+    return replace(semseg(class_names, palette=palette), name="classes")
+
+
+@TASKS.register_module()
 def semseg(
     class_names: Sequence[str], *, palette: Sequence[tuple[int, int, int]] = (), family: Family = "invpt"
 ) -> Task:
@@ -70,6 +98,7 @@ def depth(*, max_depth: float | None = None, family: Family = "invpt") -> Task:
     )
 
 
+@TASKS.register_module()
 def disparity(*, max_disparity: float | None = 80.0) -> Task:
     """Disparity in full-resolution pixels, under the key `depth` as in the papers."""
     return replace(depth(max_depth=max_disparity), geometry="disparity", unit="px")
@@ -166,9 +195,3 @@ def instance(
         palette=tuple(palette),
         colours="instances",
     )
-
-
-def build_task(name: str, **options: Any) -> Task:
-    """The task of that name with constructor options; raises `UnknownNameError` for an unknown name."""
-    task: Task = TASKS[name](**options)
-    return task

@@ -80,6 +80,6 @@ def display_of(task: Mapping[str, Any], score: str) -> Display:
         return Display(score, higher_is_better=said.get(score))
     if found.unit == "°" and "normals" not in metrics:  # another metric whose score has the name by chance
         return replace(found, unit=str(task.get("unit", "")))
-    if found.unit == "" and task.get("unit") and score in ("rmse", "abs_err"):
+    if found.unit == "" and task.get("unit") and score in ("rmse", "abs_err", "mae"):
         return _error(found.title, found.digits, str(task["unit"]))
     return found

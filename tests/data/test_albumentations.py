@@ -12,7 +12,8 @@ from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
 from mtvision.data.transforms import build_transform
 from mtvision.data.transforms.albumentations_adapter import AlbumentationsAdapter
-from mtvision.protocols.tasks import build_task, disparity
+from mtvision.protocols.entries import build_task
+from mtvision.protocols.tasks import disparity
 
 H, W = 48, 64
 TASKS = {

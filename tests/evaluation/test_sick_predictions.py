@@ -17,7 +17,8 @@ from mtvision.evaluation.evaluator import NothingLabelledError, SampleEvaluator
 from mtvision.evaluation.scoring import evaluate, predict_batch
 from mtvision.metrics import Depth, InstanceAP, Normals, build_metric
 from mtvision.metrics.checks import PredictionError, check_numbers
-from mtvision.protocols.tasks import build_task, depth, edge, instance, normals, saliency, semseg
+from mtvision.protocols.entries import build_task
+from mtvision.protocols.tasks import depth, edge, instance, normals, saliency, semseg
 from mtvision.testing.processes import Group
 
 SIZE = (2, 3)

@@ -20,7 +20,7 @@ from mtvision.cli.main import COMMANDS, call
 from mtvision.core import registry
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry.outside import OUTSIDE
-from mtvision.protocols.tasks import build_task
+from mtvision.protocols.entries import build_task
 from mtvision.recipe import plugins
 from mtvision.recipe.config import load_config
 from mtvision.recipe.plugins import PluginError, load_plugins, plugin_entries

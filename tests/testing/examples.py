@@ -356,6 +356,7 @@ SCORED = {
         make_task.depth(), activation="identity", metrics=({"type": "depth", "clamp": False},)
     ),
     "normals": make_task.normals(),
+    "values": make_task.values(channels=2),
     "edge": make_task.edge(thresholds=5),
     "saliency": make_task.saliency(),
     "saliency-survey": make_task.saliency(family="survey"),
