@@ -64,7 +64,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     pixels = decode_png(content)
     if pixels is not None and pixels.dtype == np.uint8:
         return pixels if pixels.ndim == 3 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
-    _require_intact(path, content)
+    require_intact(path, content)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if bgr is None:
@@ -93,7 +93,7 @@ def read_label_png(path: Path) -> NDArray[Any]:
     pixels = decode_png(content)
     if pixels is not None:
         return pixels
-    _require_intact(path, content)
+    require_intact(path, content)
     if colour == GRAY and bits >= 8:
         label = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if label is not None and label.ndim == 2:
@@ -118,7 +118,7 @@ def read_gray(path: Path) -> NDArray[Any]:
     content = read_bytes(path)
     gray = decode_png(content)
     if gray is None:
-        _require_intact(path, content)
+        require_intact(path, content)
         gray = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if gray is None:
         raise DecodeError(f"{path}: not a readable picture. Copy or unpack it again.")
@@ -192,7 +192,12 @@ _NORMAL_OF_BYTE = (2.0 * np.arange(256, dtype=np.float32) / np.float32(255.0) - 
 )
 
 
-def _require_intact(path: Path, content: bytes) -> None:
+def require_intact(path: Path, content: bytes) -> None:
+    """Refuse a PNG file with a damaged chunk.
+
+    Raises:
+        DecodeError: names the chunk.
+    """
     damage = find_damage(content) if content.startswith(PNG_SIGNATURE) else None
     if damage:
         raise DecodeError(f"{path}: the file is damaged ({damage}). Copy or unpack it again.")

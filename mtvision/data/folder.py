@@ -20,7 +20,6 @@ from mtvision.data.transforms import TransformConfig
 from mtvision.protocols import Protocol
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-LABEL_SUFFIXES = (".png", ".npy")
 
 
 @DATASETS.register_module()
@@ -107,11 +106,13 @@ class FolderDataset(DenseDataset):
             folder = root / spec.folder.format(split=split)
             if self.partial and not folder.is_dir():
                 continue
-            files = index_files(folder, spec.suffix, LABEL_SUFFIXES)
+            endings = spec.suffixes(self._all_tasks[task])
+            files = index_files(folder, spec.suffix, endings)
             missing = [name for name in names if name not in files]
             if missing and not self.partial:
+                ending = spec.suffix or f"{endings[0]} (or {', '.join(endings[1:])})"
                 raise FileNotFoundError(
-                    f"{folder / missing[0]}{spec.suffix or '.png (or .npy)'}: this {task} label is missing, "
+                    f"{folder / missing[0]}{ending}: this {task} label is missing, "
                     f"and {len(missing) - 1} others of {len(names)}. Add the files, or set partial=True if "
                     "labels are optional."
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +16,18 @@ from mtvision.core.task import IGNORE, Task
 from mtvision.data.decode import (
     DecodeError,
     read_depth_png,
-    read_gray,
     read_label_png,
     read_normals_png,
     read_npy,
 )
+from mtvision.data.value_files import SUFFIXES, read_values
 
 Array = NDArray[Any]
-_FOR_CLASSES = ("ignore", "ids", "encoding")
-_FOR_DEPTH = ("scale", "bits")
+_FOR_CLASSES = ("ids", "encoding")
+_FOR_DEPTH = ("bits",)
+_FOR_VALUES = ("scale",)
 _FOR_DIRECTIONS = ("axes",)
+CLASS_SUFFIXES = (".png", ".npy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,15 @@ class FolderLabel:
 
     Args:
         folder: folder of the files, relative to the root; `{split}` stands for the split's name.
-        suffix: what follows the image's name in the label's, e.g. `_mask.png`; None = `.png` or `.npy`.
-        ignore: class maps: ids on disk that mean "no label" (besides 255).
+        suffix: what follows the image's name in the label's, e.g. `_mask.png`; None = `.png` or `.npy`, of
+            real values also `.npz`, `.tif` or `.tiff`.
+        ignore: ids on disk that mean "no label" (besides 255); of real values, the values where all channels
+            of a pixel hold one.
         ids: class maps: {id on disk: class id}; other ids are an error.
         encoding: class maps: `ids`, or `mask` = a picture whose upper half of the range is class 1, the rest
             class 0. None = `ids`, refusing what looks like a mask.
-        scale: depth and disparity: units on disk per metre or pixel; needed for PNG.
+        scale: real values: units on disk per unit. Depth and disparity need it for integers (units per metre
+            or pixel). Otherwise None = 8 and 16 bits become 0..1, other values stay.
         bits: depth and disparity as PNG: bits per pixel.
         axes: directions: what the file's channels hold, each `x`, `y` or `z` with an optional minus sign; x
             to the right, y up, z towards the camera.
@@ -50,7 +55,7 @@ class FolderLabel:
 
     folder: str | None = None
     suffix: str | None = None
-    ignore: Sequence[int] = ()
+    ignore: Sequence[float] = ()
     ids: Mapping[int, int] | None = None
     encoding: Literal["ids", "mask"] | None = None
     scale: float | None = None
@@ -73,6 +78,8 @@ class FolderLabel:
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of the {task.name} labels", name, known)
+        if isinstance(options.get("ignore"), int | float):
+            options["ignore"] = [options["ignore"]]
         label = cls(**options)
         label._check(task, options)
         return label
@@ -88,7 +95,10 @@ class FolderLabel:
             if task.label != "values" or task.geometry != "plain":
                 raise ValueError(f"{where}: '{self.derive}' makes a map of 0 and 1, which this task is not.")
             return
+        lengths = task.label == "values" and task.geometry != "direction"
         suits = {
+            "ignore": lengths or task.label == "classes",
+            **dict.fromkeys(_FOR_VALUES, lengths),
             **dict.fromkeys(_FOR_CLASSES, task.label == "classes"),
             **dict.fromkeys(_FOR_DEPTH, task.geometry in ("depth", "disparity")),
             **dict.fromkeys(_FOR_DIRECTIONS, task.geometry == "direction"),
@@ -96,6 +106,8 @@ class FolderLabel:
         for name in options:
             if not suits.get(name, True):
                 raise ValueError(f"{where}: the option '{name}' does not apply to this kind of map.")
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"{where}: scale must be above 0, units on disk per unit, got {self.scale}.")
         if self.encoding is not None:
             look_up(f"encoding of the {where}", self.encoding, {"ids": 0, "mask": 0})
         if self.axes is not None and sorted(axis.strip("-") for axis in self.axes) != ["x", "y", "z"]:
@@ -113,13 +125,16 @@ class FolderLabel:
             return self._read_classes(path, task)
         if task.label == "instances":
             return _read_instances(path)
-        readers: dict[str, Callable[[Path], Array]] = {
-            "depth": self._read_depth,
-            "disparity": self._read_depth,
-            "direction": self._read_directions,
-            "plain": _read_values,
-        }
-        return readers[task.geometry](path)
+        if task.geometry == "direction":
+            return self._read_directions(path, task)
+        if task.geometry == "plain":
+            return read_values(path, task, scale=self.scale, ignore=tuple(self.ignore))
+        return self._read_depth(path, task)
+
+    @staticmethod
+    def suffixes(task: Task) -> tuple[str, ...]:
+        """Endings of files that a task's labels may have."""
+        return SUFFIXES if task.label == "values" else CLASS_SUFFIXES
 
     def _read_classes(self, path: Path, task: Task) -> Array:
         stored = read_npy(path) if path.suffix == ".npy" else read_label_png(path)
@@ -154,19 +169,24 @@ class FolderLabel:
             )
         return result
 
-    def _read_depth(self, path: Path) -> Array:
-        if path.suffix != ".npy":
-            if self.scale is None:
-                raise DecodeError(
-                    f"{path}: depth in a PNG needs scale=, the units on disk per metre (1000 for "
-                    "millimetres)."
-                )
-            return read_depth_png(path, self.scale, bits=16 if self.bits is None else self.bits)
-        depth = _as_planes(read_npy(path)) / np.float32(1.0 if self.scale is None else self.scale)
-        return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+    def _read_depth(self, path: Path, task: Task) -> Array:
+        if path.suffix.lower() in SUFFIXES[1:]:
+            depth = read_values(
+                path, task, scale=self.scale, ignore=tuple(self.ignore), unit="metre (1000 for millimetres)"
+            )
+            return np.where(depth > 0, depth, np.float32(np.nan))
+        if self.scale is None:
+            raise DecodeError(
+                f"{path}: depth in a PNG needs scale=, the units on disk per metre (1000 for millimetres)."
+            )
+        depth = read_depth_png(path, self.scale, bits=16 if self.bits is None else self.bits)
+        if self.ignore:
+            depth[np.isin(read_label_png(path), self.ignore)] = np.nan
+        return depth
 
-    def _read_directions(self, path: Path) -> Array:
-        vectors = _as_planes(read_npy(path)) if path.suffix == ".npy" else read_normals_png(path)
+    def _read_directions(self, path: Path, task: Task) -> Array:
+        as_numbers = path.suffix.lower() in SUFFIXES[1:]
+        vectors = read_values(path, task, scale=1.0) if as_numbers else read_normals_png(path)
         if vectors.shape[2] != 3:
             raise DecodeError(f"{path}: normals must have shape (H, W, 3), got {vectors.shape}.")
         if self.axes is not None:
@@ -193,11 +213,6 @@ def _refuse_mask(path: Path, stored: Array) -> None:
         )
 
 
-def _as_planes(array: Array) -> NDArray[np.float32]:
-    planes = array[..., None] if array.ndim == 2 else array
-    return planes.astype(np.float32)
-
-
 def _read_instances(path: Path) -> Array:
     """Ids as `mtvision.core.instances.encode_instances` makes them, in a 16-bit PNG or a file of NumPy's."""
     ids = read_npy(path) if path.suffix == ".npy" else read_label_png(path)
@@ -207,10 +222,3 @@ def _read_instances(path: Path) -> Array:
             "mtvision.core.instances.encode_instances."
         )
     return ids.astype(np.int32)
-
-
-def _read_values(path: Path) -> Array:
-    if path.suffix == ".npy":
-        return _as_planes(read_npy(path))
-    gray = read_gray(path)
-    return (gray[..., None] / np.float32(np.iinfo(gray.dtype).max)).astype(np.float32)

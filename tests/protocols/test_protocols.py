@@ -7,8 +7,8 @@ import pytest
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import LOSSES, TASKS
 from mtvision.protocols import PROTOCOLS, SYNTHETIC, Protocol, get_protocol, own_protocol
+from mtvision.protocols.entries import build_task
 from mtvision.protocols.tasks import (
-    build_task,
     depth,
     disparity,
     edge,
@@ -46,7 +46,7 @@ def test_tables_are_consistent(protocol):
 
 
 def test_synthetic_has_all_six_tasks():
-    assert set(SYNTHETIC.task_names) == set(TASKS) - {"instance"}
+    assert set(SYNTHETIC.task_names) == set(TASKS) - {"instance", "disparity", "values", "classes"}
     assert SYNTHETIC.loss_weights == {
         "semseg": 1, "depth": 1, "normals": 10, "edge": 50, "saliency": 5, "human_parts": 2,
     }  # fmt: skip
@@ -144,11 +144,11 @@ def test_saliency():
 def test_directions():
     better = {
         name: build_task(
-            name, **({"class_names": ["a"]} if name in ("semseg", "instance") else {})
+            name, **({"class_names": ["a"]} if name in ("semseg", "classes", "instance") else {})
         ).higher_is_better
         for name in TASKS
     }
     assert better == {
         "semseg": True, "depth": False, "normals": False, "edge": True, "saliency": True, "human_parts": True,
-        "instance": True,
+        "instance": True, "disparity": False, "values": False, "classes": True,
     }  # fmt: skip
