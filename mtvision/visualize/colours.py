@@ -123,16 +123,19 @@ def colourise(task: Task, values: Any, *, limits: Range | None = None) -> Pictur
     Args:
         task: its `colours` decides how; its `label` how "no label" looks.
         values: array or tensor: class ids (H, W), or real values (C, H, W) or (H, W).
-        limits: (low, high) of real values mapped to the ends of the depth colours, so that several pictures
-            can be compared. By default they are those of this map alone. A positive range over a factor of
-            more than 10 is drawn logarithmically. Ignored by the other kinds.
+        limits: (low, high) of real values mapped to the ends of `depth` and `values`, so that several
+            pictures can be compared. By default they are those of this map alone. `depth` draws a positive
+            range over a factor of more than 10 logarithmically. Ignored by the other kinds.
 
     Returns:
         RGB (H, W, 3). `palette`: the class's colour. `depth`: inferno, near dark and far bright. `normals`:
-        255 (n + 1) / 2 of the unit vector. `gray`: 0 black, 1 (or the last class) white.
+        255 (n + 1) / 2 of the unit vector. `gray`: 0 black, 1 (or the last class) white. `values`: one
+        channel from black to white, two as hue and saturation, of more the first three as red, green, blue.
         `instances`: a shade of the class's colour per instance. Pixels without a label (255 in class maps,
         NaN in real ones) are `NO_LABEL`. A function of your own is called with task, array and limits;
         `@COLOURS.register_module("name")` makes it a value of `colours`.
+
+        Colours that cannot draw the task's kind of map give way to those that can, see `drawn_as`.
 
     Raises:
         UnknownNameError: no colours have that name.
@@ -140,9 +143,26 @@ def colourise(task: Task, values: Any, *, limits: Range | None = None) -> Pictur
     """
     array = to_array(values)
     no_label = unlabelled(task, array)
-    picture: Picture = COLOURS[task.colours](task, array, limits)
+    picture: Picture = COLOURS[drawn_as(task)](task, array, limits)
     picture[no_label] = NO_LABEL
     return picture
+
+
+def drawn_as(task: Task) -> str:
+    """The colours that a task is drawn in: its own, or what suits its maps where those cannot draw them."""
+    real = task.label == "values"
+    fits = {
+        "palette": task.label == "classes" and task.activation not in ("sigmoid", "foreground"),
+        "instances": task.label == "instances",
+        "depth": real and task.label_channels == 1,
+        "normals": real and task.label_channels == 3,
+        "values": real,
+    }
+    if fits.get(task.colours, True):
+        return task.colours
+    if real or task.label == "instances":
+        return "values" if real else "instances"
+    return "palette" if fits["palette"] else "gray"
 
 
 def unlabelled(task: Task, values: Any) -> NDArray[np.bool_]:
@@ -188,10 +208,16 @@ def is_logarithmic(limits: Range) -> bool:
     return limits[0] > 0 and limits[1] / limits[0] > 10
 
 
-def levels(values: NDArray[Any], limits: Range) -> NDArray[np.float64]:
-    """Where values lie between the limits: 0 at the lower, 1 at the upper; linear or logarithmic."""
+def levels(values: NDArray[Any], limits: Range, *, logarithmic: bool | None = None) -> NDArray[np.float64]:
+    """Where values lie between the limits: 0 at the lower, 1 at the upper; linear or logarithmic.
+
+    Args:
+        values: any shape.
+        limits: (low, high).
+        logarithmic: which of the two; None = as depth colours, see `is_logarithmic`.
+    """
     low, high = limits
-    if is_logarithmic(limits):
+    if is_logarithmic(limits) if logarithmic is None else logarithmic:
         low, high = float(np.log(low)), float(np.log(high))
         values = np.log(np.maximum(values, limits[0] * 1e-3))
     return np.asarray((values - low) / max(high - low, 1e-12), dtype=np.float64)
@@ -230,6 +256,39 @@ def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
         plane = plane / max(task.num_classes - 1, 1)
     shades = np.round(np.clip(np.nan_to_num(plane), 0, 1) * 255).astype(np.uint8)
     return np.repeat(shades[..., None], 3, axis=2)
+
+
+@COLOURS.register_module("values")
+def _draw_values(_: Task, array: NDArray[Any], limits: Range | None) -> Picture:
+    """Any number of channels, between limits that come from the data."""
+    planes = np.nan_to_num(array[None] if array.ndim == 2 else array).astype(np.float64)
+    limits = value_limits(len(planes), value_range(array) if limits is None else limits)
+    if len(planes) == 2:
+        return wheel_colours(planes, limits[1])
+    shares = np.clip((planes - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    shades = np.round(shares * 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(np.repeat(shades, 3, axis=2) if len(planes) == 1 else shades[..., :3])
+
+
+def value_limits(channels: int, limits: Range) -> Range:
+    """The limits that `values` are drawn between.
+
+    Args:
+        channels: of the map.
+        limits: of its values. Colours in 0..1 are drawn as they are; of two channels the lower limit is 0.
+    """
+    low, high = limits
+    if channels == 2:
+        return (0.0, max(abs(low), abs(high), 1e-12))
+    return (0.0, 1.0) if channels > 2 and low >= 0 and high <= 1 else (low, high)
+
+
+def wheel_colours(planes: NDArray[np.float64], longest: float) -> Picture:
+    """Vectors (2, H, W), x to the right and y down: the direction as hue, the length as saturation."""
+    length = np.clip(np.hypot(*planes) / longest, 0, 1)
+    hue = np.degrees(np.arctan2(planes[1], planes[0])) % 360
+    colours = np.stack([hue, length, np.ones_like(hue)], axis=-1).astype(np.float32)
+    return np.ascontiguousarray(np.round(cv2.cvtColor(colours, cv2.COLOR_HSV2RGB) * 255), dtype=np.uint8)
 
 
 def class_map(task: Task, values: Any) -> NDArray[Any]:

@@ -19,10 +19,13 @@ from mtvision.visualize.colours import (
     classes_present,
     colourise,
     depth_colours,
+    drawn_as,
     is_logarithmic,
     levels,
     palette,
     unlabelled,
+    value_limits,
+    wheel_colours,
 )
 from mtvision.visualize.drawing import FAINT, INK, canvas, framed, place, shorten, text_width, write
 
@@ -37,18 +40,19 @@ def legend(task: Task, maps: Sequence[Any], width: int, *, limits: Range | None 
     """Legend of a task, drawn under its maps.
 
     Args:
-        task: `colours` decides the kind: class swatches, a colour bar, a ball of normals, a gray bar.
+        task: `colours` decides the kind: class swatches, a colour bar, a ball of normals, a wheel.
         maps: predictions and labels shown; only classes that occur in them are listed, largest area first.
         width: in pixels.
-        limits: the range that depth colours span.
+        limits: the range that `depth` and `values` span.
 
     Returns:
         RGB (h, width, 3). Colours of your own have an empty legend; `@LEGENDS.register_module("name")` gives
         them one.
     """
-    if task.colours not in LEGENDS:
+    colours = drawn_as(task)
+    if colours not in LEGENDS:
         return canvas(1, width)
-    picture: Picture = LEGENDS[task.colours](task, maps, width, limits)
+    picture: Picture = LEGENDS[colours](task, maps, width, limits)
     return picture
 
 
@@ -119,17 +123,50 @@ def _colour_bar(task: Task, _: Sequence[Any], width: int, limits: Range | None) 
 @LEGENDS.register_module("gray")
 def _gray_bar(task: Task, _: Sequence[Any], width: int, _limits: Range | None) -> Picture:
     """A bar from black to white with its limits."""
-    bar = np.repeat(np.tile(np.linspace(0, 255, width), (BAR, 1)).astype(np.uint8)[..., None], 3, axis=2)
-    return _with_ticks(bar, (0.0, 1.0), [0.0, 0.5, 1.0], task.unit)
+    return _with_ticks(_shades(width), (0.0, 1.0), [0.0, 0.5, 1.0], task.unit)
 
 
-def _with_ticks(bar: Picture, limits: Range, values: Sequence[float], unit: str) -> Picture:
+def _shades(width: int) -> Picture:
+    return np.repeat(np.tile(np.linspace(0, 255, width), (BAR, 1)).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@LEGENDS.register_module("values")
+def _value_legend(task: Task, _: Sequence[Any], width: int, limits: Range | None) -> Picture:
+    """A bar with the limits; of two channels, a wheel of directions and the length at its edge."""
+    low, high = value_limits(task.label_channels, limits if limits is not None else (0.0, 1.0))
+    if task.label_channels != 2:
+        bar = _with_ticks(_shades(width), (low, high), ticks(low, high), task.unit, logarithmic=False)
+        if task.label_channels == 1:
+            return bar
+        return np.concatenate([bar, _faint("channels 1, 2, 3 as red, green, blue", width)])
+    side = 64
+    picture = canvas(side + 8, width)
+    steps = (np.arange(side) + 0.5) / side * 2 - 1
+    inside = disc_mask(side)
+    picture[4 : 4 + side, 4 : 4 + side][inside] = wheel_colours(np.stack(np.meshgrid(steps, steps)), 1.0)[
+        inside
+    ]
+    text = shorten(f"length {high:.3g} {task.unit}".rstrip(), max(width - side - 14, 1), SIZE)
+    write(picture, text, (side + 14, 4 + side // 2), SIZE, colour=INK, anchor="lm")
+    return picture
+
+
+def _faint(text: str, width: int) -> Picture:
+    line = canvas(SIZE + 4, width)
+    write(line, shorten(text, width, SIZE - 1), (0, 0), SIZE - 1, colour=FAINT)
+    return line
+
+
+def _with_ticks(
+    bar: Picture, limits: Range, values: Sequence[float], unit: str, *, logarithmic: bool | None = None
+) -> Picture:
     width = bar.shape[1]
     picture = canvas(BAR + SIZE + 14, width)
     place(picture, framed(bar), 3, 0)
     right_edge = -1
     for position, value in enumerate(values):
-        x = round(float(levels(np.array(value), limits)) * (width - 1))
+        share = float(levels(np.array(value), limits, logarithmic=logarithmic))
+        x = round(share * (width - 1))
         picture[BAR + 3 : BAR + 7, np.clip(x, 0, width - 1)] = FAINT
         text = f"{value:g}" + (f" {unit}" if unit and position == len(values) - 1 else "")
         half = text_width(text, SIZE - 1) // 2 + 1

@@ -9,7 +9,16 @@ import numpy as np
 
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD, Sample
 from mtvision.core.task import Task
-from mtvision.visualize.colours import NO_LABEL, Picture, Range, colourise, to_array, unlabelled, value_range
+from mtvision.visualize.colours import (
+    NO_LABEL,
+    Picture,
+    Range,
+    colourise,
+    drawn_as,
+    to_array,
+    unlabelled,
+    value_range,
+)
 from mtvision.visualize.drawing import (
     FAINT,
     canvas,
@@ -159,7 +168,7 @@ def map_tile(task: Task, values: Any, size: tuple[int, int], limits: Range | Non
     picture, missing = colourise(task, array, limits=limits), unlabelled(task, array)
     target = _inside(picture.shape[:2], size)
     # Averaging while reducing keeps one-pixel boundaries visible; class colours must never mix.
-    smooth = task.colours not in ("palette", "instances") and target[0] < picture.shape[0]
+    smooth = drawn_as(task) not in ("palette", "instances") and target[0] < picture.shape[0]
     drawn = np.asarray(resized(picture, target, smooth=smooth), dtype=np.uint8)
     hidden = np.asarray(resized(missing.astype(np.uint8), target, smooth=False), dtype=bool)
     drawn[hidden] = NO_LABEL
@@ -169,7 +178,7 @@ def map_tile(task: Task, values: Any, size: tuple[int, int], limits: Range | Non
 def task_column(task: Task, maps: Sequence[Any], size: tuple[int, int]) -> Picture:
     """Title, one tile per map (None = no label), legend."""
     given = [to_array(values) for values in maps if values is not None]
-    limits = value_range(*given) if task.colours == "depth" else None
+    limits = value_range(*given) if task.label == "values" else None
     title = task.name.replace("_", " ") + (f" ({task.unit})" if task.unit else "")
     parts = [text_line(title, size[1], TITLE, bold=True)]
     parts += [map_tile(task, values, size, limits) for values in maps]

@@ -8,6 +8,7 @@ import torch
 
 from mtvision.core.task import IGNORE
 from mtvision.protocols import get_protocol
+from mtvision.protocols.entries import build_task
 from mtvision.protocols.tasks import depth, edge, human_parts, instance, normals, saliency, semseg
 from mtvision.visualize.colours import (
     BACKGROUND,
@@ -15,6 +16,7 @@ from mtvision.visualize.colours import (
     classes_present,
     colourise,
     depth_colours,
+    drawn_as,
     generate_palette,
     is_logarithmic,
     levels,
@@ -22,6 +24,7 @@ from mtvision.visualize.colours import (
     unlabelled,
     value_range,
 )
+from mtvision.visualize.panels import task_column
 
 FOUR = semseg(("a", "b", "c", "d"), palette=((1, 2, 3), (10, 20, 30), (0, 255, 0), (9, 9, 9)))
 
@@ -169,3 +172,67 @@ def test_gray_of_several_channels():
     assert colourise(task, three).tolist() == [[[0, 128, 255]]]
     two = np.array([[[0.2]], [[0.6]]], dtype=np.float32)
     assert colourise(task, two).tolist() == [[[102, 102, 102]]]
+
+
+def values(channels, **fields):
+    return build_task("maps", label="values", label_channels=channels, **fields)
+
+
+def test_values_of_one_channel_are_gray_between_the_limits():
+    plane = np.linspace(-300, 700, 1001, dtype=np.float32)[None]
+    picture = colourise(values(1), plane, limits=(-300, 700))
+    assert picture[0, [0, 500, 1000]].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+    own = colourise(values(1), plane)[0, :, 0]  # half a per cent at each end is cut off
+    assert ((own == 0).sum(), (own == 255).sum()) == (7, 7)
+    assert colourise(values(1), np.array([[[1, np.nan]]]), limits=(0, 1))[0, 1].tolist() == list(NO_LABEL)
+
+
+def test_values_of_two_channels_are_hue_and_saturation():
+    right, down, none, half = (4.0, 0.0), (0.0, 4.0), (0.0, 0.0), (2.0, 0.0)
+    flow = np.array([right, down, none, half], dtype=np.float32).T[:, None]
+    picture = colourise(values(2), flow, limits=(-4, 3))
+    expected = np.array([[255, 0, 0], [128, 255, 0], [255, 255, 255], [255, 128, 128]])
+    assert np.abs(picture[0].astype(int) - expected).max() <= 1
+
+
+def test_values_of_more_channels_are_red_green_and_blue():
+    shares = np.array([0.0, 0.2, 1.0, 9.0], dtype=np.float32)[:, None, None]
+    assert colourise(values(3), shares[:3]).tolist() == [[[0, 51, 255]]]  # colours in 0..1 stay
+    assert colourise(values(4), shares, limits=(0, 2)).tolist() == [[[0, 26, 128]]]
+    assert colourise(values(3), 100 * shares[:3], limits=(0, 100)).tolist() == [[[0, 51, 255]]]
+
+
+@pytest.mark.parametrize("colours", ["", "palette", "depth", "normals", "values", "instances"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_every_task_is_drawn_in_some_colours(colours, channels):
+    """Colours that cannot draw a map of the task give way to those that can."""
+    task, label = values(channels, colours=colours), np.random.default_rng(0).normal(size=(channels, 6, 8))
+    own = (colours, channels) in {("depth", 1), ("normals", 3)}
+    assert drawn_as(task) == (colours if own else "values")
+    picture = colourise(task, label)
+    assert picture.shape == (6, 8, 3)
+    assert len(np.unique(picture)) > 10
+    column = task_column(task, [label, None], (60, 200))
+    assert column.shape[1:] == (200, 3)
+
+
+def test_class_maps_are_drawn_in_classes_whatever_the_colours():
+    task = build_task("semseg", class_names=["a", "b"], colours="normals")
+    ids = np.array([[0, 1]])
+    assert (colourise(task, ids) == colourise(replace(task, colours="palette"), ids)).all()
+    share = replace(saliency(), colours="palette")
+    assert colourise(share, np.array([[[0.0, 1.0]]])).tolist() == [[[0] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize(
+    ("entry", "colours"),
+    [
+        ({"class_names": ["a"]}, "palette"),
+        ({"label": "instances", "class_names": ["a"]}, "instances"),
+        ({"label": "values"}, "values"),
+        ({"label": "values", "geometry": "disparity"}, "depth"),
+        ({"label": "values", "label_channels": 3, "geometry": "direction"}, "normals"),
+    ],
+)
+def test_colours_follow_label_and_geometry(entry, colours):
+    assert build_task("maps", **entry).colours == colours
