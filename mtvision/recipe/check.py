@@ -25,7 +25,7 @@ from mtvision.core.registry import (
 )
 from mtvision.core.values import check_fields
 from mtvision.data.transforms.config import check_transforms
-from mtvision.metrics.several.options import check_names, metric_configs
+from mtvision.metrics.several.options import check_task, metric_configs
 from mtvision.models.check import check_model
 from mtvision.recipe.selection import check_selection
 from mtvision.recipe.settings import (
@@ -104,14 +104,14 @@ def _check_tasks(settings: Settings) -> None:
         "evaluation.during_training": {**evaluation.metric_options, **evaluation.during_training},
     }
     for task in settings.protocol.tasks:
+        with within(f"protocol.tasks.{task.name}"):
+            check_task(task)
         with within(f"training.loss_options.{task.name}"):
             LOSSES.check_config({**task.loss, **training.loss_options.get(task.name, {})})
         for key, options in measured.items():
             with within(f"{key}.{task.name}"):
                 for metric in metric_configs(task, options.get(task.name)):
                     METRICS.check_config(metric)
-        with within(f"protocol.tasks.{task.name}"):
-            check_names(task)
 
 
 def _check_data(section: str, given: Mapping[str, Any]) -> None:

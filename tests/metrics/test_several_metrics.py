@@ -11,7 +11,7 @@ from mtvision.core.registry import METRICS
 from mtvision.metrics import Metric, build_metric, gain, total
 from mtvision.metrics.building import require_scores, scored_task
 from mtvision.metrics.checks import PredictionError
-from mtvision.metrics.several.options import check_names, metric_configs
+from mtvision.metrics.several.options import check_task, metric_configs
 from mtvision.metrics.statistics import bootstrap
 from mtvision.metrics.sums import Ranges
 from mtvision.protocols.entries import build_task
@@ -137,18 +137,18 @@ def test_scores_of_one_name_and_a_wrong_headline_are_refused_before_training():
     with pytest.raises(
         ValueError, match="metrics 'depth' and 'values' of task 'depth' both have a score 'rmse'"
     ):
-        check_names(two("values"))
+        check_task(two("values"))
     wrong = replace(depth(), headline="rms")
     with pytest.raises(
         ValueError, match="headline 'rms' of task 'depth' is no score of its metrics; they give rmse"
     ):
-        check_names(wrong)
+        check_task(wrong)
     task = two("undeclared", headline="larges", higher_is_better=True)
-    check_names(task)  # what is not declared is tried
+    check_task(task)  # what is not declared is tried
     with pytest.raises(ValueError, match="headline 'larges' .* they give .*, largest"):
         require_scores(task, build_metric(task))
     for good in (two("undeclared"), two("largest", headline="largest", higher_is_better=True)):
-        check_names(good)
+        check_task(good)
         require_scores(good, build_metric(good))
 
 
@@ -161,7 +161,7 @@ def test_undeclared_metrics_are_tried_on_every_kind_of_label(task):
 def test_names_are_refused_with_near_ones():
     for field, name, near in (("colours", "deph", "depth"), ("activation", "positiv", "positive")):
         with pytest.raises(KeyError, match=f"Unknown {field} '{name}'. Did you mean '{near}'"):
-            check_names(replace(depth(), **{field: name}))
+            check_task(replace(depth(), **{field: name}))
 
 
 def test_metrics_that_read_different_predictions():

@@ -525,6 +525,23 @@ def joint(folder: Path) -> Callable[[], Any]:
     return partial(JointDataset, parts=parts, protocol=protocol, split="train", transforms="tensor")
 
 
+def renamed(folder: Path) -> Callable[[], Any]:
+    """Two depth tasks from the depth of the synthetic scenes."""
+    from mtvision.data.renamed import RenamedLabels
+    from mtvision.protocols import own_protocol
+
+    del folder
+    tasks: dict[str, Any] = {"near": {"type": "depth", "max_depth": 10}, "far": {"type": "depth"}, "edge": {}}
+    return partial(
+        RenamedLabels,
+        dataset={"type": "SyntheticScenes", "size": (24, 32), "length": 3},
+        names={"near": "depth", "far": "depth"},
+        protocol=own_protocol("two-depths", tasks),
+        split="train",
+        transforms=TRAIN,
+    )
+
+
 for name, make in {
     "SyntheticScenes": synthetic,
     "NYUDv2": nyud,
@@ -533,6 +550,7 @@ for name, make in {
     "MtanNpy": mtan,
     "FolderDataset": own_folder,
     "CocoDataset": coco,
+    "RenamedLabels": renamed,
 }.items():
     dataset(name, make)
 dataset("JointDataset", joint, ordered=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,12 @@ import numpy as np
 import pytest
 
 from mtvision.cli.main import command_line
+from mtvision.core import registry
+from mtvision.core.naming import UnknownNameError
+from mtvision.core.registry.outside import OUTSIDE
+from mtvision.recipe import plugins
+from mtvision.recipe.check import check_config
+from mtvision.recipe.config import load_config
 from mtvision.report.record import Record
 from mtvision.runtime.checkpoint import load_checkpoint
 
@@ -88,7 +96,7 @@ protocol = dict(
             headline="whdr",
             higher_is_better=False,
         ),
-        near=dict(type="depth", max_depth=3, metrics=["depth", "bias"]),
+        near=dict(type="depth", max_depth=3, metrics=["depth", "bias"], colours="gray"),
         far=dict(type="depth", unit="feet", headline="abs_rel", higher_is_better=False),
         rooms=dict(type="semseg", class_names=["floor", "wall", "door"]),
         material=dict(class_names=["wood", "stone"], palette=[[120, 80, 40], [128, 128, 128]]),
@@ -141,19 +149,52 @@ def write_files(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The folder after one `mtvision train`."""
+def files(tmp_path_factory):
+    """A folder with module, config and data; afterwards, the plugin is forgotten."""
     folder = tmp_path_factory.mktemp("lab")
     write_files(folder)
+    saved = {name: table.saved() for name, table in registry.tables().items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+        patch.setattr(plugins, "_plugins", {})
+        patch.setattr(OUTSIDE, "named", [])
+        yield folder
+    for name, table in registry.tables().items():
+        table.restore(saved[name])
+    sys.modules.pop("albedo", None)
+
+
+@pytest.fixture(scope="module")
+def lab(files):
+    """The folder after one `mtvision train`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(files)
         assert command_line(["train", "own.py", "--work-dir", "run"]) == 0
-    return folder
+    return files
 
 
 @pytest.fixture(scope="module")
 def record(lab):
     return Record.load(lab / "run" / "record.json")
+
+
+MISTAKES = {
+    "protocol.tasks.near.colours='grey'": "protocol.tasks.near: Unknown colours 'grey'. Did you mean 'gray'",
+    "protocol.tasks.albedo.loss.chrom=1": "protocol.tasks.albedo: loss: Unknown AlbedoLoss argument 'chrom'",
+    "protocol.tasks.near.headline='bia'": "protocol.tasks.near: headline='bia' needs higher_is_better",
+    "protocol.tasks.near.metrics=['depth','values']": "protocol.tasks.near: metrics 'depth' and 'values'",
+    "protocol.tasks.near.metrics=['depth','bais']": "protocol.tasks.near: metrics: Unknown metric 'bais'",
+    "protocol.tasks.far.headline='rmes'": "protocol.tasks.far: headline 'rmes' of task 'far' is no score",
+    "evaluation.metric_options.near.bias.nearst=1": "key of evaluation.metric_options.near.bias 'nearst'",
+    "evaluation.during_training={'near':{'clmp':1}}": "during_training.near: Unknown Depth argument 'clmp'",
+    "training.loss_options={'fra':{}}": "training.loss_options 'fra'. Did you mean 'far'",
+    "model.heads={'fra':{'type':'ConvHead'}}": "task with a head 'fra'. Did you mean 'far'",
+}
+
+
+@pytest.mark.parametrize("option", MISTAKES)
+def test_mistakes_are_told_before_training(option, files):
+    with pytest.raises((UnknownNameError, ValueError), match=re.escape(MISTAKES[option])):
+        check_config(load_config(files / "own.py", [option]))
 
 
 def test_everything_is_scored_and_nothing_is_missing(record):

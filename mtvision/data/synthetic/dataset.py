@@ -23,6 +23,9 @@ from mtvision.protocols import SYNTHETIC, Protocol
 from mtvision.protocols.synthetic import FEET
 
 _LENGTHS = {"train": 2000, "val": 100, "test": 200}
+LABELS = (
+    "semseg", "depth", "depth_feet", "normals", "edge", "saliency", "human_parts", "instance"
+)  # fmt: skip
 
 
 @DATASETS.register_module()
@@ -94,6 +97,8 @@ class SyntheticScenes(DenseDataset):
             seed=seed,
             tasks=tasks,
         )
+        for name in self.tasks:
+            look_up("label of the synthetic scenes", name, dict.fromkeys(LABELS))
         self._cache = None if cache_dir is None else RenderCache(cache_dir, self.parameters())
 
     def parameters(self) -> Mapping[str, Any]:
@@ -138,9 +143,7 @@ class SyntheticScenes(DenseDataset):
             "human_parts": maps.human_parts,
             "instance": self._things(maps),
         }
-        labels: dict[str, NDArray[Any]] = {
-            name: np.asarray(look_up("label of the synthetic scenes", name, makers)) for name in self.tasks
-        }
+        labels: dict[str, NDArray[Any]] = {name: np.asarray(makers[name]) for name in self.tasks}
         extra = {"instances": maps.instances} if self.instances else {}
         meta = Meta(id=self.ids[index], size=self.size, original_size=self.size, extra=extra)
         return RawSample(image=maps.image, labels=labels, tasks=self.tasks, meta=meta)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mtvision.core.naming import UnknownNameError
-from mtvision.core.registry import ACTIVATIONS, COLOURS, METRICS
+from mtvision.core.naming import UnknownNameError, within
+from mtvision.core.registry import ACTIVATIONS, COLOURS, LOSSES, METRICS
 from mtvision.core.task import Task
 
 
@@ -37,16 +37,19 @@ def _has(metric: str, option: str) -> bool:
     return metric in METRICS and option in METRICS.parameters(metric)
 
 
-def check_names(task: Task) -> None:
-    """Refuse names that no table has: activation, colours, and scores as far as metrics declare them.
-
-    Args:
-        task: any; its loss and metrics are checked with their options, elsewhere.
+def check_task(task: Task) -> None:
+    """Refuse names and options that no table has, and scores as far as metrics declare them.
 
     Raises:
-        UnknownNameError: activation or colours.
-        ValueError: as `check_scores`.
+        UnknownNameError: loss, metric, an option of one, activation or colours.
+        TypeError, ValueError: a value of the wrong type; as `check_scores`.
     """
+    for what, table, config in (
+        ("loss", LOSSES, task.loss),
+        *(("metrics", METRICS, item) for item in task.metrics),
+    ):
+        with within(what):
+            table.check_config(config)
     for what, name, table in (
         ("activation", task.activation, ACTIVATIONS),
         ("colours", task.colours, COLOURS),
