@@ -18,7 +18,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {
     "decoder": 'model = dict(..., decoder=dict(type="$name", width=64))',
     "balancer": 'balancer = dict(type="$name")',
-    "metric": 'in a task of your own: Task(..., metric="$key", headline="rmse")',
+    "metric": 'protocol = dict(id="my-data", tasks=dict(depth=dict(metrics=["depth", "$key"])))',
     "dataset": 'train_data = dict(dataset=dict(type="$name", root="data/mine"), batch_size=8)',
     "task": 'protocol = dict(id="my-data", tasks=dict($key=dict()))',
 }

@@ -37,7 +37,7 @@ class MetricCase:
         task: kind of label, activation, and which score is the headline.
         ranges: {score: (least, largest)}; by default those that the metric declares, else 0..1 where higher
             is better and 0..infinity where lower is.
-        higher_is_better: {score: direction} of scores that the suite does not know.
+        higher_is_better: {score: direction} of scores that neither the suite knows nor the metric declares.
         best: {score: what a perfect prediction gets} where that is not the end of the range.
         near: share by which a perfect prediction may miss the best value.
         undefined: scores that may be NaN although there are labels.
@@ -95,8 +95,11 @@ class MetricCase:
         """Whether higher is better."""
         if score == self.task.headline:
             return self.task.higher_is_better
-        known = {**HIGHER_IS_BETTER, **self.higher_is_better}
-        expect(score in known, f"score '{score}': no direction is known; give higher_is_better.")
+        known = {**HIGHER_IS_BETTER, **self.metric.higher_is_better, **self.higher_is_better}
+        expect(
+            score in known,
+            f"score '{score}': no direction is known; declare it in the metric's higher_is_better.",
+        )
         return known[score]
 
 
