@@ -11,7 +11,7 @@ from report_records import DIGEST, SHA, TASKS, make_record, scored
 from mtvision.cli.main import call
 from mtvision.protocols import digest, own_protocol
 from mtvision.report.baseline import fold_single_task, with_gain
-from mtvision.report.comparable.key import conflicts, facts, group_records
+from mtvision.report.comparable.key import conflicts, facts, group_records, key_digest
 from mtvision.report.compare import OTHER_TOOL, compare
 from mtvision.report.leaderboard import build_page, check_records
 from mtvision.report.leaderboard.rows import build_sections
@@ -23,6 +23,8 @@ from mtvision.sweep.summary import summary
 from mtvision.tracking.push import table_rows
 
 OTHER = "f" * 64
+FURTHER = [TASKS[0], {**TASKS[1], "further_metrics": [{"metric": "bias", "metric_options": {"nearest": 1}}]}]
+OTHERS = [TASKS[0], {**TASKS[1], "further_metrics": [{"metric": "bias", "metric_options": {"nearest": 2}}]}]
 THREE_CLASSES = [{**TASKS[0], "metric_options": {**TASKS[0]["metric_options"], "num_classes": 3}}, TASKS[1]]
 REPLACED = [{"table": "metric", "name": "iou", "by": "mine.metrics.IoU"}]
 
@@ -64,6 +66,17 @@ def pair(case, **both):
     one = make_record(0.5, 0.6, method="One", row="one", **base)
     other = make_record(0.6, 0.5, method="Two", row="two", **{**base, **changes})
     return one, other, field
+
+
+def test_a_further_metric_counts_where_both_records_have_it():
+    one, two = make_record(tasks=FURTHER, **BASE), make_record(tasks=OTHERS, **BASE)
+    assert list(conflicts(one, two)) == ["depth: metric_options bias (protocol)"]
+    assert conflicts(one, make_record(**BASE)) == {}
+    replaced = [{"table": "metric", "name": "bias", "by": "mine.metrics.Bias"}]
+    third = make_record(tasks=FURTHER, replaced=replaced, **BASE)
+    assert list(conflicts(one, third)) == ["depth: replaced metric bias"]
+    assert key_digest(one) != key_digest(third)
+    assert key_digest(one) == key_digest(two)
 
 
 every = pytest.mark.parametrize("case", CASES)

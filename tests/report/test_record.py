@@ -5,12 +5,14 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from report_records import SHA, TASKS, make_gain, make_record
 
+from mtvision.protocols import SYNTHETIC
 from mtvision.protocols.tasks import edge, semseg
 from mtvision.report import record as module
 from mtvision.report.comparable.task_entry import describe_tasks
@@ -238,6 +240,33 @@ def test_changed_metric_options_make_another_evaluator():
     quick = describe_tasks(tasks, {"edge": {"thresholds": 9}})[1]
     assert quick["evaluator"] == "protocol with thresholds=9"
     assert quick["metric_options"]["thresholds"] == 9
+
+
+def test_committed_records_describe_their_tasks_as_today():
+    """Another form of an entry would part new results from old ones."""
+    results = Path(__file__).parents[2] / "results" / "tiny_synthetic"
+    known = {entry["name"]: entry for entry in describe_tasks(SYNTHETIC.tasks)}
+    files = sorted(results.rglob("*.json"))
+    entries = [entry for file in files for entry in json.loads(file.read_text()).get("tasks", ())]
+    assert len(entries) > 100
+    assert all(entry == known[entry["name"]] for entry in entries)
+
+
+def test_further_metrics_and_directions_survive_and_are_checked():
+    iou, depth = make_record().tasks
+    more = {"further_metrics": [{"metric": "iou", "metric_options": {}}], "directions": {"bias": True}}
+    scores = {**make_record().scores}
+    scores["depth"] = {**scores["depth"], "bias": 3.0, "miou": 0.5}
+    record = make_record(tasks=[iou, {**depth, **more}], scores=scores)
+    assert Record.from_json(record.to_json()) == record
+    scores["depth"]["miou"] = 2.0
+    (problem,) = problems_of(make_record(tasks=[iou, {**depth, **more}], scores=scores))
+    assert problem.startswith("scores.depth.miou: found 2.0, expected 0 to 1, the range of metric 'iou'")
+    wrong = {**depth, "further_metrics": [{"metric": "bias"}]}
+    assert any(
+        "further_metrics[0].metric_options: missing" in text
+        for text in problems_of(make_record(tasks=[iou, wrong]))
+    )
 
 
 def test_rows_differ_in_more_than_the_seed():
