@@ -73,7 +73,7 @@ class FolderLabel:
             UnknownNameError: unknown option or derivation.
             ValueError: options that contradict one another or the task.
         """
-        options = {"folder": config} if isinstance(config, str) else dict(config)
+        options: dict[str, Any] = {"folder": config} if isinstance(config, str) else dict(config)
         known = [item.name for item in fields(cls)]
         for name in options:
             if name not in known:

@@ -191,3 +191,17 @@ def test_a_gain_over_all_scores_knows_the_direction():
     scores, baseline = {"depth": {"rmse": 0.5, "largest": 4.0}}, {"depth": {"rmse": 1.0, "largest": 2.0}}
     found = gain.gain([two("largest")], scores, baseline, "tasks")
     assert found.percent == pytest.approx((50 + 100) / 2)
+
+
+def test_values_have_a_closed_form():
+    metric = build_metric(build_task("flow", label="values", label_channels=2))
+    label = torch.tensor([[[1.0, torch.nan]], [[4.0, torch.inf]]])
+    prediction = torch.tensor([[[4.0, 9.0]], [[0.0, 9.0]]])
+    assert metric.score(metric.measure(prediction, label)) == {"mae": 3.5, "rmse": pytest.approx(12.5**0.5)}
+    assert not metric.has_label(metric.measure(prediction, torch.full_like(label, torch.nan)))
+
+
+def test_degrees_are_those_of_normals_alone():
+    own = {"metric": "mine", "headline": "mean", "higher_is_better": False, "unit": "cd"}
+    assert display_of(own, "mean").unit == "cd"
+    assert display_of({**own, "metric": "normals", "unit": ""}, "mean").unit == "°"

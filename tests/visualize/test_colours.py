@@ -24,6 +24,8 @@ from mtvision.visualize.colours import (
     unlabelled,
     value_range,
 )
+from mtvision.visualize.drawing import FAINT
+from mtvision.visualize.legends import BAR, legend
 from mtvision.visualize.panels import task_column
 
 FOUR = semseg(("a", "b", "c", "d"), palette=((1, 2, 3), (10, 20, 30), (0, 255, 0), (9, 9, 9)))
@@ -236,3 +238,21 @@ def test_class_maps_are_drawn_in_classes_whatever_the_colours():
 )
 def test_colours_follow_label_and_geometry(entry, colours):
     assert build_task("maps", **entry).colours == colours
+
+
+def test_shares_of_one_channel_are_stretched():
+    plane = np.array([[[0.25, 0.5, 0.75]]])
+    assert colourise(values(1), plane, limits=(0.25, 0.75))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_prediction_and_label_share_their_limits():
+    label, prediction = np.linspace(0, 100, 48).reshape(1, 6, 8), np.full((1, 6, 8), 50.0)
+    column = task_column(values(1), [prediction, label], (60, 80))
+    tile = column[30:70, 20:60, 0]
+    assert np.abs(tile.astype(int) - 128).max() <= 2
+
+
+def test_the_bar_of_values_is_linear():
+    picture = legend(values(1), [], 300, limits=(1.0, 101.0))
+    marks = [x for x in range(300) if picture[BAR + 5, x].tolist() == list(FAINT)]
+    assert marks == [round((value - 1) / 100 * 299) for value in (20, 40, 60, 80, 100)]
