@@ -87,6 +87,10 @@ class RenamedLabels(DenseDataset):
         """Those of the images, or of the label that a task takes."""
         return self.dataset.files_of(None if task is None else self.names[task])
 
+    def remarks(self) -> Sequence[str]:
+        """Those of the data set."""
+        return self.dataset.remarks()
+
     def parameters(self) -> Mapping[str, Any]:
         """Those of the data set, and the names."""
         return {"names": dict(self.names), "dataset": self.dataset.parameters()}

@@ -39,6 +39,8 @@ def test_one_label_feeds_two_tasks():
 def test_a_part_of_the_tasks():
     data = renamed({"near": "depth", "far": "depth"}, run=["far"])
     assert list(data[0].labels) == ["far"]
+    data.dataset.remarks = lambda: ["left out"]
+    assert data.remarks() == ["left out"]
     assert data.source(0, "far") == data.dataset.source(0, "depth")
     assert data.dataset.protocol.task_names == ("depth",)
 
