@@ -13,9 +13,10 @@ from unittest.mock import patch
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("docs", "datasets", "configs", "examples")
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    + [path for folder in ("docs", "datasets", "configs") for path in (ROOT / folder).rglob("*.md")]
+    + [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
 )
 SUBCOMMANDS = {"leaderboard": ("check", "build", "push")}
 

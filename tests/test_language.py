@@ -11,9 +11,11 @@ from prose import docstring_paragraphs, docstrings, page_paragraphs, plain, sent
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 25
+FOLDERS = ("docs", "datasets", "configs", "examples")
+CODE = ("mtvision", "tools", "configs", "examples")
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-    + [path for folder in ("docs", "datasets", "configs") for path in (ROOT / folder).rglob("*.md")]
+    + [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
 )
 PHRASES = (  # code has no wishes and no voice, and a reader should not have to guess
     r"\bwants?\b",
@@ -64,9 +66,7 @@ def test_pages_are_easy_to_read(path):
 
 def test_docstrings_are_easy_to_read():
     report: list[str] = []
-    for path in sorted(
-        path for folder in ("mtvision", "tools", "configs") for path in (ROOT / folder).rglob("*.py")
-    ):
+    for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
         for line, text in docstrings(path):
             paragraphs = docstring_paragraphs(text)
             problems = [*too_long(paragraphs), *riddles(paragraphs)]
