@@ -57,7 +57,7 @@ class DenseDataset(Dataset[Sample], ABC):
     Args:
         ids: names of the images, unique, in the split's order.
         protocol: tasks and sizes; None = the class's `default_protocol`.
-        split: name of the split.
+        split: name of the split; a data set that has only one need not name it.
         transforms: name of a preset (`mtvision.data.transforms.PRESETS`), `{"preset": name, **options}`, or
             a sequence of transforms, each an instance or a config `{"type": name, **options}`.
         seed: decides every random draw of the transforms together with epoch and index.
@@ -82,7 +82,7 @@ class DenseDataset(Dataset[Sample], ABC):
         *,
         ids: Sequence[str],
         protocol: Protocol | None,
-        split: str,
+        split: str = "all",
         transforms: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | Transform] = "tensor",
         seed: int = 0,
         tasks: Sequence[str] | None = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtvision.metrics.normals import Normals
     from mtvision.metrics.saliency import Saliency
     from mtvision.metrics.statistics import bootstrap, spread_over_seeds
-    from mtvision.metrics.sums import Metric, Sums, add, score_by_groups, total
+    from mtvision.metrics.sums import Metric, Sums, add, score_by_groups, score_images, total
     from mtvision.metrics.values import Values
 else:
     __getattr__ = lazy_exports(__name__)
@@ -40,6 +40,7 @@ __all__ = [
     "bootstrap",
     "build_metric",
     "score_by_groups",
+    "score_images",
     "spread_over_seeds",
     "total",
 ]

@@ -17,7 +17,7 @@ from mtvision.core.instances import BASE
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
 from mtvision.metrics.checks import PredictionError, first
-from mtvision.metrics.sums import Metric, Ranges, Sums
+from mtvision.metrics.sums import Metric, Ranges, Sums, check_tensors
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """COCO's .50 : .05 : .95."""
@@ -96,6 +96,7 @@ class InstanceAP(Metric):
         Raises:
             ValueError: the shapes differ, or a class id or confidence is out of range.
         """
+        check_tensors("instances", prediction, label)
         if prediction.ndim != 3 or prediction.shape[0] != 2 or prediction.shape[1:] != label.shape:
             raise ValueError(
                 f"instances: prediction has shape {tuple(prediction.shape)} and label {tuple(label.shape)}; "

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from math import fsum, isnan, nan
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mtvision.metrics.checks import check_numbers
@@ -102,6 +105,41 @@ def total(parts: Iterable[Sums]) -> Sums:
     return reduce(add, parts)
 
 
+def score_images(
+    metric: Metric,
+    predictions: Iterable[Tensor | NDArray[Any]],
+    labels: Iterable[Tensor | NDArray[Any]],
+) -> dict[str, float]:
+    """Scores over images, from NumPy arrays or tensors; what a notebook needs.
+
+    Args:
+        metric: decides which shapes and values are right, see its `measure`.
+        predictions: one map per image, without batch axis.
+        labels: one map per image, in the same order.
+
+    Raises:
+        PredictionError: a prediction cannot be scored.
+        ValueError: there is no image, shapes differ, or the numbers of predictions and labels do.
+
+    >>> from mtvision.metrics import Depth
+    >>> score_images(Depth(), [np.full((1, 2, 2), 3.0)], [np.full((1, 2, 2), 2.0)])["abs_err"]
+    1.0
+    """
+    sums = []
+    for prediction, label in zip(predictions, labels, strict=True):
+        maps = _as_tensor(prediction), _as_tensor(label)
+        metric.check_prediction(*maps)
+        sums.append(metric.measure(*maps))
+    return metric.score(total(sums))
+
+
+def _as_tensor(values: Tensor | NDArray[Any]) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    tensor = torch.from_numpy(np.array(values))  # a copy: views may be read-only or have negative strides
+    return tensor.long() if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64) else tensor
+
+
 def score_by_groups(metric: Metric, per_image: Sequence[Sums], group_size: int) -> dict[str, float]:
     """Mean over groups of consecutive images of each group's own scores, instead of pooling all pixels.
 
@@ -144,8 +182,10 @@ def check_shapes(name: str, prediction: Tensor, label: Tensor, channels: int | N
         channels: number of leading channels both must have; None for maps (H, W).
 
     Raises:
+        TypeError: one of them is no tensor.
         ValueError: shapes differ, or the number of axes or channels is not the expected one.
     """
+    check_tensors(name, prediction, label)
     expected = "(H, W)" if channels is None else f"({channels}, H, W)"
     dimensions = 2 if channels is None else 3
     good = label.ndim == dimensions and (channels is None or label.shape[0] == channels)
@@ -154,3 +194,18 @@ def check_shapes(name: str, prediction: Tensor, label: Tensor, channels: int | N
             f"{name}: prediction has shape {tuple(prediction.shape)} and label {tuple(label.shape)}; "
             f"both must be {expected}, without batch axis. Resize predictions to the label's size."
         )
+
+
+def check_tensors(name: str, prediction: Tensor, label: Tensor) -> None:
+    """Refuse what is no tensor, such as a NumPy array.
+
+    Raises:
+        TypeError: names `score_images`, which takes arrays.
+    """
+    for what, item in (("prediction", prediction), ("label", label)):
+        if not isinstance(item, Tensor):
+            kind = f"{type(item).__module__}.{type(item).__qualname__}"
+            raise TypeError(
+                f"{name}: the {what} is a {kind}, expected a torch.Tensor. "
+                "mtvision.metrics.score_images(metric, predictions, labels) takes arrays."
+            )

@@ -25,6 +25,7 @@ def build_dataset(
 
     Raises:
         ValueError: the section or its `dataset` is missing.
+        TypeError: the data set's own code calls something with wrong arguments; names section and class.
         UnknownNameError: unknown key, data set or argument.
     """
     if not config:
@@ -34,7 +35,11 @@ def build_dataset(
     check_keys(f"key of '{section}'", config, ("dataset", *LOADER_DEFAULTS))
     if "dataset" not in config:
         raise ValueError(f"config: '{section}' has no 'dataset'.")
-    dataset: DenseDataset = DATASETS.build(to_plain_data(config["dataset"]), protocol=protocol, seed=seed)
+    entry = to_plain_data(config["dataset"])
+    try:
+        dataset: DenseDataset = DATASETS.build(entry, protocol=protocol, seed=seed)
+    except TypeError as error:  # from a constructor of one's own it says neither of these
+        raise TypeError(f"{section}.dataset, {entry.get('type')}: {error}") from error
     if len(dataset) == 0:
         raise ValueError(f"{section}: the data set is empty.")
     return dataset

@@ -14,14 +14,13 @@ from pathlib import Path
 import lab
 import pytest
 import warm
+from trial import no_plugins
 
 from mtvision import __version__
 from mtvision.cli.main import COMMANDS, call
 from mtvision.core import registry
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.registry.outside import OUTSIDE
 from mtvision.protocols.entries import build_task
-from mtvision.recipe import plugins
 from mtvision.recipe.config import load_config
 from mtvision.recipe.plugins import PluginError, load_plugins, plugin_entries
 
@@ -45,19 +44,10 @@ model = dict(
 
 
 @pytest.fixture
-def fresh(monkeypatch):
+def fresh(tmp_path, monkeypatch):
     """No plugin is loaded; afterwards, tables and modules are as before."""
-    saved = {name: table.saved() for name, table in registry.tables().items()}
-    modules = set(sys.modules)
-    monkeypatch.setattr(plugins, "_plugins", {})
-    monkeypatch.setattr(OUTSIDE, "named", [])
-    monkeypatch.setattr(OUTSIDE, "search", plugins.load_announced)
-    yield monkeypatch
-    for name, table in registry.tables().items():
-        table.restore(saved[name])
-    for name in set(sys.modules) - modules:
-        if not name.startswith(("mtvision", "torch")) and ("lab" in name or "small" in name):
-            del sys.modules[name]
+    with no_plugins(tmp_path, monkeypatch):
+        yield monkeypatch
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from installed import build_wheel
 
-from mtvision.cli.main import command_line
+from mtvision.cli.main import COMMANDS, command_line
 from mtvision.recipe import shipped
 from mtvision.recipe.config import load_config
 from mtvision.recipe.shipped import (
@@ -163,8 +164,7 @@ def in_wheel(site, folder, *arguments):
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_configs_and_trains_by_name(tmp_path):
-    builders = pytest.importorskip("hatchling.builders.wheel", reason="`pip install hatchling`")
-    wheel = next(builders.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    wheel = build_wheel(tmp_path)
     site, folder = tmp_path / "site", tmp_path / "empty"
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
@@ -175,12 +175,17 @@ def test_the_wheel_holds_the_configs_and_trains_by_name(tmp_path):
     listed = in_wheel(site, folder, "configs", "list", "--json")
     assert listed.returncode == 0, listed.stderr
     assert [item["name"] for item in json.loads(listed.stdout)] == [item.name for item in shipped_configs()]
-    options = ["training.iterations=3", "train_data.batch_size=2", "train_data.dataset.length=8"]
+    options = ["training.iterations=10", "train_data.batch_size=2", "train_data.dataset.length=8"]
     options += ["train_data.num_workers=0", "test_data.dataset.length=2", "evaluation.pictures=0"]
     options += ["val_data.dataset.length=2", "training.val_interval=0", "evaluation.constant_predictor=2"]
     name = "parallel/parallel_tiny_synthetic_1xb8_300"
+    if "validate" in COMMANDS:
+        validated = in_wheel(site, folder, "validate", name, "--cfg-options", *options)
+        assert validated.returncode == 0, validated.stderr[-3000:]
     trained = in_wheel(site, folder, "train", name, "--work-dir", "run", "--cfg-options", *options)
     assert trained.returncode == 0, trained.stderr[-3000:]
+    record = json.loads((folder / "run" / "record.json").read_text())
+    assert record["training"]["iterations"] == 10
     table = in_wheel(site, folder, "table", "run", "--format", "markdown")
     assert table.returncode == 0, table.stderr
     assert "| parallel" in table.stdout

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = min(arguments.limit or len(dataset), len(dataset))
         statistics = _collect(dataset, count, arguments.workers, arguments.quiet)
         findings += judge(dataset, statistics, complete=count == len(dataset))
-        splits[dataset.split] = (dataset, statistics)
+        splits[_free_name(dataset.split, splits)] = (dataset, statistics)
         if arguments.sheet:
             _write_sheet(dataset, statistics, arguments.sheet)
     findings += judge_overlap(
@@ -145,6 +146,12 @@ def _open(config: Mapping[str, Any], protocol: Protocol | None) -> tuple[DenseDa
     except (FileNotFoundError, ValueError) as error:
         return None, [*found, Finding("error", str(config.get("split", name)), str(error))]
     return dataset, found
+
+
+def _free_name(split: str, taken: Collection[str]) -> str:
+    """The split's name; with a number where two data sets call theirs alike."""
+    numbered = (f"{split} {number}" for number in itertools.count(2))
+    return split if split not in taken else next(name for name in numbered if name not in taken)
 
 
 def _collect(dataset: DenseDataset, count: int, workers: int, quiet: bool) -> SplitStatistics:
