@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -188,3 +189,19 @@ def test_constants_of_a_class_are_read_without_importing_it():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False", "None", "False"]
+
+
+def test_restoring_keeps_the_values_of_the_suite(tmp_path, monkeypatch):
+    """They are registered when the table is first used, which may be after `saved`."""
+    (tmp_path / "suite_of_numbers.py").write_text(
+        "from numbers_table import TABLE\nTABLE.register('one', 1, by=__name__)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    table = Registry("number", filled_by="suite_of_numbers")
+    monkeypatch.setitem(sys.modules, "numbers_table", ModuleType("numbers_table"))
+    sys.modules["numbers_table"].TABLE = table
+    saved = table.saved()
+    table.register("two", 2, by="outsider")
+    table.restore(saved)
+    assert dict(table) == {"one": 1}
+    del sys.modules["suite_of_numbers"]

@@ -119,6 +119,8 @@ class Registry(MutableMapping[str, Any]):
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Definition]]:
         """The entries that are imported or registered so far, for `restore`."""
+        if self._filled_by is not None:
+            self._definitions()  # the suite's own values come first, or `restore` would forget them
         return dict(self._loaded), dict(self._places)
 
     def restore(self, saved: tuple[dict[str, Any], dict[str, Definition]]) -> None:
