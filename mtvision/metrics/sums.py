@@ -22,8 +22,8 @@ from mtvision.metrics.checks import check_numbers
 Sums = dict[str, Tensor]
 """Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
 
-Ranges = Mapping[str, tuple[float, float | None]]
-"""{score: (lowest, highest)}, None = no highest; `iou_*` stands for every name that begins like it."""
+Ranges = Mapping[str, tuple[float | None, float | None]]
+"""{score: (lowest, highest)}, None = no bound; `iou_*` stands for every name that begins like it."""
 
 
 @runtime_checkable

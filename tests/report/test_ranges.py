@@ -7,7 +7,7 @@ from report_records import make_gain, make_record
 
 from mtvision.core.registry import METRICS
 from mtvision.protocols import PROTOCOLS
-from mtvision.report.comparable.ranges import range_of
+from mtvision.report.comparable.ranges import range_errors, range_of
 from mtvision.report.display import SCORES
 from mtvision.report.record import Record, RecordError
 
@@ -77,3 +77,13 @@ def test_an_outsiders_metric_has_no_range_of_ours():
     replaced = [{"table": "metric", "name": "iou", "by": "my.module.IoU"}]
     data = make_record(-5.0, replaced=replaced).to_json()
     assert Record.from_json(data).scores["semseg"]["miou"] == -5.0
+
+
+@pytest.mark.parametrize(("low", "value", "found"), [(None, -1e9, 0), (None, 2.0, 1), (0.0, -0.1, 1)])
+def test_a_range_may_have_no_lower_bound(low, value, found, monkeypatch):
+    monkeypatch.setattr(METRICS["depth"], "ranges", {"rmse": (low, 1.0)})
+    problems = list(range_errors(edited(("scores", "depth", "rmse"), value)))
+    problems = [text for text in problems if text.startswith("scores.depth")]
+    assert len(problems) == found
+    start = "no lower bound" if low is None else "0"
+    assert all(f"expected {start} to 1, the range" in text for text in problems)

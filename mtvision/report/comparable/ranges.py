@@ -13,7 +13,7 @@ from mtvision.report.comparable.task_entry import metrics_of
 ROUNDING = 1e-9
 """How far a sum of many terms may lie outside, relative to the bound (at least 1)."""
 
-Range = tuple[float, float | None]
+Range = tuple[float | None, float | None]
 
 
 def range_of(metric: str, score: str) -> Range | None:
@@ -47,17 +47,18 @@ def range_errors(data: Mapping[str, Any]) -> Iterator[str]:
                     allowed = range_of(metric, score)
                     if allowed is not None and value is not None and not _inside(value, allowed):
                         low, high = allowed
-                        bound = "no upper bound" if high is None else f"{high:g}"
+                        first = "no lower bound" if low is None else f"{low:g}"
+                        last = "no upper bound" if high is None else f"{high:g}"
                         yield (
-                            f"{where}.{task}.{score}: found {value!r}, expected {low:g} to {bound}, the "
+                            f"{where}.{task}.{score}: found {value!r}, expected {first} to {last}, the "
                             f"range of metric '{metric}'."
                         )
 
 
 def _inside(value: float, allowed: Range) -> bool:
     low, high = allowed
-    slack = ROUNDING * max(1.0, abs(low), abs(high or 0.0))
-    return low - slack <= value and (high is None or value <= high + slack)
+    slack = ROUNDING * max(1.0, abs(low or 0.0), abs(high or 0.0))
+    return (low is None or low - slack <= value) and (high is None or value <= high + slack)
 
 
 def number_errors(value: Any, path: str = "") -> Iterator[str]:

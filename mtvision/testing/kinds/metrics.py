@@ -346,5 +346,5 @@ def _range(case: MetricCase, score: str) -> tuple[float, float]:
         return case.ranges[score]
     if isinstance(case.metric, Metric) and score in case.metric.ranges:
         low, high = case.metric.ranges[score]
-        return low, math.inf if high is None else high
+        return -math.inf if low is None else low, math.inf if high is None else high
     return (0.0, 1.0) if case.direction(score) else (0.0, math.inf)
