@@ -54,7 +54,8 @@ def test_its_config_trains_anywhere_and_its_row_is_in_a_table(example, tmp_path)
     assert re.fullmatch(r"[0-9a-f]{64}", plugin["sha256"])
     task = next(item for item in record["tasks"] if item["name"] == "albedo")
     assert (task["metric"], task["headline"]) == ("albedo_error", "si_rmse")
-    assert set(record["scores"]["albedo"]) == {"rmse", "si_rmse"}
+    assert [item["metric"] for item in task["further_metrics"]] == ["values"]
+    assert set(record["scores"]["albedo"]) == {"si_rmse", "mae", "rmse"}
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 2
     table = environment.run("mtvision", "table", "run", "--format", "markdown", cwd=tmp_path)
     assert "| gated" in table

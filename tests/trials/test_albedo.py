@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from trial import no_plugins
 
 from mtvision.cli.main import command_line
-from mtvision.core import registry
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.registry.outside import OUTSIDE
-from mtvision.recipe import plugins
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import load_config
 from mtvision.report.record import Record
@@ -153,14 +150,8 @@ def files(tmp_path_factory):
     """A folder with module, config and data; afterwards, the plugin is forgotten."""
     folder = tmp_path_factory.mktemp("lab")
     write_files(folder)
-    saved = {name: table.saved() for name, table in registry.tables().items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "_plugins", {})
-        patch.setattr(OUTSIDE, "named", [])
+    with pytest.MonkeyPatch.context() as patch, no_plugins(folder, patch):
         yield folder
-    for name, table in registry.tables().items():
-        table.restore(saved[name])
-    sys.modules.pop("albedo", None)
 
 
 @pytest.fixture(scope="module")

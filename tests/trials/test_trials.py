@@ -1,7 +1,7 @@
 """Eight changes that strangers make: at most one Python file and one config each, at the first attempt.
 
-A decoder in a package, with an installed wheel: `tests/examples/test_outside.py`. A task from `mtvision new`:
-`tests/cli/test_new.py`. Tests that cannot fail: `test_tests_can_fail.py` here.
+A decoder in a package, with an installed wheel: `tests/examples/test_outside.py`. A new task and a second
+metric for depth: `test_albedo.py` here. Tests that cannot fail: `test_tests_can_fail.py` here.
 """
 
 from __future__ import annotations

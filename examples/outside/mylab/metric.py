@@ -1,4 +1,4 @@
-"""The metric of the albedo task."""
+"""A metric of the albedo task; `values` of mtvision is the other one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 @METRICS.register_module("albedo_error")
 @dataclass(frozen=True, kw_only=True)
 class AlbedoError(Metric):
-    """Root mean square error over all labelled values, plain and with the best brightness per image.
+    """Root mean square error over all labelled values, with the best brightness per image.
 
-        rmse    = sqrt(sum (p - t)² / N)
         si_rmse = sqrt(sum (a p - t)² / N), with a = sum p t / sum p² of the image
 
     An image fixes albedo only up to one factor, the brightness of the light.
     """
 
-    ranges: ClassVar[Ranges] = {"rmse": (0.0, None), "si_rmse": (0.0, None)}
+    ranges: ClassVar[Ranges] = {"si_rmse": (0.0, None)}
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:
         """Sums of one image: prediction and label (3, H, W), NaN = no label."""
@@ -31,15 +30,9 @@ class AlbedoError(Metric):
         valid = ~label.isnan()
         p, t = prediction[valid].double(), label[valid].double()
         scale = (p * t).sum() / p.square().sum().clamp(min=1e-12)
-        return {
-            "values": valid.sum().cpu(),
-            "plain": (p - t).square().sum().cpu(),
-            "scaled": (scale * p - t).square().sum().cpu(),
-        }
+        return {"values": valid.sum().cpu(), "squares": (scale * p - t).square().sum().cpu()}
 
     def score(self, sums: Sums) -> dict[str, float]:
-        """`rmse` and `si_rmse`; NaN where nothing was labelled."""
+        """`si_rmse`; NaN where nothing was labelled."""
         values = int(sums["values"])
-        if not values:
-            return {"rmse": nan, "si_rmse": nan}
-        return {"rmse": sqrt(sums["plain"] / values), "si_rmse": sqrt(sums["scaled"] / values)}
+        return {"si_rmse": sqrt(sums["squares"] / values) if values else nan}

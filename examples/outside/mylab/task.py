@@ -16,8 +16,7 @@ def albedo() -> Task:
         label_channels=3,
         activation="identity",
         loss={"type": "CharbonnierLoss", "softness": 0.01},
-        metric="albedo_error",
+        metrics=({"type": "albedo_error"}, {"type": "values"}),
         headline="si_rmse",
         higher_is_better=False,
-        colours="gray",
     )

@@ -29,7 +29,7 @@ CHECKS = {
     "dataset": partial(check_dataset, DATA),
     "decoder": partial(check_decoder, partial(GatedDecoder, width=8)),
     "loss": partial(check_loss, CharbonnierLoss, task=albedo()),
-    "metric": partial(check_metric, AlbedoError, task=albedo(), higher_is_better={"rmse": False}),
+    "metric": partial(check_metric, AlbedoError, task=albedo()),
 }
 
 
@@ -40,9 +40,7 @@ def test_properties(kind, name):
 
 def test_the_brightness_of_a_prediction_does_not_matter():
     label = torch.rand(3, 8, 8)
-    scores = AlbedoError().score(AlbedoError().measure(0.5 * label, label))
-    assert scores["si_rmse"] == pytest.approx(0, abs=1e-6)
-    assert scores["rmse"] == pytest.approx(float(label.square().mean().sqrt()) / 2)
+    assert AlbedoError().score(AlbedoError().measure(0.5 * label, label))["si_rmse"] < 1e-6
 
 
 def test_weights_at_the_start():
