@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mtvision.data.manifest import data_manifest
     from mtvision.data.mtan_npy import MtanNpy
     from mtvision.data.nyudv2 import NYUDv2
+    from mtvision.data.part import SelectedImages
     from mtvision.data.pascal_context import PascalContext
+    from mtvision.data.random_images import RandomImages
     from mtvision.data.synthetic import SyntheticScenes
 else:
     __getattr__ = lazy_exports(__name__)
@@ -29,6 +31,8 @@ __all__ = [
     "MtanNpy",
     "NYUDv2",
     "PascalContext",
+    "RandomImages",
+    "SelectedImages",
     "SyntheticScenes",
     "data_manifest",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.naming import look_up
+from mtvision.core.registry import DATASETS
 from mtvision.core.sample import RawSample, Sample, SampleKey
 from mtvision.data.dataset import DenseDataset
+from mtvision.protocols import Protocol
 
 
 class PartOfDataset(DenseDataset):
@@ -63,3 +66,33 @@ class PartOfDataset(DenseDataset):
     def transformed(self, key: SampleKey) -> RawSample:
         """See `DenseDataset`."""
         return self.whole.transformed(SampleKey(key.epoch, self.indices[key.index]))
+
+
+@DATASETS.register_module()
+class SelectedImages(PartOfDataset):
+    """Named images of another data set, each exactly as the whole set gives it.
+
+    Args:
+        dataset: config of the other one, `dict(type=..., ...)`.
+        ids: names of its images; they keep its order.
+        protocol: of both.
+        seed: of the other one's transforms.
+
+    Raises:
+        UnknownNameError: the other data set has no image of an id.
+        ValueError: no id is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Mapping[str, Any],
+        ids: Sequence[str],
+        protocol: Protocol | None = None,
+        seed: int = 0,
+    ) -> None:
+        whole: DenseDataset = DATASETS.build(dataset, protocol=protocol, seed=seed)
+        known = dict.fromkeys(whole.ids)
+        for name in ids:
+            look_up(f"image of split '{whole.split}'", name, known)
+        super().__init__(whole, set(ids).__contains__)

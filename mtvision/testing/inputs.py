@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from mtvision.core.instances import BASE, OFFSET_UNIT
 from mtvision.core.sample import Batch, Meta, Sample, collate
-from mtvision.core.task import IGNORE, Task
+from mtvision.core.task import Task
+from mtvision.data.random_images import random_label
 from mtvision.losses.instance import instance_targets
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.protocols.tasks import depth, normals, semseg
@@ -73,37 +74,6 @@ def random_image(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def random_label(
-    task: Task, count: int, size: tuple[int, int], seed: int = 0, missing: float = 0.0
-) -> Tensor:
-    """Batched labels of a task in the form of the contract.
-
-    Args:
-        task: says which kind.
-        count: of samples.
-        size: (H, W).
-        seed: of the draw.
-        missing: share of pixels without label.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    if task.label == "classes":
-        label = torch.randint(task.num_classes, (count, *size), generator=generator)
-    elif task.label == "instances":
-        label = torch.stack([_instances(task, size, generator) for _ in range(count)])
-    else:
-        label = torch.rand(count, task.label_channels, *size, generator=generator)
-        if task.geometry == "direction":
-            label = F.normalize(label - 0.5, dim=1)
-        elif task.activation == "sigmoid":
-            label = torch.stack([_outline(size, generator) for _ in range(count)])
-        else:
-            label = 1 + 4 * label
-    holes = torch.rand(count, *size, generator=generator) < missing
-    if task.label == "values":
-        return label.masked_fill(holes[:, None], torch.nan)
-    return label.masked_fill(holes, IGNORE)
-
-
 def perfect_logits(task: Task, label: Tensor) -> Tensor:
     """Logits (B, out_channels, H, W) that give a batch of labels without holes."""
     if task.label == "instances":
@@ -156,28 +126,6 @@ def toy_samples(
         )
         for index in range(count)
     ]
-
-
-def _instances(task: Task, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Three rectangles in three bands of rows, so that none hides another."""
-    label = torch.zeros(size, dtype=torch.int64)
-    height, width = size[0] // 3, size[1] // 2
-    for number in range(3):
-        category = int(torch.randint(task.num_classes, (), generator=generator))
-        left = int(torch.randint(size[1] - width + 1, (), generator=generator))
-        top = number * height
-        label[top : top + max(height - 1, 1), left : left + width] = BASE * (category + 1) + number
-    return label
-
-
-def _outline(size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """The outline of a rectangle, one pixel wide, (1, H, W)."""
-    label = torch.zeros(1, *size)
-    top, left = (int(torch.randint(1, max(side // 3, 2), (), generator=generator)) for side in size)
-    bottom, right = size[0] - top - 1, size[1] - left - 1
-    label[0, top : bottom + 1, [left, right]] = 1
-    label[0, [top, bottom], left : right + 1] = 1
-    return label
 
 
 def _instance_logits(task: Task, label: Tensor) -> Tensor:

@@ -542,8 +542,30 @@ def renamed(folder: Path) -> Callable[[], Any]:
     )
 
 
+def noise(folder: Path) -> Callable[[], Any]:
+    """Random images with labels of all kinds but instances."""
+    from mtvision.data import RandomImages
+    from mtvision.protocols.synthetic import SYNTHETIC
+
+    del folder
+    return partial(RandomImages, length=4, size=(24, 32), protocol=SYNTHETIC, transforms=TRAIN)
+
+
+def selected(folder: Path) -> Callable[[], Any]:
+    """Three of five random images with instances."""
+    from mtvision.data import SelectedImages
+    from mtvision.protocols.synthetic import SYNTHETIC_INSTANCES
+
+    del folder
+    whole = {"type": "RandomImages", "length": 5, "size": (24, 32), "transforms": TRAIN}
+    ids = ["random_train_1", "random_train_2", "random_train_4"]
+    return partial(SelectedImages, dataset=whole, ids=ids, protocol=SYNTHETIC_INSTANCES)
+
+
 for name, make in {
     "SyntheticScenes": synthetic,
+    "RandomImages": noise,
+    "SelectedImages": selected,
     "NYUDv2": nyud,
     "PascalContext": pascal,
     "Cityscapes": cityscapes,

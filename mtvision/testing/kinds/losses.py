@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mtvision.core.task import IGNORE, Task
+from mtvision.data.random_images import random_label
 from mtvision.losses.loss import Loss
 from mtvision.protocols.tasks import depth, semseg
 from mtvision.testing.battery import Battery, subject_of
-from mtvision.testing.inputs import perfect_logits, random_label
+from mtvision.testing.inputs import perfect_logits
 from mtvision.testing.modules import Setting, copied
 from mtvision.testing.numbers import all_finite, close, expect, same
 from mtvision.testing.report import PropertyError, Report

@@ -14,11 +14,12 @@ from torch import Tensor
 from mtvision.core.naming import ReportedError
 from mtvision.core.prediction import to_prediction
 from mtvision.core.task import IGNORE, Task
+from mtvision.data.random_images import random_label
 from mtvision.metrics import ConstantPredictor, Metric, Sums, add, total
 from mtvision.metrics.gain import HIGHER_IS_BETTER
 from mtvision.protocols.tasks import semseg
 from mtvision.testing.battery import Battery, subject_of
-from mtvision.testing.inputs import perfect_logits, random_label
+from mtvision.testing.inputs import perfect_logits
 from mtvision.testing.modules import Setting, copied
 from mtvision.testing.numbers import TOLERANCES, expect, same
 from mtvision.testing.report import NotApplicable, PropertyError, Report
