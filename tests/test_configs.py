@@ -11,9 +11,8 @@ import torch
 
 from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import SampleKey, collate
-from mtvision.engine.optimizer import build_optimizer
+from mtvision.engine.optimizer import build_optimizer, build_schedule
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
-from mtvision.engine.training import _schedule
 from mtvision.models.factory import build_network
 from mtvision.protocols import PROTOCOLS, Protocol, cityscapes, mtan, nyudv2, pascal_context, synthetic
 from mtvision.recipe.building import without_pretrained
@@ -178,7 +177,7 @@ def rates(path, network, steps):
     settings = config["training"]
     optimizer = build_optimizer(network, torch.nn.Identity(), to_plain_data(config["optimizer"]))
     wrapper = PrecisionOptimWrapper(optimizer)
-    schedulers = _schedule(config, settings["iterations"], wrapper)
+    schedulers = build_schedule(config, settings["iterations"], wrapper)
     found = {}
     for step in range(max(steps) + 1):
         if step in steps:

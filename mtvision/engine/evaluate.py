@@ -51,6 +51,7 @@ def evaluate_checkpoint(
     training: Mapping[str, Any] | None = None,
     save: Callable[[str, Mapping[str, torch.Tensor]], None] | None = None,
     further: Further | None = None,
+    with_cost: bool = True,
 ) -> Record:
     """Score a checkpoint with the protocol's full metrics; writes record, table and pictures to `work_dir`.
 
@@ -67,6 +68,7 @@ def evaluate_checkpoint(
         training: what else is known of the training, e.g. `hours`.
         save: called with the id and the predictions of every image, e.g. a `PredictionWriter`.
         further: called on the main process at the end.
+        with_cost: measure the network's cost for the record.
 
     Returns:
         The record (cost is measured on the main process only). Its `missing` also names a `record.json` that
@@ -95,7 +97,14 @@ def evaluate_checkpoint(
     attempts = Attempts(quiet=not is_main_process())
     train_set, constant = _constant(config, settings, loader, attempts)
     data = {section.removesuffix("_data"): dataset, **({} if train_set is None else {"train": train_set})}
-    measured = Measured(settings=settings, network=network, checkpoint=file, data=data, constant=constant)
+    measured = Measured(
+        settings=settings,
+        network=network,
+        checkpoint=file,
+        data=data,
+        constant=constant,
+        with_cost=with_cost,
+    )
     record = add_parts(record, measured, attempts)
     if not is_main_process():
         return record

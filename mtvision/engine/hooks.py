@@ -153,6 +153,39 @@ class ProgressHook(Hook):
             self._progress = None
 
 
+class StepWatch(Hook):
+    """Remembers what the last optimizer step saw.
+
+    Attributes:
+        logs: {what: value} of the step, as `losses.jsonl` has them.
+        parameters: names of the trainable parameters of network and balancer.
+        unreached: those that had no gradient.
+    """
+
+    def __init__(self) -> None:
+        self.logs: dict[str, float] = {}
+        self.parameters: list[str] = []
+        self.unreached: list[str] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Look at the gradients whenever the optimizer is about to use them."""
+        module = runner.plain_model
+        pairs = [*module.network.named_parameters(), *module.balancer.named_parameters(prefix="balancer")]
+        trainable = {name: item for name, item in pairs if item.requires_grad}
+        self.parameters = list(trainable)
+
+        def look(*_: Any) -> None:
+            self.unreached = [name for name, item in trainable.items() if item.grad is None]
+
+        runner.optim_wrapper.optimizer.register_step_pre_hook(look)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Keep the losses."""
+        self.logs = _row(outputs or {})
+
+
 def _row(entry: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Plain numbers of a step; without shares of zero, and without the NaN of a step that was left out."""
     values = {name: value.item() if isinstance(value, Tensor) else value for name, value in entry.items()}

@@ -1,4 +1,4 @@
-"""Optimizers with parameter groups by norms, depth and roles."""
+"""Optimizers with parameter groups by norms, depth and roles, and their schedules."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
-from mtvision.core.registry import OPTIMIZERS
+from mtvision.core.registry import OPTIMIZERS, SCHEDULES
 from mtvision.core.roles import is_architecture
+from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.models.network import Network
+from mtvision.recipe.settings import TrainingSettings, to_plain_data
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -78,6 +81,39 @@ def build_optimizer(
         raise ValueError("optimizer: no parameter of the network is trainable; unfreeze some.")
     optimizer: torch.optim.Optimizer = factory(list(groups.values()), **options)
     return optimizer
+
+
+def build_optimization(
+    config: Mapping[str, Any], training: TrainingSettings, network: Network, balancer: nn.Module
+) -> tuple[PrecisionOptimWrapper, list[Any]]:
+    """The config's optimizer in its wrapper, and its schedulers.
+
+    Args:
+        config: of the run.
+        training: its section `training`.
+        network: what is trained.
+        balancer: its own parameters are trained too.
+
+    Raises:
+        ValueError, UnknownNameError: as `build_optimizer`.
+    """
+    wrapper = PrecisionOptimWrapper(
+        build_optimizer(network, balancer, to_plain_data(config["optimizer"] or {})),
+        precision=training.precision,
+        max_norm=training.clip_grad,
+        non_finite=training.non_finite,
+    )
+    return wrapper, build_schedule(config, training.iterations, wrapper)
+
+
+def build_schedule(config: Mapping[str, Any], iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
+    """The config's schedulers, in iterations; poly with power 0.9 down to 0 if it names none."""
+    # mmengine reaches 0 one step before `end`; with this one, step i has lr * (1 - i / iterations)^0.9
+    poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
+    entries = to_plain_data(config["schedule"]) or [poly]
+    complete = [{"by_epoch": False, "end": iterations, **entry} for entry in entries]
+    complete = [{**entry, "type": SCHEDULES.choose(entry["type"])} for entry in complete]
+    return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
 
 
 def _factors(network: nn.Module, globs: Mapping[str, float]) -> dict[str, float]:

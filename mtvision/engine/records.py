@@ -186,6 +186,7 @@ class Measured:
         checkpoint: the scored file.
         data: {`train` and the name of the scored split: data set}.
         constant: scores of the constant predictor, or None.
+        with_cost: measure the network's cost.
     """
 
     settings: Settings
@@ -193,6 +194,7 @@ class Measured:
     checkpoint: Path
     data: Mapping[str, DenseDataset]
     constant: Scores | None
+    with_cost: bool = True
 
 
 def add_parts(record: Record, measured: Measured, attempts: Attempts) -> Record:
@@ -216,7 +218,7 @@ def add_parts(record: Record, measured: Measured, attempts: Attempts) -> Record:
         ("constant predictor", lambda known: replace(known, constant=measured.constant)),
         ("gain", lambda known: _with_gain(known, protocol, settings.evaluation.baseline)),
     ]
-    if is_main_process():
+    if measured.with_cost and is_main_process():
         changes.append(("cost", lambda known: replace(known, cost=_cost(network, protocol, scored))))
     record = replace(record, data=dict.fromkeys(data))
     for what, change in changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.hooks import Hook
 from mmengine.runner import ValLoop
 
 from mtvision.core.non_finite import NonFiniteError
-from mtvision.core.registry import SCHEDULES
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.average import AverageHook
 from mtvision.engine.building import training_module
@@ -26,15 +25,14 @@ from mtvision.engine.evaluator import LoopEvaluator
 from mtvision.engine.hooks import ProgressHook, marked_steps
 from mtvision.engine.loop import TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
-from mtvision.engine.optimizer import build_optimizer
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimizer import build_optimization
 from mtvision.engine.runner import ExactRunner
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.scoring import headline_keys
 from mtvision.protocols import Protocol
 from mtvision.recipe.building import network_of, start_from
 from mtvision.recipe.config import RunConfig
-from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
+from mtvision.recipe.data import build_dataset, evaluation_loader, require_labels, train_loader
 from mtvision.recipe.differences import plain_options
 from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
 from mtvision.recipe.settings import Settings, to_plain_data
@@ -60,14 +58,16 @@ def train(config: RunConfig, work_dir: Path, *, resume: str | None = None, overw
 
     Raises:
         FileExistsError: `work_dir` holds an earlier run and neither `resume` nor `overwrite` is given.
-        FileNotFoundError, ValueError: a data set cannot be opened, the one to be scored included.
+        FileNotFoundError, ValueError: a data set cannot be opened, the one to be scored included, or what is
+            scored has no label of a task.
         TrainingInterruptedError: SIGINT or SIGTERM; the run can be resumed.
         NonFiniteError: a loss, a gradient or a weight became NaN or infinite; earlier checkpoints are
             untouched.
     """
     settings = Settings.of(config)
     section = "test_data" if config["test_data"] else "val_data"
-    build_dataset(section, config[section], settings.protocol, settings.seed)  # a missing folder is found now
+    scored = build_dataset(section, config[section], settings.protocol, settings.seed)
+    require_labels(section, scored)  # now, and not after hours
     run = fit(config, work_dir, resume=resume, overwrite=overwrite)
 
     def rest(record: Record, later: Attempts) -> None:
@@ -102,6 +102,8 @@ def fit(
     resume: str | None = None,
     overwrite: bool = False,
     keep: Callable[[str], bool] | None = None,
+    hooks: Sequence[Hook] = (),
+    quiet: bool = False,
 ) -> FittedRun:
     """The training part of `train`, without an evaluation of the result.
 
@@ -111,12 +113,14 @@ def fit(
         resume: as in `train`.
         overwrite: as in `train`.
         keep: train on the images whose id it accepts, by default on all.
+        hooks: of mmengine, called after those of the suite.
+        quiet: print nothing.
 
     Raises:
         As `train`.
     """
     settings = Settings.of(config)
-    console = messages(quiet=not is_main_process())
+    console = messages(quiet=quiet or not is_main_process())
     checkpoint = _prepare_work_dir(work_dir, resume, overwrite)
     seed_everything(settings.seed)
     train_set = build_dataset("train_data", config["train_data"], settings.protocol, settings.seed)
@@ -132,7 +136,7 @@ def fit(
     progress = ProgressHook(
         loggers, settings.training.log_interval, headline_keys(settings.protocol), console
     )
-    runner = _runner(config, settings, module, train_set, work_dir, checkpoint, progress)
+    runner = _runner(config, settings, module, train_set, work_dir, checkpoint, [progress, *hooks])
     console.print(
         f"[bold]{config['name'] or work_dir.name}[/]: {settings.protocol.title}, {len(train_set)} images, "
         f"{sum(item.numel() for item in network.parameters()) / 1e6:.2f} M parameters, to {work_dir}",
@@ -205,16 +209,6 @@ def _loggers(config: RunConfig, settings: Settings, work_dir: Path) -> Loggers:
     )
 
 
-def _schedule(config: RunConfig, iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
-    """The config's schedulers, in iterations; poly with power 0.9 down to 0 if it names none."""
-    # mmengine reaches 0 one step before `end`; with this one, step i has lr * (1 - i / iterations)^0.9
-    poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
-    entries = to_plain_data(config["schedule"]) or [poly]
-    complete = [{"by_epoch": False, "end": iterations, **entry} for entry in entries]
-    complete = [{**entry, "type": SCHEDULES.choose(entry["type"])} for entry in complete]
-    return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
-
-
 def _checkpoint_meta(
     config: RunConfig, protocol: Protocol, module: TrainingModule, images: int
 ) -> dict[str, Any]:
@@ -237,23 +231,20 @@ def _runner(
     train_set: Any,
     work_dir: Path,
     checkpoint: Path | None,
-    progress: ProgressHook,
+    hooks: Sequence[Hook],
 ) -> ExactRunner:
     training, protocol = settings.training, settings.protocol
     _, world_size = rank_and_world_size()
     module = module.to(device())
     if world_size > 1 and training.sync_bn and module.device.type == "cuda":
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    optimizer = build_optimizer(module.network, module.balancer, to_plain_data(config["optimizer"] or {}))
-    wrapper = PrecisionOptimWrapper(
-        optimizer, precision=training.precision, max_norm=training.clip_grad, non_finite=training.non_finite
-    )
-    hooks: list[Any] = [progress]
+    wrapper, schedule = build_optimization(config, training, module.network, module.balancer)
     if training.ema:
-        hooks.append(AverageHook(training.ema))
+        hooks = [*hooks, AverageHook(training.ema)]
     evaluation: dict[str, Any] = {}
     if training.val_interval:
         val_set = build_dataset("val_data", config["val_data"], protocol, settings.seed)
+        require_labels("val_data", val_set)
         options = {**settings.evaluation.metric_options, **settings.evaluation.during_training}
         evaluation = {
             "val_dataloader": evaluation_loader(val_set, config["val_data"]),
@@ -274,7 +265,7 @@ def _runner(
             "val_interval": training.val_interval,
         },
         optim_wrapper=wrapper,
-        param_scheduler=_schedule(config, training.iterations, wrapper),
+        param_scheduler=schedule,
         **evaluation,
         default_hooks={
             "timer": None,
@@ -288,7 +279,7 @@ def _runner(
                 "save_last": True,
             },
         },
-        custom_hooks=hooks,
+        custom_hooks=list(hooks),
         resume=checkpoint is not None,
         load_from=None if checkpoint is None else str(checkpoint),
         launcher="pytorch" if world_size > 1 else "none",

@@ -13,6 +13,7 @@ from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Batch, collate
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import EvalBatchSampler
+from mtvision.losses.loss import labelled
 from mtvision.protocols import Protocol
 from mtvision.recipe.settings import LOADER_DEFAULTS, check_keys, to_plain_data
 from mtvision.runtime.launch import rank_and_world_size
@@ -43,6 +44,51 @@ def build_dataset(
     if len(dataset) == 0:
         raise ValueError(f"{section}: the data set is empty.")
     return dataset
+
+
+GOLDEN = 0.6180339887498949
+"""Multiples of it, modulo 1, are spread evenly however many there are."""
+
+
+def first_labelled(dataset: DenseDataset, most: int | None = None) -> dict[str, int]:
+    """{task: index of an image with a labelled pixel}; tasks for which none was found are absent.
+
+    Images are taken from all over the set, beginning with the first. Reading stops as soon as every task has
+    an image.
+
+    Args:
+        dataset: any.
+        most: how many images to read, by default all of them.
+    """
+    found: dict[str, int] = {}
+    order = sorted(range(len(dataset)), key=lambda index: index * GOLDEN % 1)
+    for index in order[:most]:
+        for name, label in dataset[index].labels.items():
+            if name not in found and bool(labelled(label).any()):
+                found[name] = index
+        if len(found) == len(dataset.tasks):
+            break
+    return found
+
+
+def require_labels(section: str, dataset: DenseDataset) -> None:
+    """Refuse to score a task that no image has a label of.
+
+    Args:
+        section: of the config, for the message.
+        dataset: of that section.
+
+    Raises:
+        ValueError: names the tasks; all images were read.
+    """
+    found = first_labelled(dataset)
+    lacking = [name for name in dataset.tasks if name not in found]
+    if lacking:
+        raise ValueError(
+            f"{section}: no labelled pixel of {', '.join(lacking)} in any of {len(dataset):,} images, so that "
+            "it has no score. Look at the labels with `mtvision check-dataset`, or leave the task out with "
+            "`tasks=[…]`."
+        )
 
 
 def _prepare_worker(_: int) -> None:
