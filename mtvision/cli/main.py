@@ -15,6 +15,7 @@ COMMANDS = {
     "show": ("catalogue.show", "one of them: arguments, documentation, the configs that name it"),
     "new": ("catalogue.new", "a decoder, balancer, metric, data set or task of your own, with its test"),
     "configs": ("catalogue.configs", "list, show and copy the configs that come with the suite"),
+    "validate": ("validate", "try a config on two images: find now what training would find late"),
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
     "test": ("test", "score a checkpoint"),
     "score": ("results.score", "score predictions on disk, of any code base"),

@@ -10,6 +10,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import RawSample, Sample, SampleKey
 from mtvision.data.dataset import DenseDataset
+from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
 
 
@@ -76,7 +77,8 @@ class SelectedImages(PartOfDataset):
         dataset: config of the other one, `dict(type=..., ...)`.
         ids: names of its images; they keep its order.
         protocol: of both.
-        seed: of the other one's transforms.
+        transforms: instead of the other one's own.
+        seed: of the transforms' draws.
 
     Raises:
         UnknownNameError: the other data set has no image of an id.
@@ -89,9 +91,11 @@ class SelectedImages(PartOfDataset):
         dataset: Mapping[str, Any],
         ids: Sequence[str],
         protocol: Protocol | None = None,
+        transforms: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | Transform] | None = None,
         seed: int = 0,
     ) -> None:
-        whole: DenseDataset = DATASETS.build(dataset, protocol=protocol, seed=seed)
+        changed = {} if transforms is None else {"transforms": transforms}
+        whole: DenseDataset = DATASETS.build({**dataset, **changed}, protocol=protocol, seed=seed)
         known = dict.fromkeys(whole.ids)
         for name in ids:
             look_up(f"image of split '{whole.split}'", name, known)

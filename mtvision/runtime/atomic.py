@@ -83,3 +83,19 @@ def _flush(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written; nothing is made.
+
+    Args:
+        folder: need not exist.
+
+    Raises:
+        OSError: it, or the folder in which it would be made, is a file or must not be written.
+    """
+    there = next(item for item in (folder.absolute(), *folder.absolute().parents) if item.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{folder} cannot be written: {there} is a file. Choose another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written: no permission in {there}. Choose another folder.")
