@@ -162,6 +162,7 @@ MISTAKES = {  # option: what the message must hold (key, what was found, what is
     "test_data={'batch_size':2}": ("config: 'test_data' has no 'dataset'",),
 }
 COMMANDS_WITH_CONFIG = {
+    "validate": [CONFIG],
     "test": [CONFIG, "no.pth"],
     "predict": [CONFIG, "no.pth", "docs", "--out", "no"],
     "cost": [CONFIG],

@@ -157,11 +157,12 @@ class Validation:
         names = self._settings.protocol.task_names
         losses = {name: watch.logs[f"loss/{name}"] for name in names if f"loss/{name}" in watch.logs}
         text = [f"losses {_values(losses)}" if losses else "no task had a label"]
-        if watch.unreached:
-            text.append(
-                f"no gradient of {len(watch.unreached)} of {_counted(watch.parameters, 'parameter')}: "
-                + _some(watch.unreached)
-            )
+        text.append(
+            f"no gradient of {len(watch.unreached)} of {_counted(watch.parameters, 'parameter tensor')}: "
+            f"{_some(watch.unreached)}"
+            if watch.unreached
+            else f"gradients of {_counted(watch.parameters, 'parameter tensor')}"
+        )
         return Passed("; ".join(text), {"losses": losses, "without_gradient": watch.unreached})
 
     def score(self) -> Passed:
@@ -209,8 +210,7 @@ class Validation:
                 found = first_labelled(dataset, LOOKED_AT)
                 lacking = [name for name in dataset.tasks if name not in found]
             else:
-                require_labels(section, dataset)
-                found = first_labelled(dataset)
+                found = require_labels(section, dataset)
         wanted = dict.fromkeys([*found.values(), *range(min(IMAGES, len(dataset)))])
         count = max(IMAGES, len(set(found.values())))
         self._selected[section] = [dataset.ids[index] for index in list(wanted)[:count]]

@@ -71,12 +71,15 @@ def first_labelled(dataset: DenseDataset, most: int | None = None) -> dict[str, 
     return found
 
 
-def require_labels(section: str, dataset: DenseDataset) -> None:
+def require_labels(section: str, dataset: DenseDataset) -> dict[str, int]:
     """Refuse to score a task that no image has a label of.
 
     Args:
         section: of the config, for the message.
         dataset: of that section.
+
+    Returns:
+        {task: index of an image with a labelled pixel}.
 
     Raises:
         ValueError: names the tasks; all images were read.
@@ -89,6 +92,7 @@ def require_labels(section: str, dataset: DenseDataset) -> None:
             "it has no score. Look at the labels with `mtvision check-dataset`, or leave the task out with "
             "`tasks=[…]`."
         )
+    return found
 
 
 def _prepare_worker(_: int) -> None:
