@@ -99,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise wrong[0]
     if wrong:
         names = ", ".join(item.name for item in results if item.failed)
-        raise InvalidConfigError(f"{len(wrong)} of {len(results)} configs are not valid: {names}.") from wrong[0]
+        raise InvalidConfigError(
+            f"{len(wrong)} of {len(results)} configs are not valid: {names}."
+        ) from wrong[0]
     return 0
 
 
@@ -109,9 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "configs", nargs="+", metavar="CONFIG", help="config files, or names of shipped ones"
-    )
+    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config files, or names of shipped ones")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change values of the configs"
     )
@@ -207,7 +207,9 @@ def _schema(settings: Settings) -> str:
 
 
 def _summary(result: Result) -> str:
-    counts = [f"{item['parameters'] / 1e6:.2f} M parameters" for item in result.stages if "parameters" in item]
+    counts = [
+        f"{item['parameters'] / 1e6:.2f} M parameters" for item in result.stages if "parameters" in item
+    ]
     return ", ".join([*counts, f"{result.seconds:.1f} s"])
 
 

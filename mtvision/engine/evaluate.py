@@ -97,15 +97,8 @@ def evaluate_checkpoint(
     attempts = Attempts(quiet=not is_main_process())
     train_set, constant = _constant(config, settings, loader, attempts)
     data = {section.removesuffix("_data"): dataset, **({} if train_set is None else {"train": train_set})}
-    measured = Measured(
-        settings=settings,
-        network=network,
-        checkpoint=file,
-        data=data,
-        constant=constant,
-        with_cost=with_cost,
-    )
-    record = add_parts(record, measured, attempts)
+    measured = Measured(settings=settings, network=network, checkpoint=file, data=data, constant=constant)
+    record = add_parts(record, measured, attempts, with_cost=with_cost)
     if not is_main_process():
         return record
     draw = partial(write_panels, network, protocol, dataset, work_dir / "pictures", options.pictures)

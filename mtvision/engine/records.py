@@ -186,7 +186,6 @@ class Measured:
         checkpoint: the scored file.
         data: {`train` and the name of the scored split: data set}.
         constant: scores of the constant predictor, or None.
-        with_cost: measure the network's cost.
     """
 
     settings: Settings
@@ -194,10 +193,9 @@ class Measured:
     checkpoint: Path
     data: Mapping[str, DenseDataset]
     constant: Scores | None
-    with_cost: bool = True
 
 
-def add_parts(record: Record, measured: Measured, attempts: Attempts) -> Record:
+def add_parts(record: Record, measured: Measured, attempts: Attempts, *, with_cost: bool = True) -> Record:
     """The record with data, checkpoint, constant predictor, cost and gain, each attempted on its own.
 
     A part that fails or breaks the record's rules is left out; `missing` names it, and what `attempts` holds
@@ -207,6 +205,7 @@ def add_parts(record: Record, measured: Measured, attempts: Attempts) -> Record:
         record: from `scored_record`.
         measured: what the parts are made from.
         attempts: collects the lines.
+        with_cost: measure the network's cost.
     """
     settings, network, data = measured.settings, measured.network, measured.data
     protocol = settings.protocol
@@ -218,7 +217,7 @@ def add_parts(record: Record, measured: Measured, attempts: Attempts) -> Record:
         ("constant predictor", lambda known: replace(known, constant=measured.constant)),
         ("gain", lambda known: _with_gain(known, protocol, settings.evaluation.baseline)),
     ]
-    if measured.with_cost and is_main_process():
+    if with_cost and is_main_process():
         changes.append(("cost", lambda known: replace(known, cost=_cost(network, protocol, scored))))
     record = replace(record, data=dict.fromkeys(data))
     for what, change in changes:

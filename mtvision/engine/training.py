@@ -35,7 +35,7 @@ from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader, require_labels, train_loader
 from mtvision.recipe.differences import plain_options
 from mtvision.recipe.selection import SELECTION_FILE, VALIDATION_FILE, write_selection
-from mtvision.recipe.settings import Settings, to_plain_data
+from mtvision.recipe.settings import Settings
 from mtvision.report.record import Record
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.checkpoint import find_checkpoint

@@ -123,7 +123,7 @@ class Validation:
             + (f", {trainable / 1e6:.2f} M trainable" if trainable < parameters else ""),
             f"logits of {_counted(protocol.tasks, 'task')} at {shown}",
             f"{_counted(wrapper.optimizer.param_groups, 'parameter group')}",
-            *dict.fromkeys(notes),
+            *notes[:1],
         ]
         return Passed(
             "; ".join(text), {"parameters": parameters, "trainable": trainable, "parameter_groups": groups}
@@ -157,12 +157,12 @@ class Validation:
         names = self._settings.protocol.task_names
         losses = {name: watch.logs[f"loss/{name}"] for name in names if f"loss/{name}" in watch.logs}
         text = [f"losses {_values(losses)}" if losses else "no task had a label"]
-        text.append(
-            f"no gradient of {len(watch.unreached)} of {_counted(watch.parameters, 'parameter tensor')}: "
-            f"{_some(watch.unreached)}"
-            if watch.unreached
-            else f"gradients of {_counted(watch.parameters, 'parameter tensor')}"
-        )
+        every = _counted(watch.parameters, "parameter tensor")
+        if watch.unreached:
+            found = f"{len(watch.unreached)} of {every}: {_some(watch.unreached)}"
+            text.append(f"no gradient in this step of {found}")
+        else:
+            text.append(f"gradients of {every}")
         return Passed("; ".join(text), {"losses": losses, "without_gradient": watch.unreached})
 
     def score(self) -> Passed:
@@ -206,7 +206,8 @@ class Validation:
         lacking: list[str] = []
         with stage("data", section):
             if section == "train_data":
-                train_loader(dataset, self._config[section], self._settings.seed)  # enough images for a batch
+                entry = {**self._config[section], "num_workers": 0}
+                train_loader(dataset, entry, self._settings.seed)  # refuses what is no whole batch
                 found = first_labelled(dataset, LOOKED_AT)
                 lacking = [name for name in dataset.tasks if name not in found]
             else:
@@ -288,7 +289,7 @@ def _network(config: Mapping[str, Any], protocol: Protocol) -> tuple[Network, li
             with foreign_errors(ReportedError, ValueError, TypeError, OSError), torch.device("meta"):
                 return network_of(config, protocol), notes
         except ForeignError as error:
-            notes.append(f"built on the CPU, not on the meta device ({error.first_line})")
+            notes.append(f"built on the CPU: the meta device cannot ({error.first_line})")
         return network_of(config, protocol), notes
 
 
@@ -317,7 +318,7 @@ def _check_outputs(
                 raise error.error from None
             with with_values(network) as copied:  # says whether the network or the meta device is the cause
                 output = _outputs(copied, size, training=training)
-            notes.append(f"run on the CPU, not on the meta device ({error.first_line})")
+            notes.append(f"run on the CPU: the meta device cannot ({error.first_line})")
     for task in tasks:
         _check_shapes(task, output, size)
     return notes

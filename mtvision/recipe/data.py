@@ -88,7 +88,7 @@ def require_labels(section: str, dataset: DenseDataset) -> dict[str, int]:
     lacking = [name for name in dataset.tasks if name not in found]
     if lacking:
         raise ValueError(
-            f"{section}: no labelled pixel of {', '.join(lacking)} in any of {len(dataset):,} images, so that "
+            f"{section}: no labelled pixel of {', '.join(lacking)} in any of {len(dataset):,} images, so "
             "it has no score. Look at the labels with `mtvision check-dataset`, or leave the task out with "
             "`tasks=[…]`."
         )
