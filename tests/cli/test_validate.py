@@ -203,6 +203,22 @@ def test_train_refuses_before_its_first_step_what_cannot_be_scored(config, tmp_p
     assert not work_dir.exists()
 
 
+QUICK = (  # searches, CNNs and a ViT, of four protocols; tests/test_configs.py builds more
+    "branching/ltb_narrow_synthetic_units_1xb8_800",
+    "branching/rsa_narrow_synthetic_units_1xb8_800",
+    "multi_decoder/multi_decoder_resnet18_pascal_survey_1xb6_100ep",
+    "multi_decoder/multi_decoder_resnet50_nyud_survey_1xb8_100ep",
+    "parallel/parallel_resnet50_nyuv2_mtan_1xb8_200ep",
+    "taskprompter/taskprompter_tiny_synthetic_1xb8_300",
+)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_shipped_config_can_be_built(name, capsys):
+    code, (entry,) = report(capsys, name, "--until", "build")
+    assert (code, entry["error"]) == (0, None)
+
+
 @pytest.mark.slow
 def test_every_shipped_config_can_be_built(capsys):
     code, entries = report(capsys, *(item.name for item in shipped_configs()), "--until", "build")
