@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from mtvision.core.naming import look_up
+
 SHARED = "shared"
 ARCHITECTURE = "architecture"
 BALANCER = "balancer"
@@ -16,6 +18,21 @@ BALANCER = "balancer"
 def task_role(name: str) -> str:
     """Role of a parameter that only task `name` uses."""
     return f"task:{name}"
+
+
+def check_overrides(overrides: Mapping[str, str], tasks: Iterable[str]) -> None:
+    """Refuse a role that no parameter can have.
+
+    Args:
+        overrides: {glob pattern of parameter names: role}.
+        tasks: all tasks that may be named.
+
+    Raises:
+        UnknownNameError: names the glob and the role.
+    """
+    known = dict.fromkeys([SHARED, ARCHITECTURE, *map(task_role, tasks)])
+    for glob, role in overrides.items():
+        look_up(f"role of '{glob}' in training.role_overrides", role, known)
 
 
 def task_of(role: str) -> str | None:

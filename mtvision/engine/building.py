@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mtvision.core.registry import BALANCERS, STEPS
+from mtvision.core.roles import check_overrides
 from mtvision.core.task import Task
 from mtvision.engine.module import TrainingModule
 from mtvision.engine.ranks import LossMeans
@@ -50,8 +51,13 @@ def scored_tasks(protocol: Protocol, options: Mapping[str, Mapping[str, Any]]) -
 
 
 def training_module(config: Mapping[str, Any], settings: Settings, network: Network) -> TrainingModule:
-    """Network, losses, balancer and step of a config as one trainable module."""
+    """Network, losses, balancer and step of a config as one trainable module.
+
+    Raises:
+        UnknownNameError: a role of `training.role_overrides` does not exist.
+    """
     protocol, training = settings.protocol, settings.training
+    check_overrides(training.role_overrides, protocol.known_tasks)
     balancer = BALANCERS.build(
         to_plain_data(config["balancer"]), tasks=protocol.task_names, default_weights=protocol.loss_weights
     )

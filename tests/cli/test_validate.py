@@ -120,6 +120,10 @@ MISTAKES = {  # option of --cfg-options: the stage that finds it, and parts of i
     ),
     "model.backbone.type=PickyNet": ("build", ("model, on images of ", "channels")),
     "optimizer.lr_factors={'nothing.*': 2}": ("build", ("optimizer, schedule", "'nothing.*'")),
+    "training.role_overrides={'heads.*': 'task:dept'}": (
+        "build",
+        ("role of 'heads.*' in training.role_overrides 'task:dept'", "'task:depth'"),
+    ),
     "val_data.dataset={'type': 'FolderDataset', 'root': 'nowhere', 'labels': {'semseg': 'a', 'depth': ''}}": (
         "data",
         ("val_data.dataset.root='nowhere'", "nowhere/images"),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mtvision.runtime.atomic import atomic_file, atomic_path, write_bytes, write_text
+from mtvision.runtime.atomic import atomic_file, atomic_path, require_writable, write_bytes, write_text
 
 
 @pytest.fixture
@@ -95,3 +95,17 @@ def test_a_pipe_is_written_to():
     code = "from mtvision.runtime.atomic import write_text; write_text('/dev/stdout', 'text')"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "text"
+
+
+def test_a_folder_that_can_be_made_is_not_made(tmp_path):
+    require_writable(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file_or_without_permission_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        require_writable(tmp_path / "file" / "run")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(PermissionError, match="no permission in"):
+        require_writable(tmp_path / "run")
