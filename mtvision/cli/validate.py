@@ -38,7 +38,7 @@ Nothing is downloaded, sent or left behind: what is written lies in a temporary 
   mtvision validate my_config.py
   mtvision validate my_config.py --random-data              without the data, at the protocol's sizes
   mtvision validate my_config.py --random-data --size 64 96 the same with small images
-  mtvision validate configs/**/*.py --until build
+  mtvision validate configs/mtmamba/*.py --until build
 """
 
 
@@ -68,7 +68,7 @@ class Result:
         """Plain data."""
         return {
             "config": self.name,
-            "valid": self.failed is None,
+            "valid": self.error is None,
             "stages": self.stages,
             "failed": self.failed,
             "error": self.error,
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong and len(results) == 1:
         raise wrong[0]
     if wrong:
-        names = ", ".join(item.name for item in results if item.failed)
+        names = ", ".join(item.name for item in results if item.error is not None)
         raise InvalidConfigError(
             f"{len(wrong)} of {len(results)} configs are not valid: {names}."
         ) from wrong[0]
