@@ -221,8 +221,8 @@ def _folder(keep: Path | None, name: str) -> Iterator[Path]:
         FileExistsError: `keep/name` is there already.
     """
     if keep is None:
-        with TemporaryDirectory(prefix="mtvision-validate-") as folder:
-            yield Path(folder) / name
+        with TemporaryDirectory(prefix="mtvision-validate-") as temporary:
+            yield Path(temporary) / name
         return
     folder = keep / name
     if folder.exists():
