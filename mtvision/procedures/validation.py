@@ -107,6 +107,9 @@ class Validation:
         plain = {**self._config, "model": without_pretrained(self._config["model"])}
         settings, protocol = self._settings, self._settings.protocol
         network, notes = _network(plain, protocol)
+        if settings.training.freeze:
+            with stage("build", "training.freeze"):
+                network.freeze(settings.training.freeze)
         with stage("build", "balancer, step, training"), torch.device(_device(network)):
             module = training_module(plain, settings, network)
         with stage("build", "optimizer, schedule"):

@@ -120,6 +120,7 @@ MISTAKES = {  # option of --cfg-options: the stage that finds it, and parts of i
     ),
     "model.backbone.type=PickyNet": ("build", ("model, on images of ", "channels")),
     "optimizer.lr_factors={'nothing.*': 2}": ("build", ("optimizer, schedule", "'nothing.*'")),
+    "training.freeze=['backbonne.*']": ("build", ("training.freeze: ", "backbonne.*")),
     "training.role_overrides={'heads.*': 'task:dept'}": (
         "build",
         ("role of 'heads.*' in training.role_overrides 'task:dept'", "'task:depth'"),
