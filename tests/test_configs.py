@@ -63,13 +63,11 @@ def network():
     return build_network(model, PROTOCOLS["nyud-survey"].tasks)
 
 
-def _leaf(path: Path):
-    """Full-size networks and slimmable ones take seconds to lay out."""
-    quick = "tiny_synthetic" in path.name or path.parent.name == "parallel"
-    return pytest.param(path, id=relative(path), marks=[] if quick else pytest.mark.slow)
+QUICK = [path for path in LEAVES if "tiny_synthetic" in path.name or path.parent.name == "parallel"]
+"""Full-size networks and slimmable ones take seconds to lay out: tests/cli/test_validate.py builds all."""
 
 
-@pytest.mark.parametrize("path", [_leaf(path) for path in LEAVES])
+@pytest.mark.parametrize("path", QUICK, ids=relative)
 def test_settings_and_network(path):
     config = load_config(path)
     settings = Settings.of(config)
@@ -80,8 +78,6 @@ def test_settings_and_network(path):
             to_plain_data(config["balancer"]), tasks=names, default_weights=settings.protocol.loss_weights
         )
     assert [task.name for task in network.tasks] == list(names)
-    single = load_config(path, [f"tasks=['{names[0]}']"])  # the single-task network of the same file
-    assert Settings.of(single).protocol.task_names == (names[0],)
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=relative)
