@@ -22,6 +22,7 @@ from torchjd.linalg import QuadprogProjector
 from mtvision.balance.balancer import Balancer, complete_weights
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import BALANCERS
+from mtvision.core.values import TaskWeights
 
 _LEFT_OUT = (
     Aggregator,
@@ -82,7 +83,7 @@ class TorchJD(Balancer):
         *,
         tasks: Sequence[str],
         aggregator: str = "UPGrad",
-        preference: Mapping[str, float] | None = None,
+        preference: TaskWeights | None = None,
         seed: int = 0,
         default_weights: Mapping[str, float] | None = None,
         **options: Any,
@@ -210,7 +211,7 @@ class UPGrad(TorchJD):
         self,
         *,
         tasks: Sequence[str],
-        preference: Mapping[str, float] | None = None,
+        preference: TaskWeights | None = None,
         default_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(

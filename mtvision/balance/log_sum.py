@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtvision.balance.balancer import Balancer, complete_weights
 from mtvision.core.registry import BALANCERS
+from mtvision.core.values import TaskWeights
 
 
 @BALANCERS.register_module()
@@ -33,7 +34,7 @@ class LogSum(Balancer):
         *,
         tasks: Sequence[str],
         epsilon: float = 1e-8,
-        weights: Mapping[str, float] | None = None,
+        weights: TaskWeights | None = None,
         default_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(tasks=tasks, default_weights=default_weights)

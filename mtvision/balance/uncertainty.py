@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer, complete_weights
 from mtvision.core.registry import BALANCERS
+from mtvision.core.values import Rate, TaskWeights
 
 
 @BALANCERS.register_module()
@@ -33,7 +34,7 @@ class Uncertainty(Balancer):
         self,
         *,
         tasks: Sequence[str],
-        factors: float | Mapping[str, float] = 0.5,
+        factors: Rate | TaskWeights = 0.5,
         initial: float = 0.0,
         default_weights: Mapping[str, float] | None = None,
     ) -> None:

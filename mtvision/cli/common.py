@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtvision.recipe.check import check_config
-from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.check import load_checked
+from mtvision.recipe.config import RunConfig
 from mtvision.runtime.attempts import IncompleteError
 from mtvision.runtime.rescue import write_or_rescue
 
@@ -106,8 +106,7 @@ def read_config(arguments: argparse.Namespace, needs: Sequence[str]) -> RunConfi
         options.append(f"seed={arguments.seed}")
     if arguments.amp is not None:
         options.append(f"training.precision={arguments.amp}")
-    config = load_config(arguments.config, options, arguments.plugin)
-    check_config(config, needs)
+    config, _ = load_checked(arguments.config, options, arguments.plugin, needs)
     return config
 
 

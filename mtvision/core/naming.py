@@ -1,9 +1,11 @@
-"""Errors for the user of a command, above all the one for unknown names."""
+"""Errors for the user of a command: unknown names, and all mistakes of a config at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar, TypeVar
 
@@ -37,6 +39,12 @@ class UnknownNameError(ReportedError, KeyError):
         return str(self.args[0])
 
 
+def meant(wrong: Iterable[str], known: Iterable[str]) -> set[str]:
+    """The known names that somebody may have meant by wrong ones."""
+    choices = list(known)
+    return {near for name in wrong for near in get_close_matches(str(name), choices, n=1, cutoff=0.6)}
+
+
 def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`.
 
@@ -47,6 +55,120 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
         return table[name]
     except KeyError:
         raise UnknownNameError(kind, name, table) from None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong entry of a config.
+
+    Args:
+        key: dotted, e.g. `training.iterations` or `schedule.0.power`; empty for the config as a whole.
+        error: what is wrong; its message has the key.
+    """
+
+    key: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+
+class ConfigError(ReportedError, ValueError):
+    """Several mistakes of a config; the message lists all of them.
+
+    Args:
+        what: whose mistakes they are, e.g. `config my_config.py`.
+        mistakes: two or more.
+    """
+
+    def __init__(self, what: str, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        texts = ["\n    ".join(str(mistake).splitlines()) for mistake in self.mistakes]
+        super().__init__("\n  ".join([f"{what}: {len(texts)} mistakes", *texts]))
+
+
+class Mistakes:
+    """Collects the mistakes of a config, so that all of them are told at once.
+
+    Attributes:
+        key: of the place that is checked, dotted.
+        tasks: names that entries of tasks may have, see `mtvision.core.values.ByTask`; None = any.
+
+    >>> found = Mistakes()
+    >>> with found.at("training"), found.at("iterations"):
+    ...     raise ValueError("expected an integer, got 'many'.")
+    >>> [str(mistake) for mistake in found]
+    ["training.iterations: expected an integer, got 'many'."]
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Mistake] = {}
+        self.key = ""
+        self.tasks: Collection[str] | None = None
+
+    def __iter__(self) -> Iterator[Mistake]:
+        return iter(self._found.values())
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @contextmanager
+    def at(self, name: object) -> Iterator[None]:
+        """An error inside the block is a mistake of that key, and the block ends there.
+
+        Args:
+            name: of a key, or an index, below the block around it.
+        """
+        before, self.key = self.key, f"{self.key}.{name}" if self.key else str(name)
+        try:
+            yield
+        except (ReportedError, ValueError, TypeError) as error:
+            self.add(error)
+        finally:
+            self.key = before
+
+    def add(self, error: Exception) -> None:
+        """Note a mistake of the present key; of one key, the first counts.
+
+        Where the message does not name the key, it is put in front.
+        """
+        named = re.search(rf"(?<![\w.]){re.escape(self.key)}(?!\w|\.\w)", str(error).split("\n")[0])
+        if self.key and not named:
+            error.args = (f"{self.key}: {error}", *error.args[1:])
+        self._found.setdefault(self.key, Mistake(self.key, error))
+
+    def below(self, key: str) -> bool:
+        """Whether a key, or one below it, is wrong."""
+        return any(name == key or name.startswith(f"{key}.") for name in self._found)
+
+    def end(self, what: str) -> None:
+        """Raise what was found.
+
+        Args:
+            what: see `ConfigError`.
+
+        Raises:
+            ConfigError: there are several mistakes. A single one is raised as it is.
+        """
+        if len(self) > 1:
+            raise ConfigError(what, self)
+        for mistake in self:
+            raise mistake.error
+
+
+@contextmanager
+def gathering(what: str) -> Iterator[Mistakes]:
+    """Collect mistakes inside the block and raise them at its end.
+
+    Args:
+        what: see `ConfigError`.
+
+    Raises:
+        ConfigError: there are several mistakes. A single one is raised as it is.
+    """
+    found = Mistakes()
+    yield found
+    found.end(what)
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """Types and ranges of the plain values in a config, and the message for a wrong one.
 
 A type is an annotation: `int`, `float | None`, `Literal["a", "b"]`, `list[str]`, `dict[str, float]`.
-`Annotated` adds a range, or a function that checks the value further.
+`Annotated` adds a range, a function that checks the value further, or says that the value is described
+elsewhere: an entry of a table, the options of a class. Numbers are finite, and integers have 64 bits.
 """
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -66,6 +68,86 @@ class Between:
 
 
 @dataclass(frozen=True)
+class NotEmpty:
+    """A range of `Annotated` texts."""
+
+    def __contains__(self, value: str) -> bool:
+        return bool(value)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An `Annotated` value is an entry of a table: a dict that names a class and has its arguments.
+
+    Args:
+        table: what the code calls it, e.g. `DECODERS`.
+        key: that names the class.
+        also: `module:class` of a dataclass whose fields may stand beside the arguments. A field that is
+            called like `key` has the default of that key. The module is read, not imported.
+        alone: the name alone, as text, is an entry too.
+        made: an object that is made already is an entry too.
+    """
+
+    table: str
+    key: str = "type"
+    also: str = ""
+    alone: bool = False
+    made: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if self.made and callable(value):
+            return True
+        return isinstance(value, Mapping) or (self.alone and isinstance(value, str))
+
+    def __str__(self) -> str:
+        return f"{'a name or ' if self.alone else ''}a dict with the key '{self.key}'"
+
+
+@dataclass(frozen=True)
+class OptionsOf:
+    """An `Annotated` value is a dict of the arguments of a class or function.
+
+    Args:
+        path: `module:name`; the module is read, not imported.
+    """
+
+    path: str
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, Mapping)
+
+    def __str__(self) -> str:
+        return "a dict of options"
+
+
+@dataclass(frozen=True)
+class ByTask:
+    """The keys of an `Annotated` dict are tasks of the run; others are mistakes.
+
+    Args:
+        every: whether all of them must be there.
+    """
+
+    every: bool = False
+
+
+@dataclass(frozen=True)
+class NameIn:
+    """An `Annotated` text is a name in a table.
+
+    Args:
+        table: what the code calls it, e.g. `DERIVATIONS`.
+    """
+
+    table: str
+
+    def check(self, value: str) -> None:
+        """Raise `UnknownNameError` for a name that the table does not have."""
+        registry = import_module("mtvision.core.registry")  # which needs this module
+        registry.tables()[self.table].require(value)
+
+
+@dataclass(frozen=True)
 class CheckedBy:
     """A function that raises if an `Annotated` value is wrong.
 
@@ -86,8 +168,13 @@ Count = Annotated[int, AtLeast(0)]
 Rate = Annotated[float, Above(0)]
 Factor = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]
+Text = Annotated[str, NotEmpty()]
+TaskWeights = Annotated[Mapping[str, Factor], ByTask(every=True)]
 
-_RANGES = (AtLeast, Above, Between)
+_NUMBERS = (AtLeast, Above, Between)
+_RANGES = (*_NUMBERS, NotEmpty)
+_PLACES = (Entry, OptionsOf)
+_LARGEST = 2**63 - 1
 _NAMES = {
     int: "an integer",
     float: "a number",
@@ -112,14 +199,15 @@ def check_value(key: str, value: Any, kind: Any, note: str = "") -> None:
         ValueError: any other value of the wrong type or range.
     """
     if _fits(value, kind):
-        for checker in _checkers(kind):
+        for checker in _checkers(kind, value):
             checker.check(value)
         return
-    choices = _choices(kind)
+    choices = choices_of(kind)
     if choices and isinstance(value, str) and not _accepts_text(kind):
         raise UnknownNameError(key, value, map(str, choices))
+    found = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]} …"
     hint = _hint(value, kind)
-    raise ValueError(" ".join(filter(None, [f"{key} must be {_describe(kind)}, got {value!r}.", hint, note])))
+    raise ValueError(" ".join(filter(None, [f"{key} must be {describe(kind)}, got {found}.", hint, note])))
 
 
 def check_fields(section: str, settings: Any) -> None:
@@ -139,6 +227,9 @@ def _fits(value: Any, kind: Any) -> bool:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         base, *extras = arguments
+        places = [item for item in extras if isinstance(item, _PLACES)]
+        if places:
+            return value in places[0]
         return _fits(value, base) and all(value in item for item in extras if isinstance(item, _RANGES))
     if origin in (Union, types.UnionType):
         return any(_fits(value, item) for item in arguments)
@@ -146,59 +237,89 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(value == item and type(value) is type(item) for item in arguments)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(
-            _fits(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
+            _fits_key(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
         )
     if origin is tuple and arguments[-1] is not ...:
         return _is_list(value, len(arguments)) and all(map(_fits, value, arguments))
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return _is_list(value) and all(_fits(item, arguments[0]) for item in value)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if kind is Path:
         return isinstance(value, str | Path)
+    if isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, Mapping)):
+        return isinstance(value, Mapping)
+    if kind in (list, tuple, Sequence):
+        return _is_list(value)
     return not isinstance(kind, type) or kind not in _NAMES or isinstance(value, kind)
+
+
+def _fits_key(name: Any, kind: Any) -> bool:
+    """A key of a config is text, also where it stands for a number."""
+    return _fits(name, kind) or (kind is int and isinstance(name, str) and name.lstrip("-").isdigit())
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def _is_list(value: Any, length: int | None = None) -> bool:
     return isinstance(value, list | tuple) and length in (None, len(value))
 
 
-def _parts(kind: Any) -> tuple[Any, ...]:
+def parts_of(kind: Any) -> tuple[Any, ...]:
     """The alternatives of a union, or the kind alone."""
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
-def _choices(kind: Any) -> list[Any]:
-    return [choice for item in _parts(kind) if get_origin(item) is Literal for choice in get_args(item)]
+def choices_of(kind: Any) -> list[Any]:
+    """The values that the `Literal`s of a kind list."""
+    return [choice for item in parts_of(kind) if get_origin(item) is Literal for choice in get_args(item)]
 
 
 def _accepts_text(kind: Any) -> bool:
-    return any(item in (str, Path) for item in _parts(kind))
+    return any(item in (str, Path) for item in parts_of(kind))
 
 
-def _checkers(kind: Any) -> list[CheckedBy]:
-    extras = [extra for item in _parts(kind) if get_origin(item) is Annotated for extra in get_args(item)[1:]]
-    return [extra for extra in extras if isinstance(extra, CheckedBy)]
+def extras_of(kind: Any) -> tuple[Any, ...]:
+    """What `Annotated` adds to a kind."""
+    return get_args(kind)[1:] if get_origin(kind) is Annotated else ()
 
 
-def _describe(kind: Any) -> str:
+def _checkers(kind: Any, value: Any) -> list[CheckedBy | NameIn]:
+    extras = [extra for item in parts_of(kind) if _fits(value, item) for extra in extras_of(item)]
+    return [extra for extra in extras if isinstance(extra, CheckedBy | NameIn)]
+
+
+def describe(kind: Any) -> str:
+    """A kind in words, e.g. `an integer of at least 1 or None`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        places = [item for item in arguments[1:] if isinstance(item, _PLACES)]
+        if places:
+            return str(places[0])
         return " ".join(
-            [_describe(arguments[0]), *(str(item) for item in arguments[1:] if isinstance(item, _RANGES))]
+            [describe(arguments[0]), *(str(item) for item in arguments[1:] if isinstance(item, _NUMBERS))]
         )
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_describe, arguments))
+        return " or ".join(map(describe, arguments))
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a dict{_of(arguments[1])}"
     if origin is tuple and arguments[-1] is not ...:
-        return f"({', '.join(map(_describe, arguments))})"
+        return f"({', '.join(map(describe, arguments))})"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a list{_of(arguments[0])}"
+    if isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, Mapping)):
+        return "a dict"
+    if kind in (list, tuple, Sequence):
+        return "a list"
     return _NAMES.get(kind, "a value")
 
 
@@ -213,7 +334,13 @@ def _of(kind: Any) -> str:
 
 
 def _hint(value: Any, kind: Any) -> str:
-    """What probably was meant, if that can be told."""
+    """What probably was meant, or why a number is none, if that can be told."""
+    if isinstance(value, int | float) and not _is_finite(value):
+        return "Numbers are finite."
+    if value == "":
+        return "It is empty."
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return "Integers have 64 bits."
     guesses: list[Any] = [[value], (value, value), {"type": value}]
     if isinstance(value, float) and value.is_integer():
         guesses.insert(0, int(value))

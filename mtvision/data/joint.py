@@ -5,21 +5,33 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mtvision.core.naming import look_up
 from mtvision.core.random import generator
 from mtvision.core.registry import DATASETS, TASKS
 from mtvision.core.sample import RawSample, SampleKey
+from mtvision.core.values import Entry, Text
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import JointBatchSampler, Mixing, TrainingBatchSampler, whole_ratios
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
 
 _log = logging.getLogger("mtvision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOptions:
+    """What a part says besides the options of its data set.
+
+    Args:
+        name: in the ids of samples; by default the part's type.
+    """
+
+    name: Text | None = None
 
 
 @DATASETS.register_module()
@@ -50,7 +62,9 @@ class JointDataset(DenseDataset):
     def __init__(
         self,
         *,
-        parts: Sequence[Mapping[str, Any]],
+        parts: Sequence[
+            Annotated[Mapping[str, Any], Entry("DATASETS", also="mtvision.data.joint:PartOptions")]
+        ],
         ratios: Sequence[float] | None = None,
         mixing: Mixing = "mixed",
         protocol: Protocol | None = None,

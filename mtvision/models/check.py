@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from mtvision.core.naming import UnknownNameError, within
-from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS
+from mtvision.core.naming import Mistakes, UnknownNameError, gathering
+from mtvision.core.registry.entries import check_section
 from mtvision.core.task import Task
+from mtvision.core.values import Entry
 
-KEYS = ("backbone", "adapters", "decoder", "head", "heads", "tasks")
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A network. A checkpoint's `architecture` has the same keys.
+
+    Args:
+        backbone: from image to feature maps.
+        decoder: from feature maps to one map a task.
+        adapters: changes to the backbone or the network, in this order.
+        head: of every task without an entry in `heads`.
+        heads: {task: head}.
+        tasks: {task: channels} that an `architecture` was made for; configs leave it out.
+    """
+
+    backbone: Annotated[Mapping[str, Any], Entry("BACKBONES")]
+    decoder: Annotated[Mapping[str, Any], Entry("DECODERS")]
+    adapters: Sequence[Annotated[Mapping[str, Any], Entry("ADAPTERS")]] | None = None
+    head: Annotated[Mapping[str, Any], Entry("HEADS")] | None = None
+    heads: Mapping[str, Annotated[Mapping[str, Any], Entry("HEADS")]] | None = None
+    tasks: Mapping[str, int] | None = None
 
 
 def check_model(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
@@ -23,34 +44,44 @@ def check_model(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]
         {task: config of its head}.
 
     Raises:
-        TypeError: a part is missing.
+        TypeError: an argument is missing.
         UnknownNameError: a key, a type or an option does not exist.
-        ValueError: a task has no head, an `architecture` was made for other tasks, or an option has the wrong
-            type or range.
+        ValueError: a part is missing, a task has no head, an `architecture` was made for other tasks, or an
+            option has the wrong type or range.
+        ConfigError: several of these.
     """
-    for key in cfg:
-        if key not in KEYS:
-            raise UnknownNameError("key of model", key, KEYS)
-    for key in ("backbone", "decoder"):
-        if key not in cfg:
-            raise TypeError(f"model: the key '{key}' is missing (given: {', '.join(cfg) or 'nothing'}).")
-    _check_tasks(cfg.get("tasks"), tasks)
-    names = [task.name for task in tasks]
-    heads = dict(cfg.get("heads") or {})
-    if cfg.get("head") is not None:
-        heads = dict.fromkeys(names, cfg["head"]) | heads
-    check_heads(heads, names)
-    with within("model.backbone"):
-        BACKBONES.check_config(cfg["backbone"])
-    for index, item in enumerate(cfg.get("adapters") or ()):
-        with within(f"model.adapters.{index}"):
-            ADAPTERS.check_config(item)
-    with within("model.decoder"):
-        DECODERS.check_config(cfg["decoder"])
-    for name, head in heads.items():
-        with within(f"model.heads.{name}" if name in (cfg.get("heads") or {}) else "model.head"):
-            HEADS.check_config(head)
-    return heads
+    with gathering("model") as found, found.at("model"):
+        check_section(found, cfg, ModelSettings)
+        check_tasks_of_model(found, cfg, tasks)
+    return heads_of(cfg, tasks)
+
+
+def heads_of(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
+    """{task: config of its head}, from `head` and `heads`."""
+    common = {} if cfg.get("head") is None else {task.name: cfg["head"] for task in tasks}
+    return {**common, **(cfg.get("heads") or {})}
+
+
+def check_tasks_of_model(found: Mistakes, cfg: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Note what does not fit the tasks; the present key is that of the model.
+
+    Args:
+        found: collects.
+        cfg: the config's `model`.
+        tasks: what the network predicts.
+    """
+    made_for, given = cfg.get("tasks"), {task.name: task.out_channels for task in tasks}
+    with found.at("tasks"):
+        if not given:
+            raise ValueError("model: no tasks. Give at least one task of the protocol.")
+        if isinstance(made_for, Mapping) and dict(made_for) != given:
+            raise ValueError(
+                f"model: this architecture predicts {dict(made_for)} (task: channels), but the tasks given "
+                f"are {given}. Use the protocol and tasks it was trained with."
+            )
+    if isinstance(cfg.get("heads"), Mapping | None):
+        with found.at("heads"):
+            check_heads(heads_of(cfg, tasks), given)
 
 
 def check_heads(heads: Mapping[str, Any], tasks: Iterable[str]) -> None:
@@ -70,14 +101,3 @@ def check_heads(heads: Mapping[str, Any], tasks: Iterable[str]) -> None:
     for name in heads:
         if name not in names:
             raise UnknownNameError("task with a head", name, names)
-
-
-def _check_tasks(made_for: Mapping[str, int] | None, tasks: Sequence[Task]) -> None:
-    given = {task.name: task.out_channels for task in tasks}
-    if not given:
-        raise ValueError("model: no tasks. Give at least one task of the protocol.")
-    if made_for is not None and dict(made_for) != given:
-        raise ValueError(
-            f"model: this architecture predicts {dict(made_for)} (task: channels), but the tasks given are "
-            f"{given}. Use the protocol and tasks it was trained with."
-        )

@@ -10,20 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtvision.core.naming import UnknownNameError
+from mtvision.core.naming import Mistakes, UnknownNameError, gathering
+from mtvision.core.registry.entries import check_kind
+from mtvision.core.values import Text
 from mtvision.recipe.plugin_lists import every_plugin
 from mtvision.recipe.plugins import load_plugins
 from mtvision.recipe.settings import (
     DATA_SECTIONS,
     LOADER_DEFAULTS,
     TOP_LEVEL,
-    check_keys,
     protocol_of,
     section_defaults,
+    task_names,
     to_plain_data,
 )
 from mtvision.recipe.shipped import find_config, package_folder
-from mtvision.recipe.tasks import drop_absent_tasks, task_names
+from mtvision.recipe.tasks import drop_absent_tasks
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -36,10 +38,12 @@ class RunConfig(Mapping[str, Any]):
     `load_config` makes it; `with_options` makes a changed copy, which may have other tasks.
     """
 
-    def __init__(self, content: Config) -> None:
+    def __init__(self, content: Config, found: Mistakes) -> None:
         load_plugins(content["plugins"])  # their names may stand anywhere in it
         self._whole = content  # with the entries of all tasks, for `with_options`
-        self._content = _of_its_tasks(content)
+        self._content = content
+        with found.at("tasks"):
+            self._content = _of_its_tasks(content)
         self._plain: dict[str, Any] = to_plain_data(self._content._cfg_dict)
 
     def __getitem__(self, key: str) -> Any:
@@ -79,10 +83,12 @@ class RunConfig(Mapping[str, Any]):
 
         Raises:
             UnknownNameError: the config has no such key; the message names its siblings.
+            ConfigError: several mistakes.
         """
         content = copy.deepcopy(self._whole)
-        _override(content, options)
-        return RunConfig(content)
+        with gathering(f"config {self.file}") as found:
+            _override(found, content, options)
+            return RunConfig(content, found)
 
 
 def load_config(path: str | Path, options: Sequence[str] = (), plugins: Sequence[str] = ()) -> RunConfig:
@@ -101,8 +107,67 @@ def load_config(path: str | Path, options: Sequence[str] = (), plugins: Sequence
         FileNotFoundError: no such file or shipped config.
         UnknownNameError: a top-level key, a key of a section or an option's key is unknown.
         ValueError: the file cannot be read as a config, an option is not `key=value`.
+        ConfigError: several mistakes.
+    """
+    with gathering(f"config {path}") as found:
+        return read_config(found, path, options, plugins)
+
+
+def read_config(
+    found: Mistakes, path: str | Path, options: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> RunConfig:
+    """As `load_config`, but mistakes are collected; what is wrong is left out, or stays for `check_config`.
+
+    Raises:
+        PluginError, FileNotFoundError: as `load_config`.
+        ValueError: the file cannot be read as a config.
     """
     file = find_config(path)
+    config = _content_of(file)
+    for key in [key for key in config if key not in TOP_LEVEL]:
+        with found.at(key):
+            config.pop(key)
+            raise UnknownNameError(f"top-level key of {file.name}", key, TOP_LEVEL)
+    for name, defaults in section_defaults().items():
+        given = config.get(name)
+        if given is None:
+            given = {}
+        if isinstance(given, Mapping):
+            with found.at(name):
+                _note_unknown(found, f"key of '{name}' in {file.name}", given, defaults)
+            config[name] = {**defaults, **{key: given[key] for key in given if key in defaults}}
+    for name in DATA_SECTIONS:
+        if isinstance(config.get(name), Mapping):
+            config[name] = {**LOADER_DEFAULTS, **config[name]}
+    for name, default in TOP_LEVEL.items():
+        config.setdefault(name, default)
+    given_options: dict[str, Any] = {}
+    for option in options:
+        with found.at("--cfg-options"):
+            key, value = parse_option(option)
+            given_options[key] = value
+    _override(found, config, given_options)
+    with found.at("plugins"):
+        check_kind(found, config["plugins"], list[Text])
+    if found.below("plugins"):
+        found.end(f"config {path}")  # names cannot be judged without them
+    config["plugins"] = every_plugin(file, config["plugins"], plugins)
+    return RunConfig(config, found)
+
+
+def _note_unknown(found: Mistakes, what: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for key in given:
+        with found.at(key):
+            if key not in known:
+                raise UnknownNameError(what, key, known)
+
+
+def _content_of(file: Path) -> Config:
+    """What a file and its bases say.
+
+    Raises:
+        ValueError: it cannot be read as a config.
+    """
     from mmengine.config import Config
 
     try:
@@ -118,19 +183,7 @@ def load_config(path: str | Path, options: Sequence[str] = (), plugins: Sequence
         raise ValueError(f"config {file}: {reason}") from error
     for name in [name for name in names if name.isupper()]:
         config.pop(name)
-    check_keys(f"top-level key of {file.name}", config, TOP_LEVEL)
-    for name, defaults in section_defaults().items():
-        given = dict(config.get(name) or {})
-        check_keys(f"key of '{name}' in {file.name}", given, defaults)
-        config[name] = {**defaults, **given}
-    for name in DATA_SECTIONS:
-        if config.get(name):
-            config[name] = {**LOADER_DEFAULTS, **config[name]}
-    for name, default in TOP_LEVEL.items():
-        config.setdefault(name, default)
-    _override(config, dict(parse_option(option) for option in options))
-    config["plugins"] = every_plugin(file, config["plugins"], plugins)
-    return RunConfig(config)
+    return config
 
 
 @contextmanager
@@ -180,30 +233,29 @@ def parse_option(option: str) -> tuple[str, Any]:
         return key, text
 
 
-def _override(config: Config, options: Mapping[str, Any]) -> None:
+def _override(found: Mistakes, config: Config, options: Mapping[str, Any]) -> None:
     """Apply `--cfg-options`; a key that the config does not have is an error.
 
     mmengine would create the key silently and train with the old value. Dots descend into dicts and, as
     integers, into lists. Below a component (a dict with `type`) new arguments are allowed, because building
     the component checks them.
 
-    Raises:
-        UnknownNameError: a key is absent; the message names its siblings.
-        ValueError: a key of a plain value.
+    Mistakes are an absent key, whose siblings are named, and a key of a plain value.
     """
     for path, value in options.items():
-        node: Any = config._cfg_dict
         *parents, last = path.split(".")
-        for depth, part in enumerate(parents):
-            node = _child(node, part, ".".join(parents[:depth]))
-        if isinstance(node, list):
-            _child(node, last, ".".join(parents))
-            node[int(last)] = value
-        elif isinstance(node, dict) and "type" in node:
-            node[last] = value
-        else:
-            _child(node, last, ".".join(parents))
-            node[last] = value
+        with found.at(path):
+            node: Any = config._cfg_dict
+            for depth, part in enumerate(parents):
+                node = _child(node, part, ".".join(parents[:depth]))
+            if isinstance(node, list):
+                _child(node, last, ".".join(parents))
+                node[int(last)] = value
+            elif isinstance(node, dict) and "type" in node:
+                node[last] = value
+            else:
+                _child(node, last, ".".join(parents))
+                node[last] = value
 
 
 def _child(node: Any, part: str, where: str) -> Any:

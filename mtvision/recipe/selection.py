@@ -72,6 +72,15 @@ def average_last_10(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> li
 RULES = {"best_compat": best_compat, "average_last_10": average_last_10}
 
 
+def check_rule(name: str) -> None:
+    """Refuse a value of `evaluation.select` that is neither `last` nor a rule.
+
+    Raises:
+        UnknownNameError: there is no such rule.
+    """
+    look_up("evaluation.select", name, {"last": None, **RULES})
+
+
 def check_selection(rule: str, protocol: Protocol, iterations: int, interval: int) -> None:
     """Refuse a rule that cannot be applied to the evaluations of a run, before the run.
 

@@ -3,66 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
 
-from mtvision.core.naming import UnknownNameError, look_up
-from mtvision.core.values import Count, Factor, Positive, Rate, Share, check_fields
+from mtvision.core.naming import Mistakes, UnknownNameError, gathering, look_up
+from mtvision.core.registry import TASKS
+from mtvision.core.registry.entries import check_kind, check_section
+from mtvision.core.values import (
+    Between,
+    ByTask,
+    CheckedBy,
+    Count,
+    Entry,
+    Factor,
+    OptionsOf,
+    Positive,
+    Rate,
+    Share,
+    Text,
+    check_fields,
+)
+from mtvision.models.check import ModelSettings
 from mtvision.protocols import Protocol, get_protocol, own_protocol
-from mtvision.recipe.selection import RULES
+from mtvision.protocols.tasks import build_task
 from mtvision.runtime.precision import Precision
 
-
-@dataclass(frozen=True, kw_only=True)
-class TopLevel:
-    """Every key a config may have. `model`, `protocol`, `train_data` and `optimizer` must be given to train.
-
-    Args:
-        name: of the method in tables; by default the file's.
-        provenance: who made the numbers, see `docs/records.md`.
-        protocol: id of a benchmark, or tasks of your own.
-        tasks: a part of the protocol's.
-        model: see `mtvision.models.factory.build_network`.
-        train_data: the data set and its loader, as `val_data` and `test_data`.
-        val_data: judged during training; scored at the end where there is no `test_data`.
-        test_data: scored at the end.
-        balancer: how losses or gradients of the tasks become one step.
-        step: how a batch becomes gradients.
-        search: the searcher of `mtvision search`.
-        optimizer: see `OptimizerSettings`.
-        schedule: schedulers of mmengine, in iterations.
-        training: see `TrainingSettings`.
-        evaluation: see `EvaluationSettings`.
-        logging: see `LoggingSettings`.
-        plugins: modules or files that register classes, see `mtvision.recipe.plugins`; added to the bases'.
-        seed: of every random draw.
-    """
-
-    name: str | None = None
-    provenance: str = "ours"
-    protocol: str | dict[str, Any] | None = None
-    tasks: list[str] | None = None
-    model: dict[str, Any] | None = None
-    train_data: dict[str, Any] | None = None
-    val_data: dict[str, Any] | None = None
-    test_data: dict[str, Any] | None = None
-    balancer: dict[str, Any] = field(default_factory=lambda: {"type": "FixedWeights"})
-    step: dict[str, Any] = field(default_factory=lambda: {"type": "PlainStep"})
-    search: dict[str, Any] | None = None
-    optimizer: dict[str, Any] | None = None
-    schedule: list[dict[str, Any]] | None = None
-    training: dict[str, Any] | None = None
-    evaluation: dict[str, Any] | None = None
-    logging: dict[str, Any] | None = None
-    plugins: list[str] = field(default_factory=list)
-    seed: Count = 0
-
-    def __post_init__(self) -> None:
-        check_fields("", self)
-
-
-TOP_LEVEL: dict[str, Any] = asdict(TopLevel())
-"""{key: default} of the whole config."""
+Seed = Annotated[int, Between(0, 2**32 - 1)]
+OwnProtocol = Annotated[Mapping[str, Any], OptionsOf("mtvision.protocols.protocol:own_protocol")]
+Scores = Annotated[Mapping[str, float], ByTask()]
+TaskOptions = Annotated[Mapping[str, dict[str, Any]], ByTask()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +45,19 @@ class LoaderSettings:
 
     batch_size: Positive = 1
     num_workers: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(LoaderSettings):
+    """A data set and its loader.
+
+    Args:
+        dataset: the images and labels.
+        batch_size: images per step and process.
+        num_workers: processes that load; 0 = the main one.
+    """
+
+    dataset: Annotated[Mapping[str, Any], Entry("DATASETS")]
 
 
 DATA_SECTIONS = ("train_data", "val_data", "test_data")
@@ -106,7 +88,7 @@ class OptimizerSettings:
     backbone_lr: Factor = 1.0
     balancer_lr: Factor | None = None
     architecture_lr: Factor | None = None
-    lr_factors: dict[str, float] | None = None
+    lr_factors: dict[str, Factor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +134,11 @@ class TrainingSettings:
     non_finite: Literal["stop", "skip"] = "stop"
     sync_bn: bool = True
     channels_last: bool = False
-    load_from: str | None = None
+    load_from: Text | None = None
     load_partly: bool = False
     freeze: list[str] = field(default_factory=list)
     role_overrides: dict[str, str] = field(default_factory=dict)
-    loss_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    loss_options: TaskOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields("training", self)
@@ -181,18 +163,16 @@ class EvaluationSettings:
     """
 
     precision: Precision = "fp32"
-    metric_options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    during_training: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metric_options: TaskOptions = field(default_factory=dict)
+    during_training: TaskOptions = field(default_factory=dict)
     workers: Count = 0
     constant_predictor: Count = 0
-    baseline: str | dict[str, float] | None = None
+    baseline: Text | Scores | None = None
     pictures: Count = 4
-    select: str = "last"
+    select: Annotated[str, CheckedBy("mtvision.recipe.selection:check_rule")] = "last"
 
     def __post_init__(self) -> None:
         check_fields("evaluation", self)
-        if self.select not in ("last", *RULES):
-            raise UnknownNameError("evaluation.select", self.select, ("last", *RULES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +187,78 @@ class LoggingSettings:
 
     tensorboard: bool = False
     wandb: bool = False
-    project: str = "mtvision"
+    project: Text = "mtvision"
 
     def __post_init__(self) -> None:
         check_fields("logging", self)
 
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What stands beside the arguments of a searcher.
+
+    Args:
+        held_out: share of the training images that the search alone sees.
+    """
+
+    held_out: Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopLevel:
+    """Every key a config may have. `model`, `protocol`, `train_data` and `optimizer` must be given to train.
+
+    Args:
+        name: of the method in tables; by default the file's.
+        provenance: who made the numbers, see [records](records.md).
+        protocol: id of a benchmark, or tasks of your own.
+        tasks: a part of the protocol's, names or text with commas between; None = all.
+        model: the network.
+        train_data: the data set and its loader.
+        val_data: judged during training; scored at the end where there is no `test_data`.
+        test_data: scored at the end.
+        balancer: how losses or gradients of the tasks become one step.
+        step: how a batch becomes gradients.
+        search: the searcher of `mtvision search`.
+        optimizer: the rule of the updates and its learning rates.
+        schedule: schedulers of mmengine, in iterations; None = poly with power 0.9, to 0.
+        training: how long and how to train.
+        evaluation: how to score.
+        logging: where curves go.
+        plugins: modules or files that register classes, see [plugins](plugins.md); added to the bases'.
+        seed: of every random draw.
+    """
+
+    name: Text | None = None
+    provenance: Literal["ours", "released", "smoke"] = "ours"
+    protocol: Text | OwnProtocol | None = None
+    tasks: list[Text] | Text | None = None
+    model: ModelSettings | None = None
+    train_data: DataSettings | None = None
+    val_data: DataSettings | None = None
+    test_data: DataSettings | None = None
+    balancer: Annotated[Mapping[str, Any], Entry("BALANCERS")] = field(
+        default_factory=lambda: {"type": "FixedWeights"}
+    )
+    step: Annotated[Mapping[str, Any], Entry("STEPS")] = field(default_factory=lambda: {"type": "PlainStep"})
+    search: (
+        Annotated[Mapping[str, Any], Entry("SEARCHERS", also="mtvision.recipe.settings:SearchSettings")]
+        | None
+    ) = None
+    optimizer: (
+        Annotated[Mapping[str, Any], Entry("OPTIMIZERS", also="mtvision.recipe.settings:OptimizerSettings")]
+        | None
+    ) = None
+    schedule: list[Annotated[dict[str, Any], Entry("SCHEDULES")]] | None = None
+    training: TrainingSettings | None = None
+    evaluation: EvaluationSettings | None = None
+    logging: LoggingSettings | None = None
+    plugins: list[Text] = field(default_factory=list)
+    seed: Seed = 0
+
+
+TOP_LEVEL: dict[str, Any] = asdict(TopLevel())
+"""{key: default} of the whole config."""
 
 SECTIONS = {"training": TrainingSettings, "evaluation": EvaluationSettings, "logging": LoggingSettings}
 
@@ -245,46 +292,56 @@ class Settings:
 
         Raises:
             TypeError, ValueError, UnknownNameError: a value is missing, of the wrong kind or unknown.
+            ConfigError: several of these.
         """
-        TopLevel(**{name: to_plain_data(config[name]) for name in TOP_LEVEL})
-        sections = {}
-        for name, kind in SECTIONS.items():
-            values = to_plain_data(config[name])
-            check_keys(f"key of '{name}'", values, (item.name for item in fields(kind)))
-            sections[name] = kind(**values)
-        rule = sections["evaluation"].select
-        if rule != "last" and not sections["training"].val_interval:
+        with gathering("config") as found:
+            settings = read_settings(found, to_plain_data(config))
+        assert settings is not None  # without a mistake there are settings
+        return settings
+
+
+def read_settings(found: Mistakes, config: Mapping[str, Any]) -> Settings | None:
+    """The settings of a config; instead of what is wrong, they have the defaults.
+
+    Args:
+        found: collects the mistakes. From now on it knows the tasks of the run.
+        config: completed, plain data.
+
+    Returns:
+        None if the protocol is wrong.
+    """
+    protocol = _read_protocol(found, config)
+    sections = {}
+    for name, kind in SECTIONS.items():
+        with found.at(name):
+            sections[name] = kind(**check_section(found, config[name], kind))
+    with found.at("seed"):
+        check_kind(found, config["seed"], Seed, f"The default is {TopLevel.seed}.")
+    rule, interval = sections["evaluation"].select, sections["training"].val_interval
+    with found.at("evaluation"), found.at("select"):
+        if rule != "last" and not interval and not found.below("training.val_interval"):
             raise ValueError(
                 f"evaluation.select='{rule}' chooses from evaluations during training: set "
                 "training.val_interval, e.g. to the iterations of an epoch."
             )
-        protocol = protocol_of(config)
-        _check_tasks(protocol, sections["training"], sections["evaluation"])
-        return cls(protocol=protocol, seed=config["seed"], **sections)
+    if protocol is None:
+        return None
+    with found.at("evaluation"), found.at("baseline"):
+        _check_baseline(protocol, sections["evaluation"].baseline)
+    return Settings(protocol=protocol, seed=config["seed"], **sections)
 
 
-def _check_tasks(protocol: Protocol, training: TrainingSettings, evaluation: EvaluationSettings) -> None:
-    """Every option of a task is one of the run's; said here, before training, and not after it.
+def _check_baseline(protocol: Protocol, named: str | Mapping[str, float] | None) -> None:
+    """Refuse a baseline that is unknown or lacks a task, before training.
 
     Raises:
-        UnknownNameError: a task or a baseline that the protocol does not have.
-        ValueError: a baseline without a score of a task.
+        UnknownNameError: the protocol has no such baseline.
+        ValueError: it has no score of a task.
     """
-    for key, entries in (
-        ("training.loss_options", training.loss_options),
-        ("evaluation.metric_options", evaluation.metric_options),
-        ("evaluation.during_training", evaluation.during_training),
-    ):
-        check_keys(f"task in {key}", entries, protocol.task_names)
-    named = evaluation.baseline
     if not named:
         return
-    baseline: Mapping[str, float] = (
-        look_up(f"baseline of protocol {protocol.id}", named, protocol.baselines)
-        if isinstance(named, str)
-        else named
-    )
-    check_keys("task in evaluation.baseline", baseline, protocol.task_names)
+    kind = f"baseline of protocol {protocol.id}"
+    baseline = look_up(kind, named, protocol.baselines) if isinstance(named, str) else named
     lacking = [name for name in protocol.task_names if name not in baseline]
     if lacking:
         raise ValueError(
@@ -293,8 +350,49 @@ def _check_tasks(protocol: Protocol, training: TrainingSettings, evaluation: Eva
         )
 
 
+def _read_protocol(found: Mistakes, config: Mapping[str, Any]) -> Protocol | None:
+    """The protocol, restricted to the run's tasks where these are right; None if it is wrong itself."""
+    protocol = None
+    with found.at("protocol"):
+        entry = config["protocol"]
+        check_kind(found, entry, Text | OwnProtocol | None)
+        if isinstance(entry, Mapping) and isinstance(entry.get("tasks"), Mapping):
+            with found.at("tasks"):
+                check_own_tasks(found, entry["tasks"])
+        if not found.below("protocol"):
+            protocol = protocol_of({"protocol": entry})
+    if protocol is not None:
+        with found.at("tasks"):
+            protocol = _restricted(protocol, config["tasks"])
+        found.tasks = protocol.task_names
+    return protocol
+
+
+def check_own_tasks(found: Mistakes, tasks: Mapping[str, Any]) -> None:
+    """Note mistakes in the tasks that a config describes; the present key is that of all of them.
+
+    Args:
+        found: collects.
+        tasks: {task: options of its constructor}.
+    """
+    for name, options in tasks.items():
+        before = len(found)
+        with found.at(name):
+            TASKS.require(name)
+            check_kind(found, options, Mapping)
+            if isinstance(options, Mapping):
+                TASKS.check_config({**options, "type": name}, found)
+            if len(found) == before:
+                build_task(name, **options)  # refuses options that contradict one another
+
+
 def protocol_of(config: Mapping[str, Any]) -> Protocol:
-    """The protocol a config names (`protocol="nyud-invpt"`) or defines, restricted to its `tasks`."""
+    """The protocol a config names (`protocol="nyud-invpt"`) or defines, restricted to its `tasks`.
+
+    Raises:
+        ValueError, TypeError: it is missing, or `tasks` are no names.
+        UnknownNameError: there is no such protocol, task or option.
+    """
     entry = config["protocol"]
     if entry is None:
         raise ValueError("config: 'protocol' is missing; name one, or describe your own data's tasks.")
@@ -302,8 +400,33 @@ def protocol_of(config: Mapping[str, Any]) -> Protocol:
         protocol = get_protocol(entry)
     else:
         protocol = own_protocol(**{key: to_plain_data(value) for key, value in entry.items()})
-    tasks = config.get("tasks")
-    return protocol if tasks is None else protocol.select(list(tasks))
+    return _restricted(protocol, config.get("tasks"))
+
+
+def _restricted(protocol: Protocol, tasks: Any) -> Protocol:
+    return protocol if tasks is None else protocol.select(task_names(tasks))
+
+
+def task_names(value: Any) -> list[str]:
+    """The value of `tasks` in a config as a list.
+
+    Args:
+        value: names; or text, one name or several with commas between (`--cfg-options tasks=depth,edge`).
+
+    Raises:
+        TypeError: something else.
+        ValueError: no name.
+
+    >>> task_names("depth"), task_names(("depth", "edge"))
+    (['depth'], ['depth', 'edge'])
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"tasks: expected names such as ['depth'], got {value!r}.")
+    found = [name.strip() for name in names]
+    if not all(found) or not found:
+        raise ValueError(f"tasks: got {value!r}. Name at least one task; leave the key out to train all.")
+    return found
 
 
 def to_plain_data(value: Any) -> Any:

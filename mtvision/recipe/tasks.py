@@ -22,28 +22,6 @@ COMPONENTS: dict[str, Registry] = {"decoder": DECODERS, "adapters": ADAPTERS}
 """Parts of `model` with entries of tasks; their classes know which (`for_tasks`)."""
 
 
-def task_names(value: Any) -> list[str]:
-    """The value of `tasks` in a config as a list.
-
-    Args:
-        value: names; or text, one name or several with commas between (`--cfg-options tasks=depth,edge`).
-
-    Raises:
-        TypeError: something else.
-        ValueError: no name.
-
-    >>> task_names("depth"), task_names(("depth", "edge"))
-    (['depth'], ['depth', 'edge'])
-    """
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"tasks: expected names such as ['depth'], got {value!r}.")
-    found = [name.strip() for name in names]
-    if not all(found) or not found:
-        raise ValueError(f"tasks: got {value!r}. Name at least one task; leave the key out to train all.")
-    return found
-
-
 def drop_absent_tasks(config: dict[str, Any], protocol: Protocol) -> None:
     """Remove the entries of tasks that the protocol has but the run has not, in place.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtvision.balance.balancer import Balancer
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
+from mtvision.core.values import Entry
 from mtvision.steps.confidence import true_confidence
 from mtvision.steps.data_map import DataMap
 from mtvision.steps.problem import LossReport, StepProblem
@@ -34,7 +35,7 @@ class DataMapStep(nn.Module, Step):
         step: config of the step inside; None = `PlainStep`.
     """
 
-    def __init__(self, step: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, step: Annotated[Mapping[str, Any], Entry("STEPS")] | None = None) -> None:
         super().__init__()
         self.inner: Step = STEPS.build(dict(step or {"type": "PlainStep"}))
         self.held_out = self.inner.held_out

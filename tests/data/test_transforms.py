@@ -296,7 +296,7 @@ def test_configs_and_their_errors():
         build_pipeline({"preset": "light", "siz": (3, 3)}, protocol)
     with pytest.raises(ValueError, match="has no train_size; give one"):
         build_pipeline("invpt-train", protocol)
-    with pytest.raises(TypeError, match="preset's name"):
+    with pytest.raises(TypeError, match="transforms preset: expected a dict with the key 'preset'"):
         build_pipeline({"light": 1}, protocol)
     with pytest.raises(TypeError, match="'type'"):
         build_pipeline([{"name": "x"}], protocol)

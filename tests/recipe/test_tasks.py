@@ -18,8 +18,7 @@ from mtvision.recipe.building import without_pretrained
 from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset
-from mtvision.recipe.settings import Settings
-from mtvision.recipe.tasks import task_names
+from mtvision.recipe.settings import Settings, task_names
 from mtvision.report.record import Record
 from mtvision.sweep.grid import expand, record_key
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from mtvision.cli.common import STDOUT, add_plugin_option, write_json
 from mtvision.core.registry import DATASETS
 from mtvision.protocols import Protocol, get_protocol
-from mtvision.recipe.check import check_config
-from mtvision.recipe.config import load_config, parse_option
+from mtvision.recipe.check import load_checked
+from mtvision.recipe.config import parse_option
 from mtvision.recipe.plugins import load_plugins
 from mtvision.recipe.settings import protocol_of, to_plain_data
 from mtvision.runtime.progress import counting, messages
@@ -104,8 +104,7 @@ Wanted = list[tuple[dict[str, Any], Protocol | None]]
 
 
 def _from_config(arguments: argparse.Namespace) -> Wanted:
-    config = load_config(arguments.config, arguments.cfg_options, arguments.plugin)
-    check_config(config)
+    config, _ = load_checked(arguments.config, arguments.cfg_options, arguments.plugin)
     protocol = protocol_of(config)
     wanted: Wanted = []
     for section in ("train_data", "val_data", "test_data"):

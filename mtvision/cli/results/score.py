@@ -16,8 +16,8 @@ from rich.table import Table
 from mtvision.cli.common import STDOUT, add_plugin_option, write_json
 from mtvision.core.registry import replaced_entries
 from mtvision.protocols import Protocol
-from mtvision.recipe.check import check_config
-from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.check import load_checked
+from mtvision.recipe.config import RunConfig
 from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.settings import Settings
 from mtvision.report.comparable.task_entry import describe_tasks
@@ -65,8 +65,9 @@ Tasks without a folder are not scored.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    config = load_config(arguments.config, arguments.cfg_options, arguments.plugin)
-    settings = check_config(config, ("test_data or val_data",))
+    config, settings = load_checked(
+        arguments.config, arguments.cfg_options, arguments.plugin, ("test_data or val_data",)
+    )
     from mtvision.data.manifest import data_manifest, scored_data
     from mtvision.engine.records import portable, require_possible, require_whole
     from mtvision.evaluation.evaluator import SampleEvaluator

@@ -8,8 +8,18 @@ backbone does not import the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated, Any
+
 from mtvision.core.registry.sources import Definition
 from mtvision.core.registry.table import Registry
+from mtvision.core.values import Entry
+
+PIPELINE = (
+    Annotated[Any, Entry("PRESETS", key="preset", alone=True)]
+    | Sequence[Annotated[Any, Entry("TRANSFORMS", made=True)]]
+)
+"""The transforms of a data set: a preset, or a list."""
 
 BACKBONES = Registry("backbone", "BACKBONES", ["mtvision.models.backbones"])
 ADAPTERS = Registry("adapter", "ADAPTERS", ["mtvision.models.adapters", "mtvision.models.branching"])
@@ -21,11 +31,17 @@ LOSSES = Registry("loss", "LOSSES", ["mtvision.losses"])
 METRICS = Registry("metric", "METRICS", ["mtvision.metrics"])
 BALANCERS = Registry("balancer", "BALANCERS", ["mtvision.balance"], supplied=("tasks", "default_weights"))
 STEPS = Registry("step", "STEPS", ["mtvision.steps"])
-DATASETS = Registry("dataset", "DATASETS", ["mtvision.data"], supplied=("protocol", "seed"))
+DATASETS = Registry(
+    "dataset",
+    "DATASETS",
+    ["mtvision.data"],
+    supplied=("protocol", "seed"),
+    shared={"transforms": PIPELINE},
+)
 PREPARATIONS = Registry("preparation of data", "PREPARATIONS", ["mtvision.data.prepare"])
 TRANSFORMS = Registry("transform", "TRANSFORMS", ["mtvision.data.transforms"])
 PRESETS = Registry(
-    "transforms preset", "PRESETS", ["mtvision.data.transforms.presets"], supplied=("protocol",)
+    "transforms preset", "PRESETS", ["mtvision.data.transforms.presets"], supplied=("protocol", "_")
 )
 OPTIMIZERS = Registry(
     "optimizer",

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional, Union
 
 from mtvision.core import values
 
@@ -54,7 +54,7 @@ def registered_names(package: str, table: str) -> dict[str, Definition]:
 def parameters_of(definition: Definition) -> dict[str, Parameter]:
     """The parameters of a function, or of the `__init__` that a class has or inherits within its own package.
 
-    Annotations are text. A default is a placeholder: that there is one is known, its value is not.
+    Annotations and defaults are the text of the file.
     """
     return {name: item for name, (item, _) in _signature(definition).items()}
 
@@ -77,9 +77,19 @@ def constant_of(definition: Definition, attribute: str) -> Any:
             targets = item.targets if isinstance(item, ast.Assign) else [item.target]
             if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
                 return ast.literal_eval(item.value)
-    bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
-    inherited = [constant_of(base, attribute) for base in bases if base is not None]
+    inherited = [constant_of(base, attribute) for base in bases_of(definition)]
     return next((value for value in inherited if value is not None), None)
+
+
+def bases_of(definition: Definition) -> list[Definition]:
+    """Where the bases of a class are defined, those within its own package."""
+    node = _top_level(definition.module).get(definition.name)
+    found = (
+        [find(definition.module, ast.unparse(base)) for base in node.bases]
+        if isinstance(node, ast.ClassDef)
+        else []
+    )
+    return [base for base in found if base is not None]
 
 
 def docstring_of(definition: Definition) -> str | None:
@@ -107,8 +117,7 @@ def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
             parameters = _parameters(item.args)
             del parameters[next(iter(parameters))]  # self
             return _within(definition.module, parameters)
-    bases = [find(definition.module, ast.unparse(base)) for base in node.bases]
-    inherited = [_signature(base) for base in bases if base is not None]
+    inherited = [_signature(base) for base in bases_of(definition)]
     dataclass_call = next(
         (item for item in map(ast.unparse, node.decorator_list) if "dataclass" in item), None
     )
@@ -116,7 +125,23 @@ def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
         merged = {name: item for parameters in reversed(inherited) for name, item in parameters.items()}
         own = _fields(node, keyword_only="kw_only=True" in dataclass_call)
         return merged | _within(definition.module, own)
-    return next((parameters for parameters in inherited if parameters), {})
+    return _passed_on(inherited)
+
+
+def _passed_on(inherited: list[dict[str, tuple[Parameter, str]]]) -> dict[str, tuple[Parameter, str]]:
+    """The parameters of the first base that has some; where it takes any, those of the next one are added.
+
+    So does a mixin that passes `*args, **kwargs` on to the class behind it.
+    """
+    merged: dict[str, tuple[Parameter, str]] = {}
+    for parameters in filter(None, inherited):
+        rest = {item.kind: name for name, (item, _) in merged.items()}
+        for kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            merged.pop(rest.get(kind, ""), None)
+        merged = {**parameters, **merged}
+        if not any(item.kind is Parameter.VAR_KEYWORD for item, _ in parameters.values()):
+            break
+    return merged
 
 
 def _within(module: str, parameters: dict[str, Parameter]) -> dict[str, tuple[Parameter, str]]:
@@ -125,8 +150,9 @@ def _within(module: str, parameters: dict[str, Parameter]) -> dict[str, tuple[Pa
 
 _PLAIN: dict[str, Any] = {
     item.__name__: item for item in (int, float, bool, str, list, dict, tuple, Mapping, Sequence, Path)
-} | {"Any": Any, "Literal": Literal, "Annotated": Annotated}
-_PLAIN |= {name: item for name, item in vars(values).items() if name[0].isupper()}
+} | {"Any": Any, "Literal": Literal, "Annotated": Annotated, "Optional": Optional, "Union": Union}
+_PLAIN |= {"Dict": dict, "List": list, "Tuple": tuple}
+_PLAIN |= {name: item for name, item in vars(values).items() if name[0].isupper() and name not in _PLAIN}
 
 
 def _type_of(annotation: str, module: str) -> Any:
@@ -236,7 +262,7 @@ def _fields(node: ast.ClassDef, *, keyword_only: bool) -> dict[str, Parameter]:
         item.target.id: Parameter(
             item.target.id,
             Parameter.KEYWORD_ONLY if keyword_only else Parameter.POSITIONAL_OR_KEYWORD,
-            default=Parameter.empty if item.value is None else ...,
+            default=Parameter.empty if item.value is None else ast.unparse(item.value),
             annotation=ast.unparse(item.annotation),
         )
         for item in node.body
@@ -248,10 +274,12 @@ def _fields(node: ast.ClassDef, *, keyword_only: bool) -> dict[str, Parameter]:
 
 def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
     positional = [*arguments.posonlyargs, *arguments.args]
-    optional = {item.arg for item in positional[len(positional) - len(arguments.defaults) :]}
-    optional |= {
-        item.arg
-        for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    optional = {
+        item.arg: ast.unparse(default)
+        for item, default in [
+            *zip(reversed(positional), reversed(arguments.defaults), strict=False),
+            *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+        ]
         if default is not None
     }
     found: list[tuple[ast.arg, Any]] = [(item, Parameter.POSITIONAL_OR_KEYWORD) for item in positional]
@@ -264,7 +292,7 @@ def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
         item.arg: Parameter(
             item.arg,
             kind,
-            default=... if item.arg in optional else Parameter.empty,
+            default=optional.get(item.arg, Parameter.empty),
             annotation=Parameter.empty if item.annotation is None else ast.unparse(item.annotation),
         )
         for item, kind in found

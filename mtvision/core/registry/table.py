@@ -7,17 +7,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapp
 from importlib import import_module
 from typing import Any, TypeVar
 
-from mtvision.core.naming import ReportedError, UnknownNameError
+from mtvision.core.naming import Mistakes, ReportedError, UnknownNameError, gathering, meant
+from mtvision.core.registry.entries import check_kind
+from mtvision.core.registry.options import Option, options_at, options_of_callable
 from mtvision.core.registry.outside import OUTSIDE
 from mtvision.core.registry.sources import (
     Definition,
     constant_of,
-    kinds_of,
     loaded_file,
     parameters_of,
     registered_names,
 )
-from mtvision.core.values import check_value
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 
@@ -47,6 +47,7 @@ class Registry(MutableMapping[str, Any]):
         supplied: arguments that the suite passes to every entry it builds; a config must not.
         foreign: {name: class of another package}, which registers nothing itself.
         filled_by: module of the suite that calls `register` for the table's values when it is imported.
+        shared: {argument: kind} of arguments that mean the same in every entry.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Registry(MutableMapping[str, Any]):
         supplied: Collection[str] = (),
         foreign: Mapping[str, Definition] | None = None,
         filled_by: str | None = None,
+        shared: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.supplied = frozenset(supplied)
@@ -65,6 +67,9 @@ class Registry(MutableMapping[str, Any]):
         self._locations = tuple(locations)
         self._foreign = dict(foreign or {})
         self._filled_by = filled_by
+        self._shared = {
+            name: Option(name, kind, required=False, default=None) for name, kind in (shared or {}).items()
+        }
         self._loaded: dict[str, Any] = {}
         self._places: dict[str, Definition] = {}  # of registered values, which do not tell their module
         self._known: dict[str, Definition] | None = None
@@ -263,47 +268,90 @@ class Registry(MutableMapping[str, Any]):
         Raises:
             TypeError: `cfg` is not a mapping with a `type`, or a required argument is missing.
             UnknownNameError: the name is not registered, or the class has no such argument.
+            ConfigError: several of these.
         """
-        if not isinstance(cfg, Mapping) or "type" not in cfg:
-            raise TypeError(f"{self.name}: expected a dict with the key 'type', got {cfg!r}.")
-        supplied = self.supplied if supplied is None else supplied
-        parameters, name = self.parameters(cfg["type"]), self._class_name(cfg["type"])
-        given = {key: value for key, value in cfg.items() if key != "type"}
-        accepts_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-        for argument in given:
-            if argument not in parameters and not accepts_any:
-                raise UnknownNameError(f"{name} argument", argument, parameters)
-            if argument in supplied:
-                raise TypeError(f"{name}: '{argument}' is supplied by the suite; remove it from the config.")
-        required = [
-            name
-            for name, item in parameters.items()
-            if item.default is item.empty and item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
-        ]
-        missing = [name for name in required if name not in given and name not in supplied]
-        if missing:
-            raise TypeError(f"{name}: missing argument {', '.join(missing)} (given: {sorted(given)}).")
-        return parameters
+        with gathering(self.name) as found:
+            self._check_arguments(cfg, found, "type", self.supplied if supplied is None else supplied)
+        return self.parameters(cfg["type"])
 
-    def check_config(self, cfg: Any) -> None:
+    def check_config(
+        self, cfg: Any, found: Mistakes, *, key: str = "type", beside: Collection[str] = ()
+    ) -> None:
         """As `check`, and compare the values with the types that the class declares.
 
-        Classes that are imported already, e.g. an outsider's, are judged by their parameters' names alone.
+        Args:
+            cfg: one config entry.
+            found: collects the mistakes; its present key is that of the entry.
+            key: that names the class.
+            beside: arguments that stand beside the entry and were checked there.
+        """
+        if not self._check_arguments(cfg, found, key, self.supplied, beside):
+            return
+        options = self.options(cfg[key])
+        for name, value in cfg.items():
+            kinds = [item for item in (options.get(name), self._shared.get(name)) if item is not None]
+            with found.at(name):
+                for option in kinds if name != key else ():
+                    if value is not None or option is options.get(name):
+                        check_kind(found, value, option.kind, option.note)
+
+    def _check_arguments(
+        self,
+        cfg: Any,
+        found: Mistakes,
+        key: str,
+        supplied: Collection[str],
+        beside: Collection[str] = (),
+    ) -> bool:
+        """Note wrong names; whether the class is known."""
+        if not isinstance(cfg, Mapping) or key not in cfg:
+            found.add(TypeError(f"{self.name}: expected a dict with the key '{key}', got {cfg!r}."))
+            return False
+        with found.at(key):
+            parameters, name = self.parameters(cfg[key]), self._class_name(cfg[key])
+        if found.below(f"{found.key}.{key}".lstrip(".")):
+            return False
+        accepts_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+        known = {*parameters, *beside} - set(supplied)
+        for argument in cfg:
+            with found.at(argument):
+                if argument not in (key, *parameters) and not accepts_any:
+                    raise UnknownNameError(f"{name} argument", argument, known)
+                if argument in supplied:
+                    raise TypeError(
+                        f"{name}: '{argument}' is supplied by the suite; remove it from the config."
+                    )
+        given = sorted(set(cfg) - {key})
+        misspelt = meant(
+            set(cfg) - {key, *parameters}, known
+        )  # a wrong name and a missing one are one mistake
+        for argument, item in parameters.items():
+            needed = item.default is item.empty and item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
+            if needed and argument not in {*cfg, *supplied, *beside, *misspelt}:
+                with found.at(argument):
+                    raise TypeError(f"{name}: missing argument {argument} (given: {given}).")
+        return True
+
+    def require(self, name: Any) -> None:
+        """Refuse a name that is not registered; nothing of the suite is imported.
 
         Raises:
-            TypeError, UnknownNameError: as `check`.
-            UnknownNameError, ValueError: a value has the wrong type or range.
+            UnknownNameError: as looking it up.
         """
-        self.check(cfg)
-        definition = self._definitions().get(cfg["type"]) if isinstance(cfg["type"], str) else None
-        if definition is None or (
-            cfg["type"] in self._loaded and self._loaded[cfg["type"]].__module__ != definition.module
-        ):
-            return
-        kinds = kinds_of(definition)
-        for name, value in cfg.items():
-            if name in kinds:
-                check_value(f"{name} of {definition.name}", value, kinds[name])
+        if name not in self:
+            OUTSIDE.search()
+        if name not in self:
+            raise UnknownNameError(self.name, name, self)
+
+    def options(self, kind: Any) -> dict[str, Option]:
+        """{argument: option} of what `type` means, without those that the suite supplies.
+
+        Raises:
+            UnknownNameError: the name is not registered.
+        """
+        home = self.shipped(kind) if isinstance(kind, str) else None
+        found = options_of_callable(self.choose(kind)) if home is None else options_at(home)
+        return {name: option for name, option in found.items() if name not in self.supplied}
 
     def parameters(self, kind: Any) -> Mapping[str, inspect.Parameter]:
         """The parameters of what `type` means, from its source file if it is not imported yet.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtvision.core.registry import PRESETS, TRANSFORMS
-from mtvision.data.transforms.config import check_transform, check_transforms
+from mtvision.data.transforms.config import check_transforms
 from mtvision.data.transforms.transform import Pipeline, Transform, TransformConfig
 from mtvision.protocols import Protocol
 
@@ -18,8 +18,7 @@ def build_transform(config: Mapping[str, Any] | Transform) -> Transform:
         UnknownNameError: unknown name or option.
         TypeError: neither a mapping with a `type` nor callable.
     """
-    check_transform(config)
-    transform: Transform = TRANSFORMS.build(config) if isinstance(config, Mapping) else config
+    transform: Transform = config if callable(config) else TRANSFORMS.build(config)
     return transform
 
 

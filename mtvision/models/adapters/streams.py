@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
+from mtvision.core.values import ByTask
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.convert.files import read_tensors
@@ -248,7 +249,7 @@ class StreamsAdapter(Adapter):
         own: float = 0.9,
         other: float = 0.1,
         places: Sequence[str] = ("levels",),
-        weights: Mapping[str, str | Path] | None = None,
+        weights: Annotated[Mapping[str, str | Path], ByTask()] | None = None,
     ) -> None:
         self.own, self.other, self.places, self.weights = own, other, tuple(places), dict(weights or {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import ByTask, Positive
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import ConvNorm, NormName, resize
 
@@ -52,7 +54,7 @@ class ParallelDecoder(Decoder):
         strides: Sequence[int],
         tasks: Sequence[Task],
         width: int = 64,
-        task_widths: Mapping[str, int] | None = None,
+        task_widths: Annotated[Mapping[str, Positive], ByTask()] | None = None,
         num_layers: int = 1,
         norm: NormName = "batch",
         deep_supervision: float | None = None,
