@@ -22,7 +22,7 @@ from torchjd.linalg import QuadprogProjector
 from mtvision.balance.balancer import Balancer, complete_weights
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import BALANCERS
-from mtvision.core.values import TaskWeights
+from mtvision.core.values import Count, TaskWeights
 
 _LEFT_OUT = (
     Aggregator,
@@ -84,7 +84,7 @@ class TorchJD(Balancer):
         tasks: Sequence[str],
         aggregator: str = "UPGrad",
         preference: TaskWeights | None = None,
-        seed: int = 0,
+        seed: Count = 0,
         default_weights: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtvision.balance.balancer import Balancer, complete_weights
 from mtvision.core.registry import BALANCERS
-from mtvision.core.values import TaskWeights
+from mtvision.core.values import Factor, TaskWeights
 
 
 @BALANCERS.register_module()
@@ -33,7 +33,7 @@ class LogSum(Balancer):
         self,
         *,
         tasks: Sequence[str],
-        epsilon: float = 1e-8,
+        epsilon: Factor = 1e-8,
         weights: TaskWeights | None = None,
         default_weights: Mapping[str, float] | None = None,
     ) -> None:

@@ -325,12 +325,13 @@ def describe(kind: Any) -> str:
 
 def _of(kind: Any) -> str:
     """` of integers`, for what a list or dict holds; empty if it may hold anything."""
+    ranges = "".join(f" {item}" for item in extras_of(kind) if isinstance(item, _NUMBERS))
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     plain = get_origin(kind) or kind
-    plain = get_origin(get_args(kind)[0]) or get_args(kind)[0] if plain is Annotated else plain
     if isinstance(plain, type) and issubclass(plain, Mapping):
         return " of dicts"
     plurals = {int: "integers", float: "numbers", bool: "booleans", str: "strings", Path: "paths"}
-    return f" of {plurals[plain]}" if plain in plurals else ""
+    return f" of {plurals[plain]}{ranges}" if plain in plurals else ""
 
 
 def _hint(value: Any, kind: Any) -> str:

@@ -14,6 +14,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
+from mtvision.core.values import Count
 from mtvision.data.cityscapes_boxes import has_vehicle
 from mtvision.data.decode import DecodeError, read_image, read_label_png
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root
@@ -133,7 +134,7 @@ class Cityscapes(PublishedDataset):
         sky_fix: bool = False,
         with_vehicles: bool = False,
         transforms: Transforms = "tensor",
-        seed: int = 0,
+        seed: Count = 0,
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",

@@ -11,6 +11,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS, DERIVATIONS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import Task
+from mtvision.core.values import Count
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import read_image
 from mtvision.data.derive import without_void
@@ -61,7 +62,7 @@ class FolderDataset(DenseDataset):
         protocol: Protocol | None = None,
         split: str = "train",
         transforms: TransformConfig = "tensor",
-        seed: int = 0,
+        seed: Count = 0,
         tasks: Sequence[str] | None = None,
     ) -> None:
         full = self.choose_protocol(protocol, None)

@@ -14,7 +14,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.random import generator
 from mtvision.core.registry import DATASETS, TASKS
 from mtvision.core.sample import RawSample, SampleKey
-from mtvision.core.values import Entry, Text
+from mtvision.core.values import Count, Entry, Text
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import JointBatchSampler, Mixing, TrainingBatchSampler, whole_ratios
 from mtvision.data.transforms import Transform
@@ -70,7 +70,7 @@ class JointDataset(DenseDataset):
         protocol: Protocol | None = None,
         split: str = "train",
         transforms: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | Transform] | None = None,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
         union = self.choose_protocol(protocol, None)
         if ratios is not None and len(ratios) != len(parts):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
+from mtvision.core.values import Count
 from mtvision.data.decode import DecodeError, read_npy
 from mtvision.data.published import (
     MissingLabels,
@@ -66,7 +67,7 @@ class MtanNpy(PublishedDataset):
         labels: str | None = None,
         zoom_fix: bool = False,
         transforms: Transforms = "tensor",
-        seed: int = 0,
+        seed: Count = 0,
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
+from mtvision.core.values import Count
 from mtvision.data.decode import (
     DecodeError,
     read_gray,
@@ -172,7 +173,7 @@ class NYUDv2(PublishedDataset):
         packaging: str = "invpt",
         protocol: Protocol | None = None,
         transforms: Transforms = "tensor",
-        seed: int = 0,
+        seed: Count = 0,
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",

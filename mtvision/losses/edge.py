@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import LOSSES
+from mtvision.core.values import Factor
 from mtvision.losses.loss import (
     Loss,
     at_least_one,
@@ -43,7 +44,7 @@ class EdgeLoss(Loss):
 
     def __init__(
         self,
-        positive_weight: float | None = 0.95,
+        positive_weight: Factor | None = 0.95,
         average: Literal["valid", "all"] = "valid",
         threshold: float | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mtvision.core.instances import BASE, OFFSET_UNIT
 from mtvision.core.registry import LOSSES
 from mtvision.core.task import EXTRA_CHANNELS, IGNORE
+from mtvision.core.values import Factor, Share
 from mtvision.losses.loss import Loss, at_least_one, keep, stacked_counts
 
 _REACH = 3
@@ -43,9 +44,9 @@ class InstanceLoss(Loss):
 
     def __init__(
         self,
-        heat_weight: float = 200.0,
-        offset_weight: float = 0.01,
-        hardest: float = 1.0,
+        heat_weight: Factor = 200.0,
+        offset_weight: Factor = 0.01,
+        hardest: Share = 1.0,
         sigma: tuple[float, float] = (2.0, 8.0),
     ) -> None:
         self.heat_weight = heat_weight

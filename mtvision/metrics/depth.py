@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
+from mtvision.core.values import Rate
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 FLOOR = 1e-9
@@ -46,7 +47,7 @@ class Depth(Metric):
     }  # fmt: skip
 
     clamp: bool = True
-    max_depth: float | None = None
+    max_depth: Rate | None = None
 
     @property
     def activation(self) -> str | None:

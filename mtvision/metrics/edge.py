@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
+from mtvision.core.values import Count, Positive, Rate
 from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sums
 from mtvision.metrics.boundary.counts import ImageCounts, count_image
 from mtvision.metrics.boundary.protocols import LABEL_MAP, BoundaryProtocol, seism_thresholds
@@ -46,9 +47,9 @@ class Edge(Metric):
 
     ranges: ClassVar[Ranges] = {"odsF": (0.0, 1.0), "oisF": (0.0, 1.0), "AP": (0.0, 1.0), "R50": (0.0, 1.0)}
 
-    max_distance: float = 0.0075
-    thresholds: int = 99
-    suppression: int = 1
+    max_distance: Rate = 0.0075
+    thresholds: Positive = 99
+    suppression: Count = 1
     strict: bool = True
 
     def __post_init__(self) -> None:

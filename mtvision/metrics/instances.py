@@ -16,6 +16,7 @@ from torch import Tensor
 from mtvision.core.instances import BASE
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
+from mtvision.core.values import Count, Positive
 from mtvision.metrics.checks import PredictionError, first
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_tensors
 
@@ -68,9 +69,9 @@ class InstanceAP(Metric):
         "instance_AP75": (0.0, 1.0),
     }
 
-    num_classes: int
-    bins: int = 256
-    minimum_area: int = 1
+    num_classes: Positive
+    bins: Positive = 256
+    minimum_area: Count = 1
 
     def check_prediction(self, prediction: Tensor, label: Tensor) -> None:
         """Refuse ids that are no whole numbers, besides what no metric takes."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
+from mtvision.core.values import Positive
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
 
@@ -35,7 +36,7 @@ class IoU(Metric):
 
     ranges: ClassVar[Ranges] = {"miou": (0.0, 1.0), "pixel_accuracy": (0.0, 1.0), "iou_*": (0.0, 1.0)}
 
-    num_classes: int
+    num_classes: Positive
     absent: Literal["zero", "nan"] = "zero"
     per_class: bool = False
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import METRICS
+from mtvision.core.values import Positive
 from mtvision.metrics.checks import PredictionError, first
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
@@ -58,7 +59,7 @@ class Normals(Metric):
         "11.25": (0.0, 1.0), "22.5": (0.0, 1.0), "30": (0.0, 1.0),
     }  # fmt: skip
 
-    bins: int = 3600
+    bins: Positive = 3600
 
     def __post_init__(self) -> None:
         if self.bins < 1:

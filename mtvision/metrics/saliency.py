@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtvision.core.registry import METRICS
 from mtvision.core.task import IGNORE
+from mtvision.core.values import Rate
 from mtvision.metrics.saliency_structure import LEVELS, structure
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
@@ -53,7 +54,7 @@ class Saliency(Metric):
         "e_adaptive": (0.0, 1.0), "mae": (0.0, 1.0),
     }  # fmt: skip
 
-    beta_squared: float = 0.3
+    beta_squared: Rate = 0.3
     structure: bool = True
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:

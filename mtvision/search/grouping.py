@@ -14,6 +14,7 @@ from mtvision.architecture.partitions import set_partitions
 from mtvision.architecture.tree import Partition
 from mtvision.core.naming import look_up
 from mtvision.core.registry import SEARCHERS
+from mtvision.core.values import Positive, Rate
 from mtvision.models.branching.paths import cut_points
 from mtvision.search.data_maps import data_map_affinity, data_map_vectors, rank_clusterings
 from mtvision.search.problem import Searcher, SearchProblem
@@ -54,11 +55,11 @@ class GroupingSearcher(Searcher):
         self,
         *,
         affinity: Literal["gradient", "lookahead", "rsa", "data_maps"] = "lookahead",
-        networks: int = 2,
-        batches: int = 8,
-        step_size: float = 1e-3,
+        networks: Positive = 2,
+        batches: Positive = 8,
+        step_size: Rate = 1e-3,
         cuts: str | Sequence[int] = "stages",
-        images: int = 64,
+        images: Positive = 64,
     ) -> None:
         look_up("task affinity", affinity, MEASURES)
         self.affinity, self.networks, self.batches = affinity, networks, batches

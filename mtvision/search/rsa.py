@@ -10,6 +10,7 @@ from torch import Tensor
 from mtvision.architecture.partitions import refinements
 from mtvision.architecture.tree import Partition, Tree
 from mtvision.core.registry import SEARCHERS
+from mtvision.core.values import Positive, Rate
 from mtvision.models.branching.node import Node, exit_parameters, node_macs
 from mtvision.models.branching.paths import cut_points
 from mtvision.models.network import Network
@@ -41,10 +42,10 @@ class RSASearcher(Searcher):
         self,
         *,
         cuts: str | Sequence[int] = "stages",
-        images: int = 64,
-        beam: int = 100,
-        budget: float | None = None,
-        image_size: tuple[int, int] = (512, 512),
+        images: Positive = 64,
+        beam: Positive = 100,
+        budget: Rate | None = None,
+        image_size: tuple[Positive, Positive] = (512, 512),
     ) -> None:
         self.cuts, self.images, self.beam, self.budget = cuts, images, beam, budget
         self.image_size = (int(image_size[0]), int(image_size[1]))

@@ -14,6 +14,7 @@ from mtvision.architecture.widths import WidthConfig
 from mtvision.core.context import Context
 from mtvision.core.random import generator
 from mtvision.core.registry import SEARCHERS
+from mtvision.core.values import Count, Positive, Share
 from mtvision.models.adapters.slimmable import calibrate, slimming_of
 from mtvision.search.cost_table import make_cost_table
 from mtvision.search.problem import Searcher, SearchProblem
@@ -53,13 +54,13 @@ class WidthSearcher(Searcher):
         decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
         kappa: float = 1.0,
         objective: Objective = "weighted",
-        population: int = 32,
-        generations: int = 20,
-        mutation: float = 0.1,
-        calibration: int = 4,
+        population: Positive = 32,
+        generations: Positive = 20,
+        mutation: Share = 0.1,
+        calibration: Positive = 4,
         cache: str | Path | None = None,
-        latency: int = 0,
-        seed: int = 0,
+        latency: Count = 0,
+        seed: Count = 0,
     ) -> None:
         self.encoder, self.decoders = tuple(sorted({*encoder, 1.0})), tuple(sorted({*decoders, 1.0}))
         self.kappa, self.objective, self.seed = kappa, objective, seed

@@ -17,6 +17,7 @@ from mtvision.core.observer import OBSERVER
 from mtvision.core.random import generator
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
+from mtvision.core.values import Count, Factor
 from mtvision.steps.distillation import FEATURE_DISTANCES, Seen, feature_distance, output_distances
 from mtvision.steps.jacobian import JacobianGradients
 from mtvision.steps.problem import LossReport, StepProblem
@@ -58,13 +59,13 @@ class SandwichStep(nn.Module, Step):
         *,
         encoder: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
-        stages: int = 0,
+        stages: Count = 0,
         passes: int = 4,
         distillation: Literal["nested", "attention", "projector"] | None = "nested",
-        beta: float = 1.0,
-        warmup: int = 0,
+        beta: Factor = 1.0,
+        warmup: Count = 0,
         output_distillation: bool = False,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
         super().__init__()
         if passes < 2 or not encoder or not decoders:

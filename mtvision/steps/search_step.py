@@ -15,6 +15,7 @@ from mtvision.core.held_out import HELD_OUT_SHARE, is_held_out
 from mtvision.core.registry import STEPS
 from mtvision.core.roles import is_architecture
 from mtvision.core.sample import Batch
+from mtvision.core.values import Share
 from mtvision.steps.jacobian import JacobianGradients
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step, add_to_grad, refuse_empty, summary
@@ -38,7 +39,7 @@ class SearchStep(nn.Module, Step):
     """
 
     calls: Tensor
-    held_out: float
+    held_out: Share
     divides_batches = True
 
     def __init__(self, held_out: float = HELD_OUT_SHARE) -> None:

@@ -93,9 +93,12 @@ def check_entry(found: Mistakes, value: Any, entry: Entry) -> None:
     if not isinstance(value, Mapping | str):
         return  # made already
     table = tables()[entry.table]
-    if isinstance(value, str) and value not in table:
-        found.add(UnknownNameError(table.name, value, table))
-        return
+    if isinstance(value, str):
+        try:
+            table.require(value)
+        except UnknownNameError as error:
+            found.add(error)
+            return
     given = {entry.key: value} if isinstance(value, str) else dict(value)
     own = also_of(entry)
     if entry.key in own:

@@ -14,6 +14,7 @@ from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
+from mtvision.core.values import Count
 from mtvision.data.coco.checks import read_categories, read_coco
 from mtvision.data.coco.fields import is_number
 from mtvision.data.coco.masks import mask_of
@@ -115,7 +116,7 @@ class CocoDataset(DenseDataset):
         protocol: Protocol | None = None,
         split: str = "train",
         transforms: TransformConfig = "tensor",
-        seed: int = 0,
+        seed: Count = 0,
         tasks: Sequence[str] | None = None,
     ) -> None:
         chosen = self.choose_protocol(protocol, tasks)

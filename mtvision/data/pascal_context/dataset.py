@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
+from mtvision.core.values import Count
 from mtvision.data.decode import DecodeError, read_gray, read_image, read_label_png, read_normals_png
 from mtvision.data.derive import edges_from_classes
 from mtvision.data.pascal_context.labels import (
@@ -83,7 +84,7 @@ class PascalContext(PublishedDataset):
         protocol: Protocol | None = None,
         derived: Literal["auto", "compute"] = "auto",
         transforms: Transforms = "tensor",
-        seed: int = 0,
+        seed: Count = 0,
         tasks: Sequence[str] | None = None,
         check: bool = True,
         missing_labels: MissingLabels = "refuse",

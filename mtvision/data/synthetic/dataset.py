@@ -13,6 +13,7 @@ from mtvision.core.instances import encode_instances
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
+from mtvision.core.values import Count, Positive
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.synthetic.cache import RenderCache
 from mtvision.data.synthetic.generate import KINDS, SPLITS, VERSION, make_scene
@@ -64,10 +65,10 @@ class SyntheticScenes(DenseDataset):
         self,
         *,
         split: str = "train",
-        length: int | None = None,
-        size: tuple[int, int] = (96, 128),
-        scene_seed: int = 0,
-        seed: int = 0,
+        length: Positive | None = None,
+        size: tuple[Positive, Positive] = (96, 128),
+        scene_seed: Count = 0,
+        seed: Count = 0,
         scenes: Sequence[str] = ("room", "street"),
         cache_dir: str | Path | None = None,
         instances: bool = False,

@@ -15,6 +15,7 @@ from PIL import Image
 from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
+from mtvision.core.values import Rate, Share
 from mtvision.data.transforms.frame import (
     Array,
     Size,
@@ -42,8 +43,8 @@ class RandomScale:
     divided by s, disparity multiplied. Nothing happens at s = 1. (Protocol family A, after ATRC and InvPT.)
     """
 
-    low: float = 0.5
-    high: float = 2.0
+    low: Rate = 0.5
+    high: Rate = 2.0
     scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ class RandomCrop:
     """
 
     size: Size | None = None
-    max_share: float = 0.75
+    max_share: Share = 0.75
     by: str = "semseg"
 
     def __post_init__(self) -> None:
@@ -176,7 +177,7 @@ def _is_varied(labels: Array, max_share: float) -> bool:
 class RandomHorizontalFlip:
     """Mirror left and right with probability `p`; the x component of directions changes sign."""
 
-    p: float = 0.5
+    p: Share = 0.5
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:
         """The sample, mirrored or not."""

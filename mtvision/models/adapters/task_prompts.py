@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive, Rate
 from mtvision.models.adapters import prompted_swin, prompted_vit
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.class_token import DropClassToken
@@ -43,9 +44,9 @@ class TaskPrompts(Adapter):
     def __init__(
         self,
         *,
-        windows: int = 1,
-        channel_width: int = 256,
-        image_scale: float = 1.0,
+        windows: Positive = 1,
+        channel_width: Positive = 256,
+        image_scale: Rate = 1.0,
         extra: Sequence[str] = (),
     ) -> None:
         self.windows, self.channel_width = windows, channel_width

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtvision.core.registry import BACKBONES
+from mtvision.core.values import Share
 from mtvision.models.backbones.names import TimmName
 from mtvision.models.backbones.timm_backbone import TimmBackbone
 
@@ -43,7 +44,7 @@ class SwinBackbone(TimmBackbone):
         *,
         pretrained: bool | str | Path = False,
         pad_before_shift: bool = True,
-        drop_path_rate: float = 0.1,
+        drop_path_rate: Share = 0.1,
         level_norms: bool = True,
         **options: Any,
     ) -> None:

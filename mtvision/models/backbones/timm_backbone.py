@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import BACKBONES
+from mtvision.core.values import Share
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.families import Family, default_levels, family_of
 from mtvision.models.backbones.names import InputChannels, TimmName, check_in_chans, unknown_model
@@ -59,7 +60,7 @@ class TimmBackbone(Backbone):
         pretrained: bool | str | Path = False,
         levels: Sequence[int] | None = None,
         img_size: int | Sequence[int] | None = None,
-        drop_path_rate: float | None = None,
+        drop_path_rate: Share | None = None,
         level_norms: bool = False,
         grad_checkpointing: bool = False,
         in_chans: InputChannels = 3,

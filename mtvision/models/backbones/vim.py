@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mtvision.core.naming import look_up
 from mtvision.core.registry import BACKBONES
+from mtvision.core.values import Positive, Share
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.convert.files import load_into
 from mtvision.models.layers.ss2d import decay_rates
@@ -57,10 +58,10 @@ class VimBackbone(Backbone):
         *,
         pretrained: str | Path | None = None,
         img_size: int | Sequence[int] = 224,
-        depth: int = 24,
-        width: int | None = None,
+        depth: Positive = 24,
+        width: Positive | None = None,
         levels: Sequence[int] | None = None,
-        drop_path_rate: float = 0.1,
+        drop_path_rate: Share = 0.1,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mtvision.core.naming import look_up
 from mtvision.core.registry import BACKBONES
+from mtvision.core.values import Positive, Share
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.convert.files import load_into
 from mtvision.models.layers.ss2d import NORM_EPS, VSSBlock
@@ -81,9 +82,9 @@ class VMambaBackbone(Backbone):
         variant: str = "tiny_s1l8",
         *,
         pretrained: str | Path | None = None,
-        depths: Sequence[int] | None = None,
-        width: int | None = None,
-        drop_path_rate: float | None = None,
+        depths: Sequence[Positive] | None = None,
+        width: Positive | None = None,
+        drop_path_rate: Share | None = None,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ from mtvision.core.context import current_context
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
+from mtvision.core.values import Count, Factor, Positive
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.encoder import BranchedEncoder
@@ -289,16 +290,16 @@ class BranchingSearch(Adapter):
     def __init__(
         self,
         *,
-        iterations: int,
+        iterations: Positive,
         mixing: Mixing = "straight_through",
         cuts: str | Sequence[int] = "stages",
         copies: Sequence[int] | None = None,
-        warmup: int | None = None,
+        warmup: Count | None = None,
         temperatures: tuple[float, float] | None = None,
         schedule: Literal["root", "linear"] | None = None,
-        cost_weight: float = 0.0,
-        image_size: tuple[int, int] = (512, 512),
-        seed: int = 0,
+        cost_weight: Factor = 0.0,
+        image_size: tuple[Positive, Positive] = (512, 512),
+        seed: Count = 0,
     ) -> None:
         streams = mixing == "streams"
         if mixing not in ("straight_through", "streams"):

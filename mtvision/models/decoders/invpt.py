@@ -13,6 +13,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import SHARED, Declaration
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.invpt_stage import HEADS, InvPTStage
@@ -58,9 +59,9 @@ class InvPTDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        width: int = 576,
-        hidden: int = 512,
-        deep_supervision: float = 1.0,
+        width: Positive = 576,
+        hidden: Positive = 512,
+        deep_supervision: Factor = 1.0,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         self.flat = _is_flat(self.strides)

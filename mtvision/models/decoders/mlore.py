@@ -13,6 +13,7 @@ from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import FIXED, Declaration
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.mlore_block import ExpertBlock, ExpertOptions, FoldedBlock
@@ -56,14 +57,14 @@ class MLoREDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        width: int = 452,
-        ranks: Sequence[int] = RANKS,
-        task_rank: int = 72,
-        top_k: int = 9,
+        width: Positive = 452,
+        ranks: Sequence[Positive] = RANKS,
+        task_rank: Positive = 72,
+        top_k: Positive = 9,
         drop: Literal["before", "after"] = "after",
-        grid: Sequence[int] | None = None,
-        balance: float = 3e-4,
-        upscale: int = 4,
+        grid: Sequence[Positive] | None = None,
+        balance: Factor = 3e-4,
+        upscale: Positive = 4,
         folded: bool = False,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)

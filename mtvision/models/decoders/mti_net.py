@@ -12,6 +12,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import LAST_STAGE, SHARED, Channels, Declaration, Declares, Part
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
@@ -64,8 +65,8 @@ class MTINetDecoder(Decoder):
         tasks: Sequence[Task],
         mask_axis: MaskAxis = "published",
         helpers: Sequence[str] = (),
-        scale_weight: float = 1.0,
-        reduction: int = 16,
+        scale_weight: Factor = 1.0,
+        reduction: Positive = 16,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         if len(self.channels) < 2:

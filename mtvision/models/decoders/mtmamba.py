@@ -13,6 +13,7 @@ from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive, Rate, Share
 from mtvision.models.declarations import SHARED, Declaration, Declares
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.mtmamba_stage import (
@@ -59,12 +60,12 @@ class MTMambaDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        widths: Sequence[int] | None = None,
-        num_blocks: int = 2,
-        expansion: float = 2.0,
-        states: int = 16,
-        drop_path: float = 0.2,
-        upsample: int = 4,
+        widths: Sequence[Positive] | None = None,
+        num_blocks: Positive = 2,
+        expansion: Rate = 2.0,
+        states: Positive = 16,
+        drop_path: Share = 0.2,
+        upsample: Positive = 4,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         names = [task.name for task in tasks]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive, Rate, Share
 from mtvision.models.decoders.mtmamba import MTMambaDecoder
 from mtvision.models.decoders.mtmamba_stage import Streams, check_expansion
 from mtvision.models.layers.ss2d import NORM_EPS, SS2D
@@ -37,12 +38,12 @@ class MTMambaPlusDecoder(MTMambaDecoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        head_channels: int | None = None,
-        widths: Sequence[int] | None = None,
-        num_blocks: int = 2,
-        expansion: float = 2.0,
-        states: int = 16,
-        drop_path: float = 0.2,
+        head_channels: Positive | None = None,
+        widths: Sequence[Positive] | None = None,
+        num_blocks: Positive = 2,
+        expansion: Rate = 2.0,
+        states: Positive = 16,
+        drop_path: Share = 0.2,
     ) -> None:
         options: dict[str, Any] = {"widths": widths, "num_blocks": num_blocks, "expansion": expansion}
         options |= {"states": states, "drop_path": drop_path}

@@ -11,6 +11,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Factor, Positive
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.distillation import Distillation, helpers_for, split_helpers
@@ -52,9 +53,9 @@ class PADNetDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        width: int = 256,
+        width: Positive = 256,
         helpers: Sequence[str] = (),
-        initial_weight: float = 1.0,
+        initial_weight: Factor = 1.0,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         names, self.main = [task.name for task in tasks], split_helpers(tasks, helpers)

@@ -13,7 +13,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
-from mtvision.core.values import ByTask, Positive
+from mtvision.core.values import ByTask, Factor, Positive
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import ConvNorm, NormName, resize
 
@@ -53,11 +53,11 @@ class ParallelDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        width: int = 64,
+        width: Positive = 64,
         task_widths: Annotated[Mapping[str, Positive], ByTask()] | None = None,
-        num_layers: int = 1,
+        num_layers: Positive = 1,
         norm: NormName = "batch",
-        deep_supervision: float | None = None,
+        deep_supervision: Factor | None = None,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         names = [task.name for task in tasks]

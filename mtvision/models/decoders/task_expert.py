@@ -22,6 +22,7 @@ from mtvision.core.output import Auxiliary, DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import SHARED, Channels, Declaration, Declares, Part
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import common_grid, enlarge, once_per_map
@@ -62,12 +63,12 @@ class TaskExpertDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        width: int = 384,
-        experts: int = 5,
-        grid: Sequence[int] | None = None,
+        width: Positive = 384,
+        experts: Positive = 5,
+        grid: Sequence[Positive] | None = None,
         learned_memory: bool = False,
-        deep_supervision: float | None = None,
-        upscale: int = 4,
+        deep_supervision: Factor | None = None,
+        upscale: Positive = 4,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         if experts < 1:

@@ -13,6 +13,7 @@ from mtvision.core.output import DecoderOutput
 from mtvision.core.pyramid import Pyramid
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive
 from mtvision.models.declarations import SHARED, Declaration, Declares
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import enlarge, resize
@@ -49,12 +50,12 @@ class TaskPrompterDecoder(Decoder):
         channels: Sequence[int],
         strides: Sequence[int],
         tasks: Sequence[Task],
-        width: int = 768,
-        out_width: int = 768,
-        reweight: int | None = None,
-        kernel: int = 1,
-        gate_upscale: int = 1,
-        upscale: int = 4,
+        width: Positive = 768,
+        out_width: Positive = 768,
+        reweight: Positive | None = None,
+        kernel: Positive = 1,
+        gate_upscale: Positive = 1,
+        upscale: Positive = 4,
         smooth: bool = False,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mtvision.core.registry import HEADS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive, Share
 from mtvision.models.layers import ConvNorm, NormName, norm_layer
 
 
@@ -34,9 +35,9 @@ class ConvHead(nn.Module):
         in_channels: int,
         task: Task,
         *,
-        hidden: int | None = None,
-        kernel: int = 1,
-        dropout: float = 0.0,
+        hidden: Positive | None = None,
+        kernel: Positive = 1,
+        dropout: Share = 0.0,
         norm: NormName = "batch",
         activation: Literal["relu", "gelu"] = "relu",
     ) -> None:

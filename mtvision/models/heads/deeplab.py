@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mtvision.core.registry import HEADS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive, Share
 
 
 @HEADS.register_module()
@@ -32,9 +33,9 @@ class DeepLabHead(nn.Module):
         in_channels: int,
         task: Task,
         *,
-        width: int = 256,
-        rates: Sequence[int] = (12, 24, 36),
-        dropout: float = 0.5,
+        width: Positive = 256,
+        rates: Sequence[Positive] = (12, 24, 36),
+        dropout: Share = 0.5,
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(

@@ -11,6 +11,7 @@ from torch import nn
 from mtvision.architecture.widths import DIVISOR, WidthConfig
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import without_tasks
+from mtvision.core.values import Count
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
 from mtvision.models.adapters.slimmable.export import export_in_place
@@ -61,7 +62,7 @@ class Slimmable(Adapter):
         batch_norm: Literal["universal", "switchable"] = "universal",
         encoder: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
-        slots: int = 64,
+        slots: Count = 64,
         projectors: bool = False,
         fixed: Mapping[str, Any] | None = None,
     ) -> None:
