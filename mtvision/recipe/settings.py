@@ -16,6 +16,7 @@ from mtvision.core.values import (
     Count,
     Entry,
     Factor,
+    NameIn,
     OptionsOf,
     Positive,
     Rate,
@@ -29,7 +30,9 @@ from mtvision.protocols.tasks import build_task
 from mtvision.runtime.precision import Precision
 
 Seed = Annotated[int, Between(0, 2**32 - 1)]
-OwnProtocol = Annotated[Mapping[str, Any], OptionsOf("mtvision.protocols.protocol:own_protocol")]
+OWN_PROTOCOL = "mtvision.protocols.protocol:own_protocol"
+OwnProtocol = Annotated[Mapping[str, Any], OptionsOf(OWN_PROTOCOL)]
+ProtocolName = Annotated[str, NameIn("PROTOCOLS")]
 Scores = Annotated[Mapping[str, float], ByTask()]
 TaskOptions = Annotated[Mapping[str, dict[str, Any]], ByTask()]
 
@@ -231,7 +234,7 @@ class TopLevel:
 
     name: Text | None = None
     provenance: Literal["ours", "released", "smoke"] = "ours"
-    protocol: Text | OwnProtocol | None = None
+    protocol: ProtocolName | OwnProtocol | None = None
     tasks: list[Text] | Text | None = None
     model: ModelSettings | None = None
     train_data: DataSettings | None = None
@@ -355,7 +358,7 @@ def _read_protocol(found: Mistakes, config: Mapping[str, Any]) -> Protocol | Non
     protocol = None
     with found.at("protocol"):
         entry = config["protocol"]
-        check_kind(found, entry, Text | OwnProtocol | None)
+        check_kind(found, entry, ProtocolName | OwnProtocol | None)
         if isinstance(entry, Mapping) and isinstance(entry.get("tasks"), Mapping):
             with found.at("tasks"):
                 check_own_tasks(found, entry["tasks"])

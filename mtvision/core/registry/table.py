@@ -67,7 +67,7 @@ class Registry(MutableMapping[str, Any]):
         self._locations = tuple(locations)
         self._foreign = dict(foreign or {})
         self._filled_by = filled_by
-        self._shared = {
+        self.shared = {
             name: Option(name, kind, required=False, default=None) for name, kind in (shared or {}).items()
         }
         self._loaded: dict[str, Any] = {}
@@ -275,21 +275,25 @@ class Registry(MutableMapping[str, Any]):
         return self.parameters(cfg["type"])
 
     def check_config(
-        self, cfg: Any, found: Mistakes, *, key: str = "type", beside: Collection[str] = ()
+        self, cfg: Any, found: Mistakes | None = None, *, key: str = "type", beside: Collection[str] = ()
     ) -> None:
         """As `check`, and compare the values with the types that the class declares.
 
         Args:
             cfg: one config entry.
-            found: collects the mistakes; its present key is that of the entry.
+            found: collects the mistakes; its present key is that of the entry. None = raise them.
             key: that names the class.
             beside: arguments that stand beside the entry and were checked there.
         """
+        if found is None:
+            with gathering(self.name) as own:
+                self.check_config(cfg, own, key=key, beside=beside)
+            return
         if not self._check_arguments(cfg, found, key, self.supplied, beside):
             return
         options = self.options(cfg[key])
         for name, value in cfg.items():
-            kinds = [item for item in (options.get(name), self._shared.get(name)) if item is not None]
+            kinds = [item for item in (options.get(name), self.shared.get(name)) if item is not None]
             with found.at(name):
                 for option in kinds if name != key else ():
                     if value is not None or option is options.get(name):
