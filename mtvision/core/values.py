@@ -210,6 +210,16 @@ def check_value(key: str, value: Any, kind: Any, note: str = "") -> None:
     raise ValueError(" ".join(filter(None, [f"{key} must be {describe(kind)}, got {found}.", hint, note])))
 
 
+def check_key(key: str, name: Any, kind: Any) -> None:
+    """Refuse a key of a dict that does not have a type; `key` is where it stands.
+
+    Raises:
+        ValueError: the key has the wrong type.
+    """
+    if not _fits_key(name, kind):
+        raise ValueError(f"{key}: the key must be {describe(kind)}, got {name!r}.")
+
+
 def check_fields(section: str, settings: Any) -> None:
     """Check every field of a dataclass against its annotation; `section` precedes its keys in messages.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS, DERIVATIONS
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import Task
-from mtvision.core.values import Count
+from mtvision.core.values import Count, OptionsOf
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import read_image
 from mtvision.data.derive import without_void
@@ -54,7 +54,9 @@ class FolderDataset(DenseDataset):
         self,
         root: str | Path | Sequence[str | Path],
         *,
-        labels: Mapping[str, str | Mapping[str, Any]],
+        labels: Mapping[
+            str, str | Annotated[Mapping[str, Any], OptionsOf("mtvision.data.folder_labels:FolderLabel")]
+        ],
         images: str = "images",
         ids: str | Sequence[str] | None = None,
         image_suffix: str | None = None,

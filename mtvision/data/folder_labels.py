@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import DERIVATIONS
 from mtvision.core.task import IGNORE, Task
+from mtvision.core.values import NameIn
 from mtvision.data.decode import (
     DecodeError,
     read_depth_png,
@@ -61,7 +62,7 @@ class FolderLabel:
     scale: float | None = None
     bits: int | None = None
     axes: Sequence[str] | None = None
-    derive: str | None = None
+    derive: Annotated[str, NameIn("DERIVATIONS")] | None = None
     source: str | None = None
     ignore_void: bool = False
 

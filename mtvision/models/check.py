@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from mtvision.core.naming import Mistakes, UnknownNameError, gathering
 from mtvision.core.registry.entries import check_section
 from mtvision.core.task import Task
-from mtvision.core.values import Entry
+from mtvision.core.values import ByTask, Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ModelSettings:
     decoder: Annotated[Mapping[str, Any], Entry("DECODERS")]
     adapters: Sequence[Annotated[Mapping[str, Any], Entry("ADAPTERS")]] | None = None
     head: Annotated[Mapping[str, Any], Entry("HEADS")] | None = None
-    heads: Mapping[str, Annotated[Mapping[str, Any], Entry("HEADS")]] | None = None
+    heads: Annotated[Mapping[str, Annotated[Mapping[str, Any], Entry("HEADS")]], ByTask()] | None = None
     tasks: Mapping[str, int] | None = None
 
 
@@ -51,6 +51,7 @@ def check_model(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]
         ConfigError: several of these.
     """
     with gathering("model") as found, found.at("model"):
+        found.tasks = [task.name for task in tasks]
         check_section(found, cfg, ModelSettings)
         check_tasks_of_model(found, cfg, tasks)
     return heads_of(cfg, tasks)
@@ -79,8 +80,8 @@ def check_tasks_of_model(found: Mistakes, cfg: Mapping[str, Any], tasks: Sequenc
                 f"model: this architecture predicts {dict(made_for)} (task: channels), but the tasks given "
                 f"are {given}. Use the protocol and tasks it was trained with."
             )
-    if isinstance(cfg.get("heads"), Mapping | None):
-        with found.at("heads"):
+    with found.at("heads"):
+        if not found.below(found.key):
             check_heads(heads_of(cfg, tasks), given)
 
 

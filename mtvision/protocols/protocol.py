@@ -8,6 +8,7 @@ from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up, within
 from mtvision.core.task import Task
+from mtvision.core.values import Count, Factor
 from mtvision.protocols.digest import protocol_digest
 from mtvision.protocols.entries import build_task
 
@@ -95,8 +96,8 @@ def own_protocol(
     tasks: Mapping[str, Mapping[str, Any]],
     *,
     title: str = "",
-    splits: Mapping[str, int] | None = None,
-    loss_weights: Mapping[str, float] | None = None,
+    splits: Mapping[str, Count] | None = None,
+    loss_weights: Mapping[str, Factor] | None = None,
 ) -> Protocol:
     """Protocol for a user's own data; errors name the key in a config, e.g. `protocol.tasks.depth`.
 

@@ -17,7 +17,7 @@ from mtvision.metrics.several.options import check_task, metric_configs
 from mtvision.models.check import check_tasks_of_model
 from mtvision.recipe.config import RunConfig, read_config
 from mtvision.recipe.selection import check_selection
-from mtvision.recipe.settings import Settings, TopLevel, read_settings, to_plain_data
+from mtvision.recipe.settings import TOP_LEVEL, Settings, TopLevel, read_settings, to_plain_data
 
 TO_TRAIN = ("model", "train_data", "optimizer", "test_data or val_data")
 """Sections without which `mtvision train` cannot finish."""
@@ -75,7 +75,7 @@ def check_config(config: Mapping[str, Any], needs: Sequence[str] = ()) -> Settin
 
 
 def _check(found: Mistakes, config: Mapping[str, Any], needs: Sequence[str]) -> Settings | None:
-    plain = to_plain_data(config)
+    plain = {**TOP_LEVEL, **to_plain_data(config)}
     settings = read_settings(found, plain)
     check_section(found, plain, TopLevel)
     for need in needs:

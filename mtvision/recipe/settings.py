@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from mtvision.core.naming import Mistakes, UnknownNameError, gathering, look_up
 from mtvision.core.registry import TASKS
-from mtvision.core.registry.entries import check_kind, check_section
+from mtvision.core.registry.entries import check_kind, check_section, check_tasks
 from mtvision.core.values import (
     Between,
     ByTask,
@@ -317,7 +317,8 @@ def read_settings(found: Mistakes, config: Mapping[str, Any]) -> Settings | None
     sections = {}
     for name, kind in SECTIONS.items():
         with found.at(name):
-            sections[name] = kind(**check_section(found, config[name], kind))
+            given = config[name]
+            sections[name] = kind(**check_section(found, {} if given is None else given, kind))
     with found.at("seed"):
         check_kind(found, config["seed"], Seed, f"The default is {TopLevel.seed}.")
     rule, interval = sections["evaluation"].select, sections["training"].val_interval
@@ -362,6 +363,9 @@ def _read_protocol(found: Mistakes, config: Mapping[str, Any]) -> Protocol | Non
         if isinstance(entry, Mapping) and isinstance(entry.get("tasks"), Mapping):
             with found.at("tasks"):
                 check_own_tasks(found, entry["tasks"])
+            if isinstance(entry.get("loss_weights"), Mapping):
+                with found.at("loss_weights"):
+                    check_tasks(found, entry["loss_weights"], entry["tasks"])
         if not found.below("protocol"):
             protocol = protocol_of({"protocol": entry})
     if protocol is not None:

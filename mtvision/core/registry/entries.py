@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from mtvision.core.naming import Mistakes, UnknownNameError, meant
 from mtvision.core.registry.options import Option, options_at, options_of_section
 from mtvision.core.registry.sources import Definition
-from mtvision.core.values import ByTask, Entry, OptionsOf, check_value, describe, extras_of, parts_of
+from mtvision.core.values import ByTask, Entry, OptionsOf, check_key, check_value, describe, extras_of, parts_of
 
 
 def check_kind(found: Mistakes, value: Any, kind: Any, note: str = "") -> None:
@@ -25,7 +25,7 @@ def check_kind(found: Mistakes, value: Any, kind: Any, note: str = "") -> None:
     for part in parts_of(kind):
         for extra in extras_of(part):
             if isinstance(extra, ByTask) and isinstance(value, Mapping) and found.tasks is not None:
-                _check_tasks(found, value, found.tasks, every=extra.every)
+                check_tasks(found, value, found.tasks, every=extra.every)
         if _look_inside(found, value, part):
             return
     try:
@@ -109,7 +109,7 @@ def check_entry(found: Mistakes, value: Any, entry: Entry) -> None:
     table.check_config(rest, found, key=entry.key, beside=[name for name in own if name != entry.key])
 
 
-def also_of(entry: Entry) -> dict[str, Option]:
+def also_of(entry: Entry) -> Mapping[str, Option]:
     """{key: option} of what may stand beside an entry's arguments."""
     return options_at(definition_at(entry.also)) if entry.also else {}
 
@@ -134,21 +134,33 @@ def _look_inside(found: Mistakes, value: Any, part: Any) -> bool:
         return True
     part = get_args(part)[0] if get_origin(part) is Annotated else part
     origin, arguments = get_origin(part), get_args(part)
-    if not isinstance(origin, type) or not holds_parts(arguments[-1]):
+    if not isinstance(origin, type) or not arguments:
         return False
     if issubclass(origin, Mapping) and isinstance(value, Mapping):
-        pairs: list[tuple[Any, Any]] = list(value.items())
-    elif issubclass(origin, Sequence) and isinstance(value, list | tuple):
-        pairs = list(enumerate(value))
-    else:
-        return False
-    for name, item in pairs:
-        with found.at(name):
-            check_kind(found, item, arguments[-1])
-    return True
+        for name, item in value.items():
+            with found.at(name):
+                check_key(found.key, name, arguments[0])
+                check_kind(found, item, arguments[1])
+        return True
+    if issubclass(origin, Sequence) and isinstance(value, list | tuple) and holds_parts(arguments[-1]):
+        for index, item in enumerate(value):
+            with found.at(index):
+                check_kind(found, item, arguments[-1])
+        return True
+    return False
 
 
-def _check_tasks(found: Mistakes, value: Mapping[str, Any], tasks: Collection[str], *, every: bool) -> None:
+def check_tasks(
+    found: Mistakes, value: Mapping[str, Any], tasks: Collection[str], *, every: bool = False
+) -> None:
+    """Note keys that are no tasks.
+
+    Args:
+        found: collects; its present key is that of the dict.
+        value: {task: entry}.
+        tasks: that there are.
+        every: whether each of them must have an entry.
+    """
     what = f"task in {found.key}"
     for name in value:
         with found.at(name):

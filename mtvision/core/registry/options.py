@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from typing import Any, get_type_hints
 
 from mtvision.core.registry.sources import Definition, bases_of, docstring_of, kinds_of, parameters_of
@@ -41,7 +42,8 @@ class Option:
         return "" if self.default in (None, "None") else f"The default is {self.default}."
 
 
-def options_of_section(section: type) -> dict[str, Option]:
+@cache
+def options_of_section(section: type) -> Mapping[str, Option]:
     """{key: option} of a dataclass that is imported."""
     kinds, texts = get_type_hints(section, include_extras=True), argument_texts(section.__doc__ or "")
     found = {}
@@ -54,7 +56,8 @@ def options_of_section(section: type) -> dict[str, Option]:
     return found
 
 
-def options_at(definition: Definition) -> dict[str, Option]:
+@cache
+def options_at(definition: Definition) -> Mapping[str, Option]:
     """{argument: option} of a class or function, read from its source file."""
     kinds, texts = kinds_of(definition), _inherited_texts(definition)
     return {

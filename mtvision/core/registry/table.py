@@ -308,8 +308,15 @@ class Registry(MutableMapping[str, Any]):
         beside: Collection[str] = (),
     ) -> bool:
         """Note wrong names; whether the class is known."""
-        if not isinstance(cfg, Mapping) or key not in cfg:
+        if not isinstance(cfg, Mapping):
             found.add(TypeError(f"{self.name}: expected a dict with the key '{key}', got {cfg!r}."))
+            return False
+        if key not in cfg:
+            wrong = next((name for name in cfg if meant([name], [key])), None)
+            with found.at(key if wrong is None else wrong):
+                if wrong is not None:
+                    raise UnknownNameError(f"key of a {self.name}", wrong, [key])
+                raise TypeError(f"{self.name}: expected a dict with the key '{key}', got {cfg!r}.")
             return False
         with found.at(key):
             parameters, name = self.parameters(cfg[key]), self._class_name(cfg[key])
