@@ -18,7 +18,10 @@ PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     + [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
 )
-SUBCOMMANDS = {"leaderboard": ("check", "build", "push")}
+SUBCOMMANDS = {
+    "leaderboard": ("check", "build", "push"),
+    "configs": ("list", "show", "copy", "schema", "reference"),
+}
 
 
 def commands(text: str) -> list[list[str]]:

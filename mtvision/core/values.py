@@ -330,7 +330,7 @@ def describe(kind: Any) -> str:
         return "a dict"
     if kind in (list, tuple, Sequence):
         return "a list"
-    return _NAMES.get(kind, "a value")
+    return _NAMES.get(kind, "anything")
 
 
 def _of(kind: Any) -> str:

@@ -31,7 +31,7 @@ def every_plugin(file: Path, given: Any, more: Sequence[str]) -> list[str]:
     stated = [
         (text, path.parent)
         for path in files_of(file)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in _statements(path)
         for text in _literals(node, "plugins")
     ]
     texts = {text for text, _ in stated}
@@ -51,10 +51,15 @@ def _collect(file: Path, found: dict[Path, Path], seen: set[Path]) -> None:
     if file.resolve() in seen or not file.is_file():
         return
     seen.add(file.resolve())
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in _statements(file):
         for base in _bases(node, file.parent):
             _collect(base, found, seen)
     found[file.resolve()] = file
+
+
+def _statements(file: Path) -> list[ast.stmt]:
+    """Of a Python config; JSON and YAML have none, and their plugins are in the completed config."""
+    return ast.parse(file.read_text(encoding="utf-8")).body if file.suffix == ".py" else []
 
 
 def _bases(node: ast.stmt, folder: Path) -> Iterator[Path]:

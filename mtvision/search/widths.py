@@ -50,8 +50,8 @@ class WidthSearcher(Searcher):
     def __init__(
         self,
         *,
-        encoder: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-        decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
+        encoder: Sequence[Share] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        decoders: Sequence[Share] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
         kappa: float = 1.0,
         objective: Objective = "weighted",
         population: Positive = 32,

@@ -17,7 +17,7 @@ from mtvision.core.observer import OBSERVER
 from mtvision.core.random import generator
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
-from mtvision.core.values import Count, Factor
+from mtvision.core.values import Count, Factor, Positive, Share
 from mtvision.steps.distillation import FEATURE_DISTANCES, Seen, feature_distance, output_distances
 from mtvision.steps.jacobian import JacobianGradients
 from mtvision.steps.problem import LossReport, StepProblem
@@ -57,10 +57,10 @@ class SandwichStep(nn.Module, Step):
     def __init__(
         self,
         *,
-        encoder: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-        decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
+        encoder: Sequence[Share] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        decoders: Sequence[Share] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
         stages: Count = 0,
-        passes: int = 4,
+        passes: Positive = 4,
         distillation: Literal["nested", "attention", "projector"] | None = "nested",
         beta: Factor = 1.0,
         warmup: Count = 0,

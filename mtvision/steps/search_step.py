@@ -42,7 +42,7 @@ class SearchStep(nn.Module, Step):
     held_out: Share
     divides_batches = True
 
-    def __init__(self, held_out: float = HELD_OUT_SHARE) -> None:
+    def __init__(self, held_out: Share = HELD_OUT_SHARE) -> None:
         super().__init__()
         is_held_out("", held_out)  # refuses a share out of range
         self.held_out = held_out

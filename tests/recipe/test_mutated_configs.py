@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -102,7 +100,7 @@ def test_300_mutated_configs(configs):
     for kind, number in KINDS.items():
         for _ in range(number):
             mutation = draws.draw(kind)
-            message, count = told(mutation.config)
+            message, _ = told(mutation.config)
             if not mutation.keys:
                 outcome = "refused wrongly" if message else "accepted rightly"
             elif not message:

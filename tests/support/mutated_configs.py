@@ -118,6 +118,7 @@ REQUIRED = (
     *("model.*.type", "*_data.dataset.type", "balancer.type", "step.type", "search.type", "schedule.*.type"),
     *("*.transforms.*.type", "model.backbone.name", "optimizer.lr", "*.transforms.preset"),
     *("protocol.id", "protocol.tasks", "protocol.tasks.semseg.class_names", "*_data.dataset.root"),
+    *("*_data.dataset.labels", "model.adapters.*.iterations"),
 )
 
 WITH_A_SPLIT = ("SyntheticScenes", "FolderDataset", "JointDataset")
@@ -202,7 +203,7 @@ class Mutator:
         """Two letters of a key change places."""
         found = [place for place in places(config) if isinstance(place[2], str) and len(place[2]) > 3]
         key, node, name, value = self.random.choice(found)
-        if fits(key, FREE) or isinstance(value, dict) and "class_names" in value:
+        if fits(key, FREE) or (isinstance(value, dict) and "class_names" in value):
             return None
         at = self.random.randrange(1, len(name) - 2)
         wrong = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
@@ -215,8 +216,14 @@ class Mutator:
         """A key is left out; one that is not required has a default."""
         found = [place for place in places(config) if isinstance(place[1], dict) and not fits(place[0], FREE)]
         key, node, name, value = self.random.choice(found)
-        followers = {"model.head": "model.heads", "val_data": "training.val_interval"}
-        if key in ("tasks", "test_data") or len(key.split(".")) == 1 and value is None:
+        followers = {"model.head": "model.heads", "protocol.tasks.edge": "protocol.loss_weights.edge"}
+        if not config["test_data"]:
+            followers["val_data"] = "test_data"
+        elif config["training"]["val_interval"]:
+            followers["val_data"] = "training.val_interval"
+        if key.startswith("evaluation.baseline."):
+            followers[key] = "evaluation.baseline"
+        if key in ("tasks", "test_data") or (len(key.split(".")) == 1 and value is None):
             return None
         del node[name]
         if len(key.split(".")) == 1:
@@ -232,7 +239,7 @@ class Mutator:
                 "provenance",
             ):
                 return None
-        if key in followers and (key == "model.head" or config["training"]["val_interval"]):
+        if key in followers:
             return (followers[key],), f"without {key}"
         needed = fits(key, REQUIRED) or (name == "split" and node.get("type") not in WITH_A_SPLIT)
         return ((key,) if needed else ()), f"without {key}"
@@ -282,7 +289,7 @@ class Mutator:
             before = copy.deepcopy(config)
             found = getattr(self, kind)(config)
             sections = {key.split(".")[0] for key in keys} | {"protocol"}  # it decides about tasks
-            if found is None or any(key.split(".")[0] in sections for key in found[0]):
+            if found is None or any(key.split(".")[0] in sections or "." not in key for key in found[0]):
                 config.clear()
                 config.update(before)
             else:

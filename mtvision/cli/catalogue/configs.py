@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtvision.cli.catalogue.common import holds_all, none_holds, refuse_existing
+from mtvision.cli.common import add_plugin_option
 from mtvision.recipe.config import load_config
+from mtvision.recipe.json_schema import config_schema
+from mtvision.recipe.plugins import load_plugins
+from mtvision.recipe.reference import reference_page
 from mtvision.recipe.shipped import ShippedConfig, named_config, shipped_configs, standalone_text
 from mtvision.runtime.atomic import write_text
 
@@ -20,6 +24,8 @@ The configs that come with the suite. Every command takes their names instead of
   mtvision configs show mtmamba/mtmamba_tiny_synthetic_1xb8_300
   mtvision configs show NAME --completed         with every default filled in
   mtvision configs copy NAME my_config.py        a copy that works in any folder, to be changed
+  mtvision configs schema --out schema.json      the JSON schema of configs, for editors
+  mtvision configs reference --out page.md       every key and argument, as a page
 """
 
 
@@ -30,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|copy")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|copy|schema|reference")
     lister = actions.add_parser("list", help="names and first lines")
     lister.add_argument("words", nargs="*", help="show only configs that hold all of them")
     lister.add_argument("--json", action="store_true", help="print JSON")
@@ -41,8 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     copier.add_argument("name")
     copier.add_argument("target", nargs="?", type=Path, help="file or folder (default: here, under its name)")
     copier.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    for action, text in (("schema", "the JSON schema of configs"), ("reference", "every key, as a page")):
+        writer = actions.add_parser(action, help=text)
+        writer.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
+        add_plugin_option(writer)
     arguments = parser.parse_args(argv)
-    if arguments.action == "list":
+    if arguments.action in ("schema", "reference"):
+        load_plugins(arguments.plugin)
+        _write(arguments.action, arguments.out)
+    elif arguments.action == "list":
         _list(arguments.words, as_json=arguments.json)
     elif arguments.action == "show":
         config = named_config(arguments.name)
@@ -51,6 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(_copy(named_config(arguments.name), arguments.target, overwrite=arguments.overwrite))
     return 0
+
+
+def _write(action: str, target: Path | None) -> None:
+    """The schema or the page, to a file or the terminal."""
+    text = json.dumps(config_schema(), indent=1) + "\n" if action == "schema" else reference_page()
+    if target is None:
+        print(text, end="")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, text)
+    print(target)
 
 
 def _list(words: Sequence[str], *, as_json: bool) -> None:

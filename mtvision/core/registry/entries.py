@@ -10,7 +10,16 @@ from typing import Annotated, Any, get_args, get_origin
 from mtvision.core.naming import Mistakes, UnknownNameError, meant
 from mtvision.core.registry.options import Option, options_at, options_of_section
 from mtvision.core.registry.sources import Definition
-from mtvision.core.values import ByTask, Entry, OptionsOf, check_key, check_value, describe, extras_of, parts_of
+from mtvision.core.values import (
+    ByTask,
+    Entry,
+    OptionsOf,
+    check_key,
+    check_value,
+    describe,
+    extras_of,
+    parts_of,
+)
 
 
 def check_kind(found: Mistakes, value: Any, kind: Any, note: str = "") -> None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
+from mtvision.core.values import Positive
 
 Array = NDArray[Any]
-Size = tuple[int, int]
+Size = tuple[Positive, Positive]
 Window = tuple[slice, slice]
 
 

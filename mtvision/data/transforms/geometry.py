@@ -45,7 +45,7 @@ class RandomScale:
 
     low: Rate = 0.5
     high: Rate = 2.0
-    scales: tuple[float, ...] = ()
+    scales: tuple[Rate, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high or any(scale <= 0 for scale in self.scales):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import Task
+from mtvision.core.values import Rate
 from mtvision.data.transforms.frame import Array, Size, as_float, change, shared_size, zoom_values
 
 
@@ -25,7 +26,7 @@ class RandomScaleCrop:
     components sum to exactly zero afterwards has no value (the family's rule of validity).
     """
 
-    scales: tuple[float, ...] = (1.0, 1.2, 1.5)
+    scales: tuple[Rate, ...] = (1.0, 1.2, 1.5)
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:
         """The zoomed sample."""

@@ -7,6 +7,7 @@ order. Configs choose one by `transforms="name"` or `transforms=dict(preset="nam
 from __future__ import annotations
 
 from mtvision.core.registry import PRESETS
+from mtvision.core.values import Rate
 from mtvision.data.transforms.frame import Size
 from mtvision.data.transforms.geometry import (
     RandomCrop,
@@ -22,7 +23,7 @@ from mtvision.data.transforms.survey import FixedResize, ScaleNRotate
 from mtvision.data.transforms.transform import Transform
 from mtvision.protocols import Protocol
 
-Zooms = tuple[float, ...]
+Zooms = tuple[Rate, ...]
 _RAW = Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # 0..1, no ImageNet statistics
 _SYMMETRIC = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # -1..1
 

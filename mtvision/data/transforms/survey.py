@@ -14,6 +14,7 @@ import numpy as np
 from mtvision.core.registry import TRANSFORMS
 from mtvision.core.sample import RawSample
 from mtvision.core.task import Task
+from mtvision.core.values import Rate
 from mtvision.data.transforms.frame import (
     Array,
     Size,
@@ -47,7 +48,7 @@ class ScaleNRotate:
 
     rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
-    scales: tuple[float, ...] = ()
+    scales: tuple[Rate, ...] = ()
     y_down: bool = True
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:

@@ -11,6 +11,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.layers.residual import bottleneck
@@ -34,7 +35,7 @@ class MTAN(Adapter):
         ValueError: a stage has a single block, or its states are not NCHW maps.
     """
 
-    def __init__(self, *, reduction: int = 4) -> None:
+    def __init__(self, *, reduction: Positive = 4) -> None:
         self.reduction = reduction
 
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mtvision.core.registry import HEADS
 from mtvision.core.task import Task
+from mtvision.core.values import Positive
 from mtvision.models.layers.residual import bottleneck
 
 
@@ -45,7 +46,7 @@ class ResidualHead(nn.Module):
         num_blocks: bottlenecks.
     """
 
-    def __init__(self, in_channels: int, task: Task, *, num_blocks: int = 2) -> None:
+    def __init__(self, in_channels: int, task: Task, *, num_blocks: Positive = 2) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(bottleneck(in_channels, in_channels) for _ in range(num_blocks)))
         self.logits = nn.Conv2d(in_channels, task.out_channels, 1)

@@ -11,7 +11,7 @@ from torch import nn
 from mtvision.architecture.widths import DIVISOR, WidthConfig
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import without_tasks
-from mtvision.core.values import Count
+from mtvision.core.values import Count, Share
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.slimmable.batch_norm import slim_batch_norm
 from mtvision.models.adapters.slimmable.export import export_in_place
@@ -60,8 +60,8 @@ class Slimmable(Adapter):
         self,
         *,
         batch_norm: Literal["universal", "switchable"] = "universal",
-        encoder: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-        decoders: Sequence[float] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
+        encoder: Sequence[Share] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        decoders: Sequence[Share] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
         slots: Count = 64,
         projectors: bool = False,
         fixed: Mapping[str, Any] | None = None,
