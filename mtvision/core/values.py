@@ -171,10 +171,16 @@ Share = Annotated[float, Between(0, 1)]
 Text = Annotated[str, NotEmpty()]
 TaskWeights = Annotated[Mapping[str, Factor], ByTask(every=True)]
 
+
+class Other:
+    """Stands for a class that is no plain type, and that was read but not imported, e.g. a tensor."""
+
+
 _NUMBERS = (AtLeast, Above, Between)
 _RANGES = (*_NUMBERS, NotEmpty)
 _PLACES = (Entry, OptionsOf)
 _LARGEST = 2**63 - 1
+_PLAIN = (int, float, str, list, tuple, Mapping, type(None))
 _NAMES = {
     int: "an integer",
     float: "a number",
@@ -242,7 +248,9 @@ def _fits(value: Any, kind: Any) -> bool:
             return value in places[0]
         return _fits(value, base) and all(value in item for item in extras if isinstance(item, _RANGES))
     if origin in (Union, types.UnionType):
-        return any(_fits(value, item) for item in arguments)
+        plain = [item for item in arguments if not _is_other(item)]
+        made = len(plain) < len(arguments) and not isinstance(value, _PLAIN)
+        return made or any(_fits(value, item) for item in plain)
     if origin is Literal:
         return any(value == item and type(value) is type(item) for item in arguments)
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -264,6 +272,13 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (list, tuple, Sequence):
         return _is_list(value)
     return not isinstance(kind, type) or kind not in _NAMES or isinstance(value, kind)
+
+
+def _is_other(kind: Any) -> bool:
+    """Whether a kind is a class that no plain value of a config belongs to."""
+    if not isinstance(kind, type) or is_dataclass(kind) or kind in _NAMES:
+        return False
+    return not issubclass(kind, Mapping | Sequence)
 
 
 def _fits_key(name: Any, kind: Any) -> bool:
@@ -317,7 +332,7 @@ def describe(kind: Any) -> str:
             [describe(arguments[0]), *(str(item) for item in arguments[1:] if isinstance(item, _NUMBERS))]
         )
     if origin in (Union, types.UnionType):
-        return " or ".join(map(describe, arguments))
+        return " or ".join(describe(item) for item in arguments if not _is_other(item)) or "an object"
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -352,7 +367,11 @@ def _hint(value: Any, kind: Any) -> str:
         return "It is empty."
     if isinstance(value, int) and abs(value) > _LARGEST:
         return "Integers have 64 bits."
-    guesses: list[Any] = [[value], (value, value), {"type": value}]
+    guesses: list[Any] = [[value], (value, value)]
+    if isinstance(value, str) and any(
+        isinstance(extra, Entry) for part in parts_of(kind) for extra in extras_of(part)
+    ):
+        guesses.append({"type": value})
     if isinstance(value, float) and value.is_integer():
         guesses.insert(0, int(value))
     meant = next((guess for guess in guesses if _fits(guess, kind)), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up, within
 from mtvision.core.task import Task
-from mtvision.core.values import Count, Factor
+from mtvision.core.values import Count, Factor, Text
 from mtvision.protocols.digest import protocol_digest
 from mtvision.protocols.entries import build_task
 
@@ -92,7 +92,7 @@ class Protocol:
 
 
 def own_protocol(
-    id: str,  # noqa: A002  the field's name in records
+    id: Text,  # noqa: A002  the field's name in records
     tasks: Mapping[str, Mapping[str, Any]],
     *,
     title: str = "",

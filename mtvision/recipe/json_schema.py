@@ -20,6 +20,7 @@ from mtvision.core.values import (
     NameIn,
     NotEmpty,
     OptionsOf,
+    Other,
     extras_of,
     parts_of,
 )
@@ -76,10 +77,11 @@ class _Writer:
 
     def kind(self, kind: Any) -> Schema:
         """Of a type; what is not understood accepts everything."""
-        parts = parts_of(kind)
+        parts = [part for part in parts_of(kind) if part is not Other]
         if len(parts) > 1:
             schemas = [self.kind(part) for part in parts]
             return {"anyOf": [item for place, item in enumerate(schemas) if item not in schemas[:place]]}
+        kind = parts[0] if parts else Any
         if get_origin(kind) is Annotated:
             return self._annotated(kind)
         origin, arguments = get_origin(kind) or kind, get_args(kind)

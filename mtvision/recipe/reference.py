@@ -40,7 +40,8 @@ HEADER = """\
 
 `mtvision configs reference --out docs/config_reference.md` writes this page, from the code that
 checks configs. A test compares it. [Configs](configs.md) explains how a config is made. Arguments that the
-suite supplies are left out. So are those of torch's optimizers and mmengine's schedulers, which are checked all the same.
+suite supplies are left out. So are those of torch's optimizers and mmengine's schedulers, which are checked
+all the same.
 """
 
 

@@ -156,7 +156,7 @@ _PLAIN |= {name: item for name, item in vars(values).items() if name[0].isupper(
 
 
 def _type_of(annotation: str, module: str) -> Any:
-    """The type that an annotation means; `Any` for every class in it that is no plain type."""
+    """The type that an annotation means, with `Other` for every class in it that is no plain type."""
     names = {node.id for node in ast.walk(ast.parse(annotation, mode="eval")) if isinstance(node, ast.Name)}
     space: dict[str, Any] = {"__builtins__": {}}
     for name in names:
@@ -165,7 +165,7 @@ def _type_of(annotation: str, module: str) -> Any:
         if name in _PLAIN:
             space[name] = _PLAIN[name]
         else:
-            space[name] = Any if alias is None or text is None else _type_of(text, alias.module)
+            space[name] = values.Other if alias is None or text is None else _type_of(text, alias.module)
     try:
         return eval(annotation, space)  # our own text, with nothing in reach but the types above
     except (TypeError, AttributeError):  # e.g. `np.ndarray`
