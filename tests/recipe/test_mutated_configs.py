@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -119,3 +121,24 @@ def test_300_mutated_configs(configs):
     print(f"{sum(KINDS.values())} configs, {time.process_time() - start:.1f} s of CPU")
     assert not wrong, "\n".join(wrong)
     assert sum(KINDS.values()) == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("test_data.dataset.lenght=4", "test_data.dataset.lenght"),
+        ("evaluation.metric_options={'edge':{'treshold':9}}", "evaluation.metric_options.edge.treshold"),
+        ("schedule=[{'type':'PolyLR','powr':1}]", "schedule.0.powr"),
+    ],
+)
+def test_a_command_tells_the_key_before_torch_is_imported(option, key):
+    code = (
+        "import sys\n"
+        "from mtvision.cli.main import call\n"
+        f"code = call('train', ['{SHIPPED[6]}', '--cfg-options', {option!r}])\n"
+        "print(code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "2 False\n"
+    assert has(done.stderr, key)

@@ -105,7 +105,8 @@ def line_of(definition: Definition) -> int | None:
     return None if node is None else node.lineno
 
 
-def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
+@cache
+def _signature(definition: Definition) -> Mapping[str, tuple[Parameter, str]]:
     """{name: (parameter, the module whose names its annotation uses)}."""
     node = _top_level(definition.module).get(definition.name)
     if isinstance(node, ast.FunctionDef):
@@ -128,7 +129,7 @@ def _signature(definition: Definition) -> dict[str, tuple[Parameter, str]]:
     return _passed_on(inherited)
 
 
-def _passed_on(inherited: list[dict[str, tuple[Parameter, str]]]) -> dict[str, tuple[Parameter, str]]:
+def _passed_on(inherited: list[Mapping[str, tuple[Parameter, str]]]) -> dict[str, tuple[Parameter, str]]:
     """The parameters of the first base that has some; where it takes any, those of the next one are added.
 
     So does a mixin that passes `*args, **kwargs` on to the class behind it.

@@ -34,9 +34,8 @@ def check_timm_name(name: str) -> None:
     architecture = name.partition(".")[0]
     if "timm" in sys.modules:
         return
-    text = _sources()
-    if f"def {architecture}(" not in text and f"'{architecture}':" not in text:  # the latter: an old name
-        raise unknown_model(name, _MODEL.findall(text))
+    if not _is_defined(architecture):
+        raise unknown_model(name, _MODEL.findall(_sources()))
 
 
 def check_in_chans(channels: int) -> None:
@@ -59,6 +58,12 @@ def unknown_model(name: str, known: Iterable[str]) -> UnknownNameError:
     text = str(error).replace("Known: ", "Nearest names: ")
     error.args = (f"{text}\n`timm.list_models('*part*')` lists all.",)
     return error
+
+
+@cache
+def _is_defined(architecture: str) -> bool:
+    text = _sources()
+    return f"def {architecture}(" in text or f"'{architecture}':" in text  # the latter: an old name
 
 
 @cache
