@@ -18,7 +18,8 @@ from mtvision.protocols import PROTOCOLS, Protocol, cityscapes, mtan, nyudv2, pa
 from mtvision.recipe.building import without_pretrained
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset
-from mtvision.recipe.settings import DATA_SECTIONS, Settings, protocol_of, to_plain_data
+from mtvision.recipe.sections import DATA_SECTIONS
+from mtvision.recipe.settings import Settings, protocol_of, to_plain_data
 
 ROOT = Path(__file__).parents[1] / "configs"
 BASES = sorted((ROOT / "_base_" / "datasets").glob("*.py"))

@@ -135,7 +135,7 @@ MISTAKES = {  # option: what the message must hold (key, what was found, what is
         "'ParallelDecoder'",
     ),
     "model.decoder.widht=3": ("Unknown ParallelDecoder argument 'widht'", "'width'"),
-    "model.decoder.width=wide": ("model.decoder.width must be an integer, got 'wide'",),
+    "model.decoder.width=wide": ("model.decoder.width must be an integer of at least 1, got 'wide'",),
     "model.decoder.norm=bacth": ("Unknown model.decoder.norm 'bacth'", "'batch'"),
     "model.decoder.tasks=['depth']": ("ParallelDecoder: 'tasks' is supplied by the suite",),
     "model.head.type=ConvHaed": ("model.head.type: Unknown head 'ConvHaed'", "'ConvHead'"),

@@ -132,7 +132,7 @@ class Mistakes:
 
         Where the message does not name the key, it is put in front.
         """
-        named = re.search(rf"(?<![\w.]){re.escape(self.key)}(?!\w|\.\w)", str(error).split("\n")[0])
+        named = re.search(rf"(?<![\w.]){re.escape(self.key)}(?!\w)", str(error).split("\n")[0])
         if self.key and not named:
             error.args = (f"{self.key}: {error}", *error.args[1:])
         self._found.setdefault(self.key, Mistake(self.key, error))

@@ -1,8 +1,8 @@
 """Types and ranges of the plain values in a config, and the message for a wrong one.
 
 A type is an annotation: `int`, `float | None`, `Literal["a", "b"]`, `list[str]`, `dict[str, float]`.
-`Annotated` adds a range, a function that checks the value further, or says that the value is described
-elsewhere: an entry of a table, the options of a class. Numbers are finite, and integers have 64 bits.
+`Annotated` adds a range, or a function that checks the value further. It also names what describes a value:
+a table whose entry it is, or a class whose options it has. Numbers are finite, and integers have 64 bits.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.plugins import plugin_entries
-from mtvision.recipe.settings import LOADER_DEFAULTS, Settings
+from mtvision.recipe.sections import LOADER_DEFAULTS
+from mtvision.recipe.settings import Settings
 from mtvision.report.comparable.key import departures, in_words
 from mtvision.report.comparable.ranges import range_errors
 from mtvision.report.comparable.task_entry import describe_tasks

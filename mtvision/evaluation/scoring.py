@@ -21,7 +21,7 @@ from mtvision.metrics.checks import PredictionError, check_numbers
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
-from mtvision.recipe.settings import EvaluationSettings
+from mtvision.recipe.sections import EvaluationSettings
 from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.precision import Precision, autocast
 from mtvision.runtime.progress import track

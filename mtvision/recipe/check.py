@@ -16,8 +16,9 @@ from mtvision.core.registry.entries import check_section
 from mtvision.metrics.several.options import check_task, metric_configs
 from mtvision.models.check import check_tasks_of_model
 from mtvision.recipe.config import RunConfig, read_config
+from mtvision.recipe.sections import TOP_LEVEL, TopLevel
 from mtvision.recipe.selection import check_selection
-from mtvision.recipe.settings import TOP_LEVEL, Settings, TopLevel, read_settings, to_plain_data
+from mtvision.recipe.settings import Settings, read_settings, to_plain_data
 
 TO_TRAIN = ("model", "train_data", "optimizer", "test_data or val_data")
 """Sections without which `mtvision train` cannot finish."""

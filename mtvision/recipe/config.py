@@ -15,15 +15,8 @@ from mtvision.core.registry.entries import check_kind
 from mtvision.core.values import Text
 from mtvision.recipe.plugin_lists import every_plugin
 from mtvision.recipe.plugins import load_plugins
-from mtvision.recipe.settings import (
-    DATA_SECTIONS,
-    LOADER_DEFAULTS,
-    TOP_LEVEL,
-    protocol_of,
-    section_defaults,
-    task_names,
-    to_plain_data,
-)
+from mtvision.recipe.sections import DATA_SECTIONS, LOADER_DEFAULTS, TOP_LEVEL, section_defaults
+from mtvision.recipe.settings import protocol_of, task_names, to_plain_data
 from mtvision.recipe.shipped import find_config, package_folder
 from mtvision.recipe.tasks import drop_absent_tasks
 

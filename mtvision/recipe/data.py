@@ -15,7 +15,8 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import EvalBatchSampler
 from mtvision.losses.loss import labelled
 from mtvision.protocols import Protocol
-from mtvision.recipe.settings import LOADER_DEFAULTS, check_keys, to_plain_data
+from mtvision.recipe.sections import LOADER_DEFAULTS
+from mtvision.recipe.settings import check_keys, to_plain_data
 from mtvision.runtime.launch import rank_and_world_size
 
 

@@ -24,7 +24,7 @@ from mtvision.core.values import (
     extras_of,
     parts_of,
 )
-from mtvision.recipe.settings import OWN_PROTOCOL, TopLevel
+from mtvision.recipe.sections import OWN_PROTOCOL, TopLevel
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN = {int: "integer", float: "number", bool: "boolean", str: "string", Path: "string", type(None): "null"}

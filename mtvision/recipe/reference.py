@@ -10,7 +10,7 @@ from mtvision.core.registry.entries import definition_at
 from mtvision.core.registry.options import Option, options_at, options_of_section
 from mtvision.core.values import describe
 from mtvision.models.check import ModelSettings
-from mtvision.recipe.settings import (
+from mtvision.recipe.sections import (
     OWN_PROTOCOL,
     DataSettings,
     EvaluationSettings,
@@ -46,7 +46,7 @@ all the same.
 
 
 def reference_page() -> str:
-    """The page as Markdown; classes of plugins that are loaded are on it."""
+    """The page as Markdown, of what comes with the suite."""
     parts = [HEADER]
     for title, section in SECTIONS.items():
         parts.append(f"## {title}\n\n{_rows(options_of_section(section).values())}")
@@ -55,7 +55,7 @@ def reference_page() -> str:
     for variable in COMPONENTS:
         table = known[variable]
         parts.append(f"## Entries: {table.name}\n")
-        for name in sorted(table):
+        for name in sorted(name for name in table if table.shipped(name)):
             options, entry = table.options(name), described(table, name)
             arguments = _rows(options.values()) if options else "No arguments.\n"
             parts.append(f"### {name}\n\n{entry.summary or 'Not documented'}.\n\n{arguments}")

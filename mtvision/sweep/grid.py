@@ -14,7 +14,7 @@ from typing import Any
 from mtvision.core.naming import look_up, within
 from mtvision.recipe.config import RunConfig, load_config, parse_option
 from mtvision.recipe.plugins import resolve_plugin
-from mtvision.recipe.settings import TOP_LEVEL, section_defaults
+from mtvision.recipe.sections import TOP_LEVEL, section_defaults
 from mtvision.report.provenance import without_paths
 from mtvision.report.record import Record, RecordError
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from mtvision.recipe.settings import LoggingSettings
+from mtvision.recipe.sections import LoggingSettings
 from mtvision.report.record import Record
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.foreign import ForeignError, foreign_errors

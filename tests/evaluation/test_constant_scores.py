@@ -8,7 +8,7 @@ import pytest
 
 from mtvision.evaluation.scoring import measure_constant, scores_of
 from mtvision.recipe.data import evaluation_loader
-from mtvision.recipe.settings import EvaluationSettings
+from mtvision.recipe.sections import EvaluationSettings
 
 
 def labels(dataset, positions):

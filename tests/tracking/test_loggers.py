@@ -16,7 +16,7 @@ from wandb_runs import read_runs
 
 from mtvision.engine.training import train
 from mtvision.recipe.config import load_config
-from mtvision.recipe.settings import LoggingSettings
+from mtvision.recipe.sections import LoggingSettings
 from mtvision.tracking.loggers import NUMBERS, Loggers, _has_key, record_summary, start_wandb_run
 
 

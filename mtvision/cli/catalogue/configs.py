@@ -50,11 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for action, text in (("schema", "the JSON schema of configs"), ("reference", "every key, as a page")):
         writer = actions.add_parser(action, help=text)
         writer.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
-        add_plugin_option(writer)
+        if action == "schema":
+            add_plugin_option(writer)
     arguments = parser.parse_args(argv)
-    if arguments.action in ("schema", "reference"):
+    if arguments.action == "schema":
         load_plugins(arguments.plugin)
-        _write(arguments.action, arguments.out)
+        _write(json.dumps(config_schema(), indent=1) + "\n", arguments.out)
+    elif arguments.action == "reference":
+        _write(reference_page(), arguments.out)
     elif arguments.action == "list":
         _list(arguments.words, as_json=arguments.json)
     elif arguments.action == "show":
@@ -66,9 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(action: str, target: Path | None) -> None:
-    """The schema or the page, to a file or the terminal."""
-    text = json.dumps(config_schema(), indent=1) + "\n" if action == "schema" else reference_page()
+def _write(text: str, target: Path | None) -> None:
+    """To a file, or to the terminal."""
     if target is None:
         print(text, end="")
         return

@@ -1,4 +1,4 @@
-"""Whether the values of a config are what the sections and classes want; all mistakes are collected."""
+"""Whether the values of a config are what sections and classes take; all mistakes are collected."""
 
 from __future__ import annotations
 
