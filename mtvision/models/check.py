@@ -46,8 +46,8 @@ def check_model(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]
     Raises:
         TypeError: an argument is missing.
         UnknownNameError: a key, a type or an option does not exist.
-        ValueError: a part is missing, a task has no head, or an option has the wrong type or range; or an
-            `architecture` was made for other tasks.
+        ValueError: a part or a head is missing, an option has the wrong type or range, or an `architecture`
+            was made for other tasks.
         ConfigError: several of these.
     """
     with gathering("model") as found, found.at("model"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -73,8 +72,8 @@ def options_of_callable(kind: Callable[..., Any]) -> dict[str, Option]:
     A type that only type checkers can see accepts everything.
     """
     texts = argument_texts(inspect.getdoc(kind) or "")
-    holder: Any = kind.__init__ if inspect.isclass(kind) else kind
-    names = vars(sys.modules.get(getattr(holder, "__module__", ""), object()))
+    function: Any = kind.__init__ if inspect.isclass(kind) else kind
+    names = function.__globals__ if inspect.isfunction(function) else {}
     return {
         name: _option(name, item, _evaluated(item.annotation, names), texts)
         for name, item in inspect.signature(kind).parameters.items()
@@ -130,5 +129,5 @@ def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
         return annotation
     try:
         return eval(annotation, dict(names))  # the plugin's own text, in its own module
-    except Exception:  # a name that is imported for type checkers alone
+    except (NameError, AttributeError, TypeError, SyntaxError):  # e.g. imported for type checkers alone
         return Any
