@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtvision.core.context import Context, current_context
-from mtvision.core.naming import UnknownNameError
+from mtvision.core.naming import ConfigError, UnknownNameError
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.roles import find_roles
 from mtvision.models import Network, build_network
@@ -189,11 +189,13 @@ def test_errors():
     no_head = {key: value for key, value in config().items() if key != "head"}
     with pytest.raises(ValueError, match=r"task 'depth' has no head .heads: semseg.*model.heads\['depth'\]"):
         build_network(no_head | {"heads": {"semseg": {"type": "ConvHead"}}}, TASKS)
-    with pytest.raises(UnknownNameError, match=r"task with a head 'dept'"):
+    with pytest.raises(UnknownNameError, match=r"model\.heads\.dept: Unknown task in model\.heads 'dept'"):
         build_network(config(heads={"dept": {"type": "ConvHead"}}), TASKS)
     with pytest.raises(UnknownNameError, match=r"key of model 'decoders'. Did you mean 'decoder'"):
         build_network(config(decoders={}), TASKS)
-    with pytest.raises(TypeError, match="the key 'decoder' is missing"):
+    with pytest.raises(
+        ConfigError, match=r"2 mistakes\n  model\.decoder is missing; .*\n  task 'semseg' has no head"
+    ):
         build_network({"backbone": {"type": "TimmBackbone", "name": "test_resnet"}}, TASKS)
     with pytest.raises(UnknownNameError, match="ParallelDecoder argument 'widht'"):
         build_network(config(decoder={"type": "ParallelDecoder", "widht": 3}), TASKS)

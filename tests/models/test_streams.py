@@ -190,7 +190,7 @@ def test_starts_from_single_task_networks(tmp_path):
     swapped = {"depth": weights["semseg"]}
     with pytest.raises(ValueError, match="not a single-task network of depth"):
         build_network(config({**adapter, "weights": swapped}), TASKS[:2])
-    with pytest.raises(UnknownNameError, match="task in weights"):
+    with pytest.raises(UnknownNameError, match=r"model\.adapters\.0\.weights\.dept: Unknown task"):
         build_network(config({**adapter, "weights": {"dept": weights["depth"]}}), TASKS[:2])
 
 
