@@ -15,8 +15,8 @@ from mtvision.core.registry import BALANCERS
 from mtvision.core.values import Share
 from mtvision.recipe.check import TO_TRAIN, load_checked
 from mtvision.recipe.config import load_config
-from mtvision.recipe.json_schema import config_schema
-from mtvision.recipe.reference import reference_page
+from mtvision.recipe.schema.json_schema import config_schema
+from mtvision.recipe.schema.reference import reference_page
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = (

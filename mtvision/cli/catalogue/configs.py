@@ -10,9 +10,9 @@ from pathlib import Path
 from mtvision.cli.catalogue.common import holds_all, none_holds, refuse_existing
 from mtvision.cli.common import add_plugin_option
 from mtvision.recipe.config import load_config
-from mtvision.recipe.json_schema import config_schema
 from mtvision.recipe.plugins import load_plugins
-from mtvision.recipe.reference import reference_page
+from mtvision.recipe.schema.json_schema import config_schema
+from mtvision.recipe.schema.reference import reference_page
 from mtvision.recipe.shipped import ShippedConfig, named_config, shipped_configs, standalone_text
 from mtvision.runtime.atomic import write_text
 

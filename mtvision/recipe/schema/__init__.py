@@ -1,0 +1,1 @@
+"""What editors and readers get from the declarations of configs: the JSON schema and the reference page."""
