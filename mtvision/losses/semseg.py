@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mtvision.core.registry import LOSSES
 from mtvision.core.task import IGNORE, Task
+from mtvision.core.values import Factor
 from mtvision.losses.loss import Loss, at_least_one, keep, labelled, stacked_counts
 
 
@@ -34,7 +35,7 @@ class CrossEntropyLoss(Loss):
 
     label_axes = 3
 
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, class_weights: Sequence[Factor] | None = None) -> None:
         self.class_weights = None if class_weights is None else tuple(float(item) for item in class_weights)
         if self.class_weights is None:
             return

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mtvision.core.naming import ReportedError
-from mtvision.recipe.settings import LOADER_DEFAULTS, TOP_LEVEL, section_defaults
+from mtvision.recipe.sections import LOADER_DEFAULTS, TOP_LEVEL, section_defaults
 
 _HARMLESS = (
     *("name", "provenance", "plugins*", "logging.*", "evaluation.*", "val_data*", "test_data*", "search*"),

@@ -14,7 +14,7 @@ from mtvision.models.backbones.names import check_in_chans
 from mtvision.models.factory import build_network
 from mtvision.models.partial import load_partly
 from mtvision.protocols import own_protocol
-from mtvision.recipe.settings import TrainingSettings
+from mtvision.recipe.sections import TrainingSettings
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint
 
 TWO = own_protocol("two", {"semseg": {"class_names": ["a", "b", "c"]}, "depth": {}})
