@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mtvision.core.naming import Mistakes, UnknownNameError, gathering, look_up
+from mtvision.core.naming import Mistakes, UnknownNameError, gathering, look_up, meant
 from mtvision.core.registry import TASKS
 from mtvision.core.registry.entries import check_kind, check_section, check_tasks
+from mtvision.core.registry.options import Option, options_of_section
+from mtvision.core.task import Task
+from mtvision.core.values import describe
 from mtvision.protocols import Protocol, get_protocol, own_protocol
-from mtvision.protocols.tasks import build_task
+from mtvision.protocols.entries import FIELDS, build_task
 from mtvision.recipe.sections import (
     SECTIONS,
     EvaluationSettings,
@@ -133,17 +136,42 @@ def check_own_tasks(found: Mistakes, tasks: Mapping[str, Any]) -> None:
 
     Args:
         found: collects.
-        tasks: {task: options of its constructor}.
+        tasks: {task: options of its constructor and fields}, see `mtvision.protocols.entries.build_task`.
     """
-    for name, options in tasks.items():
-        before = len(found)
+    for name, entry in tasks.items():
         with found.at(name):
-            TASKS.require(name)
-            check_kind(found, options, Mapping)
-            if isinstance(options, Mapping):
-                TASKS.check_config({**options, "type": name}, found)
-            if len(found) == before:
-                build_task(name, **options)  # refuses options that contradict one another
+            check_kind(found, entry, Mapping)
+            if isinstance(entry, Mapping):
+                _check_own_task(found, entry, entry.get("type", name))
+            if not found.below(found.key):
+                build_task(name, **entry)  # refuses what contradicts itself
+
+
+def _check_own_task(found: Mistakes, entry: Mapping[str, Any], constructor: Any) -> None:
+    options = dict(task_fields())
+    if isinstance(constructor, str) and constructor in TASKS:
+        options |= TASKS.options(constructor)
+    for key, value in entry.items():
+        with found.at(key):
+            if key in options:
+                check_kind(found, value, options[key].kind, options[key].note)
+            elif key != "type" and constructor in TASKS:
+                raise UnknownNameError("option or field of a task", key, options)
+    misspelt = meant(set(entry) - set(options), options)
+    for key, option in options.items():
+        if option.required and key not in {*entry, *misspelt}:
+            with found.at(key):
+                raise ValueError(f"{found.key} is missing; expected {describe(option.kind)}.")
+
+
+def task_fields() -> dict[str, Option]:
+    """{field: option} of what an entry of `protocol.tasks` may say besides its constructor's options."""
+    free = {"loss": Any, "metrics": Any}  # names, configs or lists of both, which `build_task` reads
+    return {
+        name: replace(option, kind=free.get(name, option.kind), required=False, default=None)
+        for name, option in options_of_section(Task).items()
+        if name in FIELDS
+    }
 
 
 def protocol_of(config: Mapping[str, Any]) -> Protocol:

@@ -25,6 +25,7 @@ from mtvision.core.values import (
     parts_of,
 )
 from mtvision.recipe.sections import OWN_PROTOCOL, TopLevel
+from mtvision.recipe.settings import task_fields
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN = {int: "integer", float: "number", bool: "boolean", str: "string", Path: "string", type(None): "null"}
@@ -139,8 +140,17 @@ class _Writer:
         return {"$ref": f"#/$defs/{definition.name}"}
 
     def _tasks(self) -> Schema:
-        """{task: options of its constructor}; tasks of plugins that are not loaded are free."""
-        return {"properties": {name: self.options(TASKS.options(name).values()) for name in sorted(TASKS)}}
+        """{task: options of its constructor and fields}; a task of another name names its constructor."""
+        fields = task_fields()
+        any_kind: Schema = {"type": {"enum": sorted(TASKS)}}
+        own = self.options(fields.values(), closed=False)
+        tasks: Schema = {}
+        for name in sorted(TASKS):
+            tasks[name] = self.options({**fields, **TASKS.options(name)}.values(), closed=False)
+            tasks[name]["properties"] |= any_kind
+            tasks[name].pop("required", None)  # another constructor has other options
+        own["properties"] |= any_kind
+        return {"properties": tasks, "additionalProperties": own}
 
     def _entry(self, entry: Entry) -> Schema:
         name = tables()[entry.table].name.replace(" ", "_")
