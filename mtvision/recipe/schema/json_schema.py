@@ -142,14 +142,12 @@ class _Writer:
     def _tasks(self) -> Schema:
         """{task: options of its constructor and fields}; a task of another name names its constructor."""
         fields = task_fields()
-        any_kind: Schema = {"type": {"enum": sorted(TASKS)}}
-        own = self.options(fields.values(), closed=False)
+        own = self.options(fields.values(), closed=False)  # the options of any constructor
+        own["properties"]["type"] = {"enum": sorted(TASKS)}
         tasks: Schema = {}
         for name in sorted(TASKS):
-            tasks[name] = self.options({**fields, **TASKS.options(name)}.values(), closed=False)
-            tasks[name]["properties"] |= any_kind
-            tasks[name].pop("required", None)  # another constructor has other options
-        own["properties"] |= any_kind
+            plain = self.options({**fields, **TASKS.options(name)}.values())
+            tasks[name] = {"if": {"required": ["type"]}, "then": own, "else": plain}
         return {"properties": tasks, "additionalProperties": own}
 
     def _entry(self, entry: Entry) -> Schema:
