@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mtvision.cli.common import add_plugin_option
 from mtvision.core.naming import ReportedError
-from mtvision.recipe.check import TO_TRAIN, check_config
-from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.check import TO_TRAIN, load_checked
+from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import Settings
 from mtvision.runtime.atomic import require_writable
 
@@ -147,8 +147,8 @@ def _validate(arguments: argparse.Namespace, result: Result) -> None:
     if not arguments.json:
         print(result.name)
     with _noting(result, "schema", quiet=arguments.json) as note:
-        config = load_config(result.name, arguments.cfg_options, arguments.plugin)
-        note.text = _schema(check_config(config, TO_TRAIN))
+        config, settings = load_checked(result.name, arguments.cfg_options, arguments.plugin, TO_TRAIN)
+        note.text = _schema(settings)
         require_writable(arguments.work_dir or Path("work_dirs") / Path(result.name).stem)
     if len(wanted) > 1:
         _try(arguments, result, config, wanted[1:])

@@ -14,7 +14,8 @@ from mtvision.core.registry import OPTIMIZERS, SCHEDULES
 from mtvision.core.roles import is_architecture
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.models.network import Network
-from mtvision.recipe.settings import TrainingSettings, to_plain_data
+from mtvision.recipe.sections import TrainingSettings
+from mtvision.recipe.settings import to_plain_data
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 

@@ -25,7 +25,8 @@ from mtvision.protocols import Protocol
 from mtvision.recipe.building import network_of, without_pretrained
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, first_labelled, require_labels, train_loader
-from mtvision.recipe.settings import DATA_SECTIONS, Settings, protocol_of
+from mtvision.recipe.sections import DATA_SECTIONS
+from mtvision.recipe.settings import Settings, protocol_of
 from mtvision.report.record import Record
 from mtvision.runtime.attempts import failure_line
 from mtvision.runtime.foreign import ForeignError, foreign_errors

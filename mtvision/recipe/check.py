@@ -113,6 +113,8 @@ def _check_tasks(found: Mistakes, settings: Settings) -> None:
                     table.require(getattr(task, field))
             if not found.below(found.key):
                 check_task(task)
+        if found.below(f"protocol.tasks.{name}"):
+            continue  # what its options are is not known
         with found.at("training"), found.at("loss_options"), found.at(name):
             LOSSES.check_config({**task.loss, **training.loss_options.get(name, {})}, found)
         measured = {"metric_options": evaluation.metric_options, "during_training": during}

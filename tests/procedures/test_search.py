@@ -113,7 +113,10 @@ def test_single_task_networks_are_trained_where_a_searcher_compares_them(tmp_pat
     [
         ("", "config: 'search' is missing"),
         ("search = dict(type='Prob')\n", "Probe"),
-        ("search = dict(type='Probe', held_out=2)\n", "0..1"),
+        (
+            "search = dict(type='Probe', held_out=2)\n",
+            "search.held_out must be a number between 0 and 1, got 2",
+        ),
         ("search = dict(type='Probe', fail=True)\n", "nothing fits"),
         ("search = dict(type='Probe', held_out=0.0)\n", "another share"),
     ],

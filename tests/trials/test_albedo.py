@@ -169,16 +169,16 @@ def record(lab):
 
 
 MISTAKES = {
-    "protocol.tasks.near.colours='grey'": "protocol.tasks.near: Unknown colours 'grey'. Did you mean 'gray'",
+    "protocol.tasks.near.colours='grey'": "near.colours: Unknown colours 'grey'. Did you mean 'gray'",
     "protocol.tasks.albedo.loss.chrom=1": "protocol.tasks.albedo: loss: Unknown AlbedoLoss argument 'chrom'",
     "protocol.tasks.near.headline='bia'": "protocol.tasks.near: headline='bia' needs higher_is_better",
     "protocol.tasks.near.metrics=['depth','values']": "protocol.tasks.near: metrics 'depth' and 'values'",
-    "protocol.tasks.near.metrics=['depth','bais']": "protocol.tasks.near: metrics: Unknown metric 'bais'",
+    "protocol.tasks.near.metrics=['depth','bais']": "tasks.near: metrics: type: Unknown metric 'bais'",
     "protocol.tasks.far.headline='rmes'": "protocol.tasks.far: headline 'rmes' of task 'far' is no score",
     "evaluation.metric_options.near.bias.nearst=1": "key of evaluation.metric_options.near.bias 'nearst'",
-    "evaluation.during_training={'near':{'clmp':1}}": "during_training.near: Unknown Depth argument 'clmp'",
+    "evaluation.during_training={'near':{'clmp':1}}": "near.clmp: Unknown Depth argument 'clmp'",
     "training.loss_options={'fra':{}}": "training.loss_options 'fra'. Did you mean 'far'",
-    "model.heads={'fra':{'type':'ConvHead'}}": "task with a head 'fra'. Did you mean 'far'",
+    "model.heads={'fra':{'type':'ConvHead'}}": "model.heads.fra: Unknown task in model.heads 'fra'.",
 }
 
 
