@@ -226,12 +226,16 @@ def parse_option(option: str) -> tuple[str, Any]:
         return key, text
 
 
+OPEN = ("protocol.tasks", "training.loss_options", "evaluation.metric_options", "evaluation.during_training")
+"""Dicts of a task's options, which a config states as far as they differ from the defaults."""
+
+
 def _override(found: Mistakes, config: Config, options: Mapping[str, Any]) -> None:
     """Apply `--cfg-options`; a key that the config does not have is an error.
 
     mmengine would create the key silently and train with the old value. Dots descend into dicts and, as
-    integers, into lists. Below a component (a dict with `type`) new arguments are allowed, because building
-    the component checks them.
+    integers, into lists. Below a component (a dict with `type`) and in `OPEN` places new keys are allowed,
+    because `check_config` checks them.
 
     Mistakes are an absent key, whose siblings are named, and a key of a plain value.
     """
@@ -240,11 +244,14 @@ def _override(found: Mistakes, config: Config, options: Mapping[str, Any]) -> No
         with found.at(path):
             node: Any = config._cfg_dict
             for depth, part in enumerate(parents):
-                node = _child(node, part, ".".join(parents[:depth]))
+                where = ".".join(parents[:depth])
+                if isinstance(node, dict) and where.startswith(OPEN):
+                    node.setdefault(part, {})
+                node = _child(node, part, where)
             if isinstance(node, list):
                 _child(node, last, ".".join(parents))
                 node[int(last)] = value
-            elif isinstance(node, dict) and "type" in node:
+            elif isinstance(node, dict) and ("type" in node or path.startswith(OPEN)):
                 node[last] = value
             else:
                 _child(node, last, ".".join(parents))

@@ -96,6 +96,18 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(write, text, reason
         load_config(write(text))
 
 
+def test_options_add_what_a_config_does_not_state_of_a_task(write):
+    """The dicts of a task's options are checked afterwards, so that a new key is no trap."""
+    text = 'protocol = dict(id="own", tasks=dict(depth=dict(), near=dict(type="depth")))\n'
+    options = ["protocol.tasks.near.max_depth=8", "training.loss_options.depth.x=1"]
+    config = load_config(write(text), options)
+    assert config["protocol"]["tasks"]["near"] == {"type": "depth", "max_depth": 8}
+    with pytest.raises(
+        UnknownNameError, match=r"training\.loss_options\.depth\.x: Unknown L1Loss argument 'x'"
+    ):
+        check_config(config)
+
+
 def test_options_that_are_no_pairs_are_refused():
     with pytest.raises(ValueError, match="expected key=value, got 'training.iterations'"):
         parse_option("training.iterations")
