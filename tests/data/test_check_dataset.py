@@ -113,10 +113,13 @@ def encoded(values, size=(8, 10)):
         ("depth", encoded((np.nan,)), "error", "no pixel has a label"),
     ],
 )
-def test_values_of_another_encoding(task, label, level, text):
-    data = InMemory(own_protocol("mine", {task: {}}), [(picture(), {task: label})])
-    findings, _ = check(data)
-    assert [(item.level, item.where) for item in findings if text in item.text] == [(level, f"train {task}")]
+@pytest.mark.parametrize("name", ["", "second"])
+def test_values_of_another_encoding(task, label, level, text, name):
+    """Of the task, and of a second one of its kind."""
+    protocol = own_protocol("mine", {name or task: {"type": task}})
+    findings, _ = check(InMemory(protocol, [(picture(), {name or task: label})]))
+    found = [(item.level, item.where) for item in findings if text in item.text]
+    assert found == [(level, f"train {name or task}")]
 
 
 def test_normals_without_a_facing_axis_are_suspicious():

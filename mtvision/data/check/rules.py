@@ -209,7 +209,7 @@ def _distances(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str
 
 
 def _edges(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
-    if task.name != "edge" or task.label != "values" or not counted.labelled:
+    if "edge" not in task.metric_names or not counted.labelled:
         return
     share = counted.sums[0] / counted.labelled
     if counted.low < 0 or counted.high > 1:
