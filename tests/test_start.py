@@ -177,7 +177,7 @@ MISTAKES = {  # option: what the message must hold (key, what was found, what is
 COMMANDS_WITH_CONFIG = {
     "validate": [CONFIG],
     "test": [CONFIG, "no.pth"],
-    "predict": [CONFIG, "no.pth", "docs", "--out", "no"],
+    "predict": ["no.pth", "docs", "--out", "no", "--config", CONFIG],
     "cost": [CONFIG],
     "search": [CONFIG],
     "controllable": [CONFIG, "no.pth"],

@@ -1,40 +1,90 @@
-"""`mtvision predict CONFIG CHECKPOINT INPUT`."""
+"""`mtvision predict CHECKPOINT INPUT… --out DIR`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mtvision.cli.common import make_parser, read_config
-from mtvision.core.context import Context
+from mtvision.cli.common import add_plugin_option
+from mtvision.evaluation.predict.inputs import Found, find_inputs
+from mtvision.evaluation.predict.names import output_names
+from mtvision.evaluation.predict.outputs import (
+    DEFAULT_IMAGE,
+    DEFAULT_VIDEO,
+    KINDS,
+    Places,
+    check_outputs,
+    parse_kinds,
+)
+from mtvision.recipe.check import check_config
+from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import protocol_of
-from mtvision.runtime.atomic import atomic_file, atomic_path
-from mtvision.runtime.progress import messages, track
+from mtvision.recipe.tasks import task_names
+from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:
+    from mtvision.core.context import Context
+    from mtvision.evaluation.predict.session import Session
     from mtvision.evaluation.predictor import Predictor
+    from mtvision.runtime.precision import Precision
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+DESCRIPTION = f"""\
+Run a checkpoint on images and videos. The config is in the checkpoint.
 
-DESCRIPTION = """\
-Run a checkpoint on an image, a folder of images or a video. For every image NAME the output folder gets
-  NAME.png        the image beside all predictions, with legends
-  NAME.npz        the raw maps: class ids, metres, unit vectors, probabilities
-A video becomes one panel video. --json prints what was written.
+INPUT is a file, a folder with its sub-folders, a quoted glob, an http(s) address, camera:0,
+or - for a list of them on standard input. Pictures are turned upright as their EXIF says.
+
+--save KIND,…  (images: {",".join(DEFAULT_IMAGE)}; videos: {",".join(DEFAULT_VIDEO)})
+{chr(10).join(f"  {name:<8} {text}" for name, text in KINDS.items())}
+
+Inputs and earlier outputs are never replaced. What cannot be read is listed at the end, with exit code 1.
+--json prints one JSON object per input and nothing else.
 """
+SHOWN = 20
+"""How many problems are listed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("predict", DESCRIPTION, checkpoint=True)
-    parser.add_argument("input", type=Path, help="image, folder of images, or video")
-    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    arguments = _parser().parse_args(argv)
+    if Path(arguments.checkpoint).suffix in (".py", ".json", ".yaml", ".yml"):
+        raise ValueError(
+            f"{arguments.checkpoint}: expected a checkpoint first, which holds its config. To use another "
+            "config: mtvision predict CHECKPOINT INPUT --config CONFIG."
+        )
+    kinds = None if arguments.save is None else parse_kinds(arguments.save)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file; expected a folder.")
+    found = find_inputs(arguments.inputs, arguments.out)
+    if found.summary():
+        messages().print(found.summary(), markup=False)
+    given = _given_config(arguments)
+    return _predict(arguments, found, kinds, given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtvision predict",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", help="a trained network (.pth or .safetensors)")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="see above")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier outputs")
+    parser.add_argument("--save", metavar="KIND,…", help="what is written, see above")
+    parser.add_argument("--tasks", metavar="TASK,…", help="only these, e.g. depth,normals (default: all)")
     parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("H", "W"), help="area images are scaled to inside"
+        "--size", nargs=2, type=_positive, metavar=("H", "W"), help="images are scaled to this area"
+    )
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at once (default: 1)")
+    parser.add_argument("--frames", type=_positive, metavar="N", help="at most so many of a video or camera")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
+    parser.add_argument(
+        "--amp", nargs="?", const="bf16", choices=("bf16", "fp16"), help="mixed precision (default: bf16)"
     )
     parser.add_argument(
         "--budget", type=float, help="of a slimmable network: share of the full one (up to 1) or MACs"
@@ -42,44 +92,111 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--preference", metavar="TASK=WEIGHT,…", help="of a slimmable network: how much each task matters"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
-    parser.add_argument("--no-arrays", action="store_true", help="panels only, no .npz files")
-    parser.add_argument("--json", action="store_true", help="print a JSON list of the written files")
-    arguments = parser.parse_args(argv)
-    config = read_config(arguments, ("model",))
-    protocol = protocol_of(config)
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per input")
+    parser.add_argument("--config", help="for checkpoints that hold none: the config they were trained with")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change values of the config"
+    )
+    add_plugin_option(parser)
+    return parser
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return number
+
+
+def _given_config(arguments: argparse.Namespace) -> RunConfig | None:
+    """`--config`, checked before torch is imported."""
+    if arguments.config is None:
+        return None
+    config = load_config(arguments.config, arguments.cfg_options, arguments.plugin)
+    check_config(config, ("model",))
+    return config
+
+
+def _predict(
+    arguments: argparse.Namespace, found: Found, kinds: Sequence[str] | None, config: RunConfig | None
+) -> int:
+    from mtvision.evaluation.predict.session import Session
     from mtvision.evaluation.predictor import Predictor
     from mtvision.recipe.building import trained_network
+    from mtvision.recipe.from_checkpoint import config_of_checkpoint
+    from mtvision.runtime.checkpoint import load_checkpoint
     from mtvision.search.width_table import WidthTable
 
-    network, meta = trained_network(config, protocol, arguments.checkpoint, other_tasks=True)
+    precision = _require_device(arguments.device, arguments.amp)
+    content = load_checkpoint(arguments.checkpoint)
+    if config is None:
+        config = config_of_checkpoint(content, arguments.checkpoint, arguments.cfg_options, arguments.plugin)
+    if arguments.tasks is not None:
+        config = config.with_options({"tasks": task_names(arguments.tasks)})
+    protocol = protocol_of(config)
+    names = output_names(found.sources)
+    places = Places(arguments.out, protocol.tasks, kinds)
+    _check(arguments, found, names, places)
+    network, meta = trained_network(config, protocol, arguments.checkpoint, other_tasks=True, content=content)
     predictor = Predictor(
         network,
         protocol,
         size=(arguments.size[0], arguments.size[1]) if arguments.size else None,
         device=arguments.device,
+        precision=precision,
         width_table=WidthTable.from_plain(meta["width_table"]) if meta.get("width_table") else None,
     )
-    control = _control(predictor, arguments)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.input.suffix.lower() in VIDEOS:
-        written = [_predict_video(predictor, arguments.input, arguments.out, control)]
-    else:
-        written = []
-        images = list(find_images(arguments.input))
-        for path in track(images, "predict", len(images), quiet=arguments.json):
-            written += _predict_image(predictor, path, arguments.out, control, arrays=not arguments.no_arrays)
-    if arguments.json:
-        print(json.dumps([str(path) for path in written], indent=2))
-    else:
-        print(f"{len(written)} files in {arguments.out}")
-    return 0
+    session = Session(
+        predictor,
+        places,
+        context=_control(predictor, arguments),
+        batch=arguments.batch,
+        frames=arguments.frames,
+    )
+    return _work(arguments, found, names, session)
+
+
+def _require_device(device: str, amp: str | None) -> Precision:
+    """The precision of `--amp`; says at once, and once, what would fail for every image.
+
+    Raises:
+        ValueError: no such device, or fp16 on a CPU.
+    """
+    import torch
+
+    from mtvision.runtime.precision import autocast
+
+    precision: Precision = "fp16" if amp == "fp16" else "bf16" if amp else "fp32"
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    with autocast(precision, place):
+        return precision
+
+
+def _check(arguments: argparse.Namespace, found: Found, names: Sequence[str], places: Places) -> None:
+    """Refuse outputs that would replace something, and COCO files of nothing."""
+    named = list(zip(found.sources, names, strict=True))
+    planned = {source.text: places.planned(source, name) for source, name in named}
+    if any("coco" in places.kinds(source) for source in found.sources):
+        from mtvision.evaluation.predict.writing import CocoFiles
+
+        planned["--save coco"] = [places.coco(task) for task in CocoFiles(places.tasks).tasks]
+    protected = [source.path for source in found.sources if source.path is not None]
+    protected += [Path(arguments.checkpoint), *([Path(arguments.config)] if arguments.config else [])]
+    check_outputs(planned, protected, overwrite=arguments.overwrite)
 
 
 def _control(predictor: Predictor, arguments: argparse.Namespace) -> Context | None:
     """The context of `--budget` and `--preference`, chosen once for all images."""
     if arguments.budget is None and arguments.preference is None:
         return None
+    from mtvision.core.context import Context
     from mtvision.search.width_table import parse_preference
 
     preference = None if arguments.preference is None else parse_preference(arguments.preference)
@@ -89,72 +206,35 @@ def _control(predictor: Predictor, arguments: argparse.Namespace) -> Context | N
     return Context(widths=choice.widths.to_plain())
 
 
-def find_images(path: Path) -> Iterator[Path]:
-    """The image itself, or all images of a folder in the order of their names.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: a file that is neither image nor video.
-    """
-    if path.is_file():
-        if path.suffix.lower() not in IMAGES:
-            raise ValueError(
-                f"{path}: expected an image ({' '.join(IMAGES)}), a video ({' '.join(VIDEOS)}) or a folder."
-            )
-        yield path
-        return
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} does not exist.")
-    found = sorted(item for item in path.iterdir() if item.suffix.lower() in IMAGES)
-    if not found:
-        raise FileNotFoundError(f"no image ({' '.join(IMAGES)}) in {path}.")
-    yield from found
-
-
-def _predict_image(
-    predictor: Predictor, path: Path, out: Path, control: Context | None, *, arrays: bool
-) -> list[Path]:
-    import numpy as np
-
-    from mtvision.data.decode import read_image
-    from mtvision.visualize import panel, write_picture
-
-    image = read_image(path)
-    prediction = predictor(image, control)
-    written = [out / f"{path.stem}.png"]
-    write_picture(written[0], panel(image, prediction, predictor.protocol.tasks))
-    if arrays:
-        written.append(out / f"{path.stem}.npz")
-        with atomic_file(written[1]) as file:
-            np.savez_compressed(file, allow_pickle=False, **prediction)
-    return written
+def _work(arguments: argparse.Namespace, found: Found, names: Sequence[str], session: Session) -> int:
+    """Predict everything, print results as they come and problems at the end."""
+    problems, written, done = list(found.problems.values()), set[Path](), 0
+    total = len(names) + len(found.problems)
+    if arguments.json:
+        for text, problem in found.problems.items():
+            _print_json({"input": text, "error": problem})
+    with counting("predict", len(names)) as counter:
+        for result in session.run(zip(found.sources, names, strict=True)):
+            written.update(result.outputs)
+            done += bool(result.outputs)
+            if result.error is not None:
+                problems.append(result.error)
+            if arguments.json:
+                _print_json(result.to_json())
+            counter.advance()
+    session.finish()
+    if not arguments.json:
+        print(f"{done} of {total} inputs, {len(written)} files in {arguments.out}")
+    if problems:
+        console = messages()
+        count = f"{len(problems)} of {total} inputs"
+        console.print(f"mtvision predict: {count} are missing, damaged or incomplete:", markup=False)
+        for problem in problems[:SHOWN]:
+            console.print(f"  {problem}", markup=False)
+        if len(problems) > SHOWN:
+            console.print(f"  … and {len(problems) - SHOWN} more", markup=False)
+    return 1 if problems else 0
 
 
-def _predict_video(predictor: Predictor, path: Path, out: Path, control: Context | None) -> Path:
-    import cv2
-    import numpy as np
-
-    from mtvision.visualize import panel
-
-    capture = cv2.VideoCapture(str(path))
-    frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    target = out / f"{path.stem}.mp4"
-    writer = None
-    with atomic_path(target, suffix=".part.mp4") as temporary:  # OpenCV chooses the format by the ending
-        for _ in track(range(frames), "predict", frames):
-            read, frame = capture.read()
-            if not read:
-                break
-            image = np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
-            picture = panel(image, predictor(image, control), predictor.protocol.tasks)
-            size = (picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)
-            writer = writer or cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-            writer.write(np.ascontiguousarray(picture[: size[1], : size[0], ::-1]))
-        capture.release()
-        if writer is None:
-            raise OSError(
-                f"{path}: no frame could be read; convert it to a common format, e.g. H.264 in .mp4."
-            )
-        writer.release()
-    return target
+def _print_json(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import EllipsisType
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.context import Context
@@ -20,6 +22,9 @@ from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.runtime.precision import Precision, autocast
 from mtvision.search.width_table import Choice, WidthTable
+
+Prediction = dict[str, NDArray[np.generic]]
+"""{task: map}"""
 
 
 class Predictor:
@@ -38,6 +43,9 @@ class Predictor:
         width_table: of a slimmable network, from `meta["width_table"]` of what `tools/controllable.py`
             wrote; then every call may name a budget and a preference.
 
+    Raises:
+        ValueError: a size below 1.
+
     Depth is divided by no factor: a network that was trained on a camera's images predicts for that camera.
     """
 
@@ -51,6 +59,8 @@ class Predictor:
         precision: Precision = "fp32",
         width_table: WidthTable | None = None,
     ) -> None:
+        if size is not None and min(size) < 1:
+            raise ValueError(f"size: expected (H, W) of at least 1 pixel each, got {tuple(size)}.")
         self.network = network.to(device).eval()
         self.protocol = protocol
         self.size = size or protocol.eval_size or protocol.train_size
@@ -58,7 +68,6 @@ class Predictor:
         self.precision: Precision = precision
         self.width_table = width_table
 
-    @torch.no_grad()
     def __call__(
         self,
         image: NDArray[np.uint8],
@@ -66,41 +75,75 @@ class Predictor:
         *,
         budget: float | None = None,
         preference: Mapping[str, float] | None = None,
-    ) -> dict[str, NDArray[np.generic]]:
-        """Predict all tasks.
+    ) -> Prediction:
+        """Predict all tasks of one image; arguments and result as `batch`."""
+        return self.batch([image], context, budget=budget, preference=preference)[0]
+
+    @torch.no_grad()
+    def batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        context: Context | None = None,
+        *,
+        budget: float | None = None,
+        preference: Mapping[str, float] | None = None,
+    ) -> list[Prediction]:
+        """Predict all tasks of several images; those of one size after scaling pass the network together.
 
         Args:
-            image: RGB (H, W, 3), uint8.
+            images: RGB (H, W, 3), uint8, of any sizes.
             context: run-time state of a conditional network.
             budget: what the network may cost: a share of the full one (up to 1) or MACs per image.
             preference: {task: weight}, how much each task matters; None = all alike.
 
         Returns:
-            {task: map}, class ids uint8 (H, W) or float32 (C, H, W), see `mtvision.core.prediction`.
+            {task: map} of every image: class ids (H, W), uint8 (uint16 of more than 256 classes), or float32
+            (C, H, W), see `mtvision.core.prediction`.
 
         Raises:
             ValueError: not an 8-bit RGB image, or a budget that is too small or cannot be kept.
         """
         if budget is not None or preference is not None:
             context = replace(context or Context(), widths=self.choose(budget, preference).widths.to_plain())
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"expected an RGB image (H, W, 3) of uint8, got {image.shape} of {image.dtype}.")
-        height, width = image.shape[:2]
-        scaled = self._scaled(image)
+        groups: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+        for index, image in enumerate(images):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+                raise ValueError(
+                    f"expected an RGB image (H, W, 3) of uint8, got {image.shape} of {image.dtype}."
+                )
+            scaled = self._scaled(image)
+            groups.setdefault(scaled.shape, []).append((index, scaled))
+        results: dict[int, Prediction] = {}
+        for group in groups.values():
+            logits, inner = self._forward([scaled for _, scaled in group], context)
+            for position, (index, scaled) in enumerate(group):
+                own = {name: maps[position : position + 1][inner] for name, maps in logits.items()}
+                results[index] = self._maps(own, images[index].shape[:2], scaled.shape[0])
+        return [results[index] for index in range(len(images))]
+
+    def _forward(
+        self, scaled: Sequence[NDArray[np.uint8]], context: Context | None
+    ) -> tuple[dict[str, Tensor], tuple[slice | EllipsisType, ...]]:
+        """Logits (B, C, H, W) of images of one size, and the part of them that is no padding."""
         mean, std = (np.array(item, dtype=np.float32) for item in (IMAGE_MEAN, IMAGE_STD))
-        values = (scaled.astype(np.float32) / 255 - mean) / std
-        tensor = torch.from_numpy(values.transpose(2, 0, 1).copy())[None].to(self.device)
-        top, left, bottom, right = self._padding(*scaled.shape[:2])
-        tensor = F.pad(tensor, (left, right, top, bottom))
+        values = (np.stack(scaled).astype(np.float32) / 255 - mean) / std
+        tensor = torch.from_numpy(values.transpose(0, 3, 1, 2).copy()).to(self.device)
+        height, width = scaled[0].shape[:2]
+        top, left, bottom, right = self._padding(height, width)
         with autocast(self.precision, self.device):
-            logits = self.network(tensor, context=context)
-        result: dict[str, NDArray[np.generic]] = {}
+            logits = self.network(F.pad(tensor, (left, right, top, bottom)), context=context)
+        return logits, (..., slice(top, top + height), slice(left, left + width))
+
+    def _maps(self, logits: Mapping[str, Tensor], size: Sequence[int], shown: int) -> Prediction:
+        """One image's predictions at its own (H, W); the network saw `shown` rows of it."""
+        result: Prediction = {}
         for task in self.protocol.tasks:
-            maps = logits[task.name].float()
-            maps = maps[..., top : maps.shape[-2] - bottom, left : maps.shape[-1] - right]
-            maps = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
-            prediction = to_prediction(task, maps, zoom=height / scaled.shape[0])[0].cpu().numpy()
-            result[task.name] = prediction.astype(np.uint8 if task.activation == "argmax" else np.float32)
+            maps = F.interpolate(
+                logits[task.name].float(), size=tuple(size), mode="bilinear", align_corners=False
+            )
+            prediction = to_prediction(task, maps, zoom=size[0] / shown)[0].cpu().numpy()
+            ids = np.uint8 if task.num_classes <= 256 else np.uint16
+            result[task.name] = prediction.astype(ids if task.activation == "argmax" else np.float32)
         return result
 
     def choose(self, budget: float | None = None, preference: Mapping[str, float] | None = None) -> Choice:

@@ -68,7 +68,12 @@ def start_from(network: Network, path: str, *, partly: bool = False) -> None:
 
 
 def trained_network(
-    config: RunConfig, protocol: Protocol, checkpoint: str | Path, *, other_tasks: bool = False
+    config: RunConfig,
+    protocol: Protocol,
+    checkpoint: str | Path,
+    *,
+    other_tasks: bool = False,
+    content: Mapping[str, Any] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """The config's network with a checkpoint's weights, in evaluation mode.
 
@@ -78,6 +83,7 @@ def trained_network(
         checkpoint: file with the weights.
         other_tasks: accept a checkpoint that has further tasks of the protocol. The network then has them
             too, because the tasks asked for may read them; a log line says so.
+        content: of the file, where it was read already.
 
     Returns:
         The network and the checkpoint's `meta`.
@@ -85,7 +91,7 @@ def trained_network(
     Raises:
         FileNotFoundError, CheckpointError: the file is absent, unreadable or of another architecture.
     """
-    content = load_checkpoint(checkpoint)
+    content = load_checkpoint(checkpoint) if content is None else content
     found = tasks_of_checkpoint(content, protocol)
     more = [name for name in found if name not in protocol.task_names]
     if more and other_tasks:

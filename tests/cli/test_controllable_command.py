@@ -84,7 +84,7 @@ def test_everything_is_written_and_consistent(run):
 
 def test_prediction_under_a_budget_is_the_network_at_the_chosen_widths(run, image, tmp_path):
     config, checkpoint = load_config(run / "discs_config.py"), run / "out" / "controllable.pth"
-    arguments = [str(run / "discs_config.py"), str(checkpoint), str(image), "--out", str(tmp_path / "out")]
+    arguments = [str(checkpoint), str(image), "--out", str(tmp_path / "out")]
     assert call("predict", [*arguments, "--budget", "0.6", "--preference", "depth=1"]) == 0
     written = np.load(tmp_path / "out" / "photo.npz")["depth"]
     protocol = protocol_of(config)
@@ -102,12 +102,12 @@ def test_prediction_under_a_budget_is_the_network_at_the_chosen_widths(run, imag
 
 
 def test_mistakes_get_one_message(run, image, tmp_path, capsys):
-    config, out = str(run / "discs_config.py"), ["--out", str(tmp_path)]
+    out = ["--out", str(tmp_path / "out")]
     plain, controlled = str(run / "work" / "iter_3.pth"), str(run / "out" / "controllable.pth")
     for checkpoint, options, message in (
         (plain, ["--budget", "0.5"], "tools/controllable.py"),
         (controlled, ["--budget", "0.001"], "smallest configuration needs"),
         (controlled, ["--preference", "edge=1"], "Unknown task in preference 'edge'"),
     ):
-        assert call("predict", [config, checkpoint, str(image), *out, *options]) == 2
+        assert call("predict", [checkpoint, str(image), *out, *options]) == 2
         assert message in capsys.readouterr().err

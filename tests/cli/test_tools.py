@@ -53,15 +53,10 @@ def test_test_reproduces_the_scores_of_the_training_run(run, capsys):
 
 def test_predict_writes_panels_and_raw_maps_at_the_images_size(run, image, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = [
-        str(run / "discs_config.py"),
-        str(run / "work" / "iter_4.pth"),
-        str(image),
-        "--out",
-        str(out),
-    ]
+    arguments = [str(run / "work" / "iter_4.pth"), str(image), "--out", str(out)]
     assert call("predict", [*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [str(out / "photo.png"), str(out / "photo.npz")]
+    line = json.loads(capsys.readouterr().out)
+    assert line["outputs"] == [str(out / "photo.png"), str(out / "photo.npz")]
     maps = np.load(out / "photo.npz", allow_pickle=False)
     assert maps["semseg"].shape == (50, 70)
     assert maps["semseg"].dtype == np.uint8
@@ -71,8 +66,9 @@ def test_predict_writes_panels_and_raw_maps_at_the_images_size(run, image, tmp_p
 
 
 def test_predict_on_a_folder_and_a_video(run, image, tmp_path):
-    arguments = [str(run / "discs_config.py"), str(run / "work" / "iter_4.pth")]
-    assert call("predict", [*arguments, str(image.parent), "--out", str(tmp_path / "a"), "--no-arrays"]) == 0
+    arguments = [str(run / "work" / "iter_4.pth")]
+    folder = ["--save", "panel", "--out", str(tmp_path / "a")]
+    assert call("predict", [*arguments, str(image.parent), *folder]) == 0
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["photo.png"]
     video = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
@@ -103,11 +99,7 @@ def test_browse_draws_the_training_samples(run, tmp_path, capsys):
 
 
 MISTAKES = {
-    "unreadable image": (["predict", "CONFIG", "CHECKPOINT", "BROKEN", "--out", "OUT"], "broken.png"),
-    "no such input": (
-        ["predict", "CONFIG", "CHECKPOINT", "nowhere", "--out", "OUT"],
-        "nowhere does not exist",
-    ),
+    "no such input": (["predict", "CHECKPOINT", "nowhere", "--out", "OUT"], "nowhere does not exist"),
     "no such checkpoint": (["test", "CONFIG", "nowhere.pth"], "nowhere.pth does not exist"),
     "no such config": (["train", "nowhere.py"], "nowhere.py does not exist"),
     "unknown option": (["train", "CONFIG", "--cfg-options", "trainin.x=1"], "Did you mean 'training'"),

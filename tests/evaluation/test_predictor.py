@@ -126,6 +126,27 @@ def test_a_large_image_is_fitted_into_the_padded_frame():
     assert np.abs(depth[0] - photo(200, 100)[..., 0] / 255).max() < 0.05
 
 
+@pytest.mark.parametrize("protocol", [PROTOCOL, replace(PROTOCOL, eval_size=(64, 96))], ids=["own", "padded"])
+def test_a_batch_is_its_images_one_by_one(protocol):
+    """Of any sizes, in their order; those of one size pass the network together."""
+    shown = []
+    network = Brightness()
+    network.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
+    images = [photo(40, 80), photo(30, 20), 255 - photo(40, 80), photo(40, 80)[:, ::-1].copy()]
+    predictor = Predictor(network, protocol)
+    together = predictor.batch(images)
+    assert sorted(shown) == [1, 3]
+    for image, maps in zip(images, together, strict=True):
+        np.testing.assert_array_equal(maps["depth"], predictor(image)["depth"])
+    assert predictor.batch([]) == []
+
+
+@pytest.mark.parametrize("size", [(-5, 5), (0, 5), (5, 0)])
+def test_sizes_below_one_pixel_are_refused(size):
+    with pytest.raises(ValueError, match=r"size: expected \(H, W\) of at least 1 pixel each"):
+        Predictor(Brightness(), PROTOCOL, size=size)
+
+
 def test_only_eight_bit_rgb_is_taken():
     with pytest.raises(ValueError, match=r"expected an RGB image \(H, W, 3\) of uint8, got \(4, 4\)"):
         Predictor(Brightness(), PROTOCOL)(np.zeros((4, 4), np.uint8))

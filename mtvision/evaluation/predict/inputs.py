@@ -1,0 +1,250 @@
+"""What a person asks predictions for: files, folders, globs, lists, URLs, videos and cameras."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+IMAGES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif", ".hdr"),
+)
+VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")
+CAMERA = "camera:"
+STANDARD_INPUT = "-"
+
+Kind = Literal["image", "video", "camera"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input.
+
+    Args:
+        text: what messages and results call it: a path as it was found, a URL, or `camera:0`.
+        kind: what is read from it.
+        path: the file; None for URLs and cameras.
+        parts: the folders and the file name that a name for its outputs is made of.
+        inside: how many of the last `parts` lie below the folder that was given, the file included.
+    """
+
+    text: str
+    kind: Kind
+    path: Path | None
+    parts: tuple[str, ...]
+    inside: int = 1
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it has to be downloaded."""
+        return self.path is None and self.kind != "camera"
+
+
+@dataclass
+class Found:
+    """All inputs of a command.
+
+    Args:
+        sources: each file once, in the order in which they were given; files of a folder by name.
+        problems: {input: why it cannot be used}.
+        left_out: how many files of folders and globs are no pictures, by ending.
+        repeated: how many inputs name a file that is there already.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+
+    def summary(self) -> str:
+        """What was left out, in one line; empty if nothing was."""
+        parts = []
+        if self.left_out:
+            endings = ", ".join(f"{count} {ending}" for ending, count in sorted(self.left_out.items()))
+            parts.append(f"left out, as no picture or video: {endings}")
+        if self.repeated:
+            parts.append(f"repetitions left out: {self.repeated}")
+        return "; ".join(parts)
+
+
+def find_inputs(texts: Sequence[str], out: Path) -> Found:
+    """Find all inputs of a command line.
+
+    Args:
+        texts: paths of files and folders (searched with their sub-folders), globs, http(s) URLs, `camera:N`.
+            `-` reads them from standard input, one a line or with NUL bytes between.
+        out: output folder; what lies in it is no input, unless it is named itself.
+
+    Links to files are read, links to folders inside a folder are not followed. Hidden files and folders and
+    `__MACOSX` are left out.
+
+    Raises:
+        ValueError: no usable input at all, or `out` is a folder of inputs.
+    """
+    found, seen = Found(), set[object]()
+    for text in texts:
+        for item in _lines() if text == STANDARD_INPUT else [text]:
+            for source in _sources(item, out, found):
+                key = _identity(source)
+                found.repeated += key in seen
+                if key not in seen:
+                    seen.add(key)
+                    found.sources.append(source)
+    if not found.sources:
+        lines = list(found.problems.values()) or ["standard input: no paths."]
+        raise ValueError("\n".join(lines))
+    return found
+
+
+def _lines() -> Iterator[str]:
+    """Paths on standard input; `find -print0` and `git ls-files -z` put NUL bytes between them."""
+    content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf")
+    parts = content.split(b"\0") if b"\0" in content else content.splitlines()
+    for part in parts:
+        if part.strip():
+            yield os.fsdecode(part)
+
+
+def _identity(source: Source) -> object:
+    if source.path is None:
+        return source.text
+    status = source.path.stat()
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(source.path)
+
+
+def _sources(text: str, out: Path, found: Found) -> Iterator[Source]:
+    """The sources of one input; what is wrong with it goes to `found.problems`."""
+    if text.startswith(CAMERA):
+        yield from _camera(text, found)
+        return
+    if "://" in text:
+        yield from _url(text, found)
+        return
+    try:
+        yield from _paths(text, out, found)
+    except OSError as error:
+        found.problems[text] = f"{text}: {error.strerror or error}."
+
+
+def _camera(text: str, found: Found) -> Iterator[Source]:
+    number = text.removeprefix(CAMERA)
+    if number.isdecimal():
+        yield Source(text, "camera", None, (f"camera{int(number)}",))
+    else:
+        found.problems[text] = f"{text}: expected a number behind {CAMERA}, e.g. {CAMERA}0 for the first one."
+
+
+def _url(text: str, found: Found) -> Iterator[Source]:
+    address = urlsplit(text)
+    if address.scheme.lower() not in ("http", "https") or not address.hostname:
+        found.problems[text] = f"{text}: expected an address that begins with http:// or https://."
+        return
+    name = PurePosixPath(unquote(address.path)).name or address.hostname
+    kind: Kind = "video" if Path(name).suffix.lower() in VIDEOS else "image"
+    yield Source(text, kind, None, (address.hostname, name))
+
+
+def _paths(text: str, out: Path, found: Found) -> Iterator[Source]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        before = len(found.problems)
+        sources = list(_folder(path, out, found))
+        if not sources and len(found.problems) == before:
+            others = f" ({found.summary()})" if found.left_out else ""
+            found.problems[text] = f"{text}: no image or video in this folder or below it{others}."
+        yield from sources
+    elif path.is_file():
+        yield _file(path)
+    elif glob.has_magic(text):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            found.problems[text] = (
+                f"{text}: no file matches. Put the pattern in quotes, ** goes through folders."
+            )
+        for match in map(Path, matches):
+            if match.is_dir():
+                yield from _folder(match, out, found) if "**" not in text else ()
+            elif match.is_file() and _wanted(match, found):
+                yield _file(match)
+    elif path.exists():
+        found.problems[text] = f"{text}: a device or a pipe; expected a file or a folder."
+    else:
+        found.problems[text] = f"{text} does not exist.{_hint(text, path)}"
+
+
+def _hint(text: str, path: Path) -> str:
+    if text.isdecimal():
+        return f" A camera is {CAMERA}{text}."
+    if path.is_symlink():
+        return f" It is a link to {os.readlink(path)}, which is gone."
+    return ""
+
+
+def _folder(folder: Path, out: Path, found: Found) -> Iterator[Source]:
+    """Pictures and videos below a folder, by name."""
+    if os.path.realpath(folder) == os.path.realpath(out):
+        raise ValueError(
+            f"--out {out} is a folder of inputs; the next run would read its own results. Choose another "
+            f"folder, e.g. {out / 'predictions'}."
+        )
+
+    def refused(error: OSError) -> None:
+        found.problems[str(error.filename)] = f"{error.filename}: {error.strerror}."
+
+    for parent, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if _visible(name) and os.path.realpath(Path(parent, name)) != os.path.realpath(out)
+        )
+        for name in folders:  # such a folder often comes from a program that unpacks pictures
+            if Path(name).suffix.lower() in (*IMAGES, *VIDEOS) and not any(Path(parent, name).iterdir()):
+                found.problems[str(Path(parent, name))] = (
+                    f"{Path(parent, name)}: an empty folder, no picture."
+                )
+        for name in sorted(files):
+            path = Path(parent, name)
+            if _visible(name) and _wanted(path, found):
+                if not path.exists():
+                    found.problems[str(path)] = f"{path}: a link to {os.readlink(path)}, which is gone."
+                    continue
+                inside = path.relative_to(folder)
+                yield _file(path, len(inside.parts))
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _wanted(path: Path, found: Found) -> bool:
+    """Whether the ending is one of a picture or video; others are counted."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGES or suffix in VIDEOS:
+        return True
+    found.left_out[suffix or "without ending"] += 1
+    return False
+
+
+def _file(path: Path, inside: int = 1) -> Source:
+    kind: Kind = "video" if _is_video(path) else "image"
+    whole = Path(os.path.abspath(path)).parts[1:]  # of a link, where the link is
+    return Source(str(path), kind, path, whole, inside)
+
+
+def _is_video(path: Path) -> bool:
+    """By the ending; a file with another or no ending by its first bytes."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGES or suffix in VIDEOS:
+        return suffix in VIDEOS
+    with path.open("rb") as file:
+        head = file.read(12)
+    is_mp4 = head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis", b"heic", b"heix", b"mif1")
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    return is_mp4 or is_avi or head[:4] == b"\x1a\x45\xdf\xa3"  # the last: Matroska and WebM

@@ -1,0 +1,155 @@
+"""Pictures as a person sees them: upright, without transparency, in 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mtvision.data.decode import DecodeError, read_bytes, read_image
+from mtvision.data.png import PNG_SIGNATURE, find_damage
+from mtvision.runtime.foreign import ForeignError, foreign_errors
+
+MAX_PIXELS = 2**28
+MAX_BYTES = 2**31
+_ORIENTATION = 0x0112
+_SIMPLE = ("L", "RGB")
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture of any format that Pillow or OpenCV reads, RGB (H, W, 3).
+
+    All eight orientations of EXIF are applied. Gray becomes three equal channels, 16 bits become 8. Palettes
+    and CMYK become RGB. Transparent pixels lie on white. Real values in 0..1 become 0..255. Of an animation
+    the first picture is read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DecodeError: it is no picture, damaged, or has more than `MAX_PIXELS` pixels.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MAX_BYTES:
+        raise DecodeError(
+            f"{path}: {size / 1e9:.1f} GB; expected a picture of at most {MAX_BYTES / 1e9:.1f} GB."
+        )
+    content = read_bytes(path)
+    damage = find_damage(content) if content.startswith(PNG_SIGNATURE) else None
+    if damage:
+        raise DecodeError(f"{path}: the picture is damaged ({damage}). Copy it again.")
+    try:
+        with foreign_errors(DecodeError), _opened(content) as image:
+            _require_size(path, image.width, image.height)
+            orientation = image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1
+            if image.mode in _SIMPLE and image.format in ("PNG", "JPEG") and "transparency" not in image.info:
+                pixels = read_image(path)  # as data sets do
+            else:
+                pixels = _converted(path, image)
+            return upright(pixels, orientation)
+    except ForeignError as error:
+        if isinstance(error.error, UnidentifiedImageError):
+            return _by_opencv(path, content)
+        raise DecodeError(f"{path}: the picture is damaged ({error.first_line}). Copy it again.") from error
+
+
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo how a camera was held.
+
+    Args:
+        pixels: (H, W, C), as they lie in the file.
+        orientation: 1 to 8, the value of EXIF; anything else counts as 1.
+    """
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)  # 5; the others are turned from there
+    if orientation in (2, 6, 3, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # `_require_size` has a limit of its own and a clearer message
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _require_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DecodeError(
+            f"{path}: {width} x {height} pixels; expected at most {MAX_PIXELS / 1e6:.0f} million. "
+            "Reduce it first."
+        )
+
+
+def _converted(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16"):  # Pillow would cut off values above 255
+        return _three(np.right_shift(np.asarray(image), 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        return _three(_from_values(path, np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _from_values(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """8 bits of 32-bit integers or of real values; what does not say its range is refused."""
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise DecodeError(f"{path}: negative or infinite values; expected a picture. Convert it to PNG.")
+    top = float(values.max())
+    if values.dtype.kind == "f" and top > 1:
+        raise DecodeError(f"{path}: real values up to {top:g}, expected 0..1. Convert it to an 8-bit PNG.")
+    if values.dtype.kind != "f" and top > 65535:
+        raise DecodeError(f"{path}: integers up to {top:g}, expected at most 65535. Convert it to PNG.")
+    if values.dtype.kind == "f":
+        return np.round(values * 255).astype(np.uint8)
+    return (values // 256 if top > 255 else values).astype(np.uint8)
+
+
+def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8]:
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        with _silent_opencv(), foreign_errors():
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except ForeignError as error:
+        raise DecodeError(f"{path}: the picture is damaged ({error.first_line}). Copy it again.") from error
+    if pixels is None:
+        heif = content[4:8] == b"ftyp"
+        how = "HEIC, which is not read: export it as JPEG" if heif else "no picture that can be read"
+        raise DecodeError(f"{path}: {how}.")
+    _require_size(path, pixels.shape[1], pixels.shape[0])
+    if pixels.dtype.kind == "f":
+        pixels = _from_values(path, pixels)
+    elif pixels.dtype.itemsize > 1:
+        pixels = (pixels // 256).astype(np.uint8)
+    colours = pixels[..., 2::-1] if pixels.ndim == 3 and pixels.shape[2] >= 3 else pixels
+    return _three(np.ascontiguousarray(colours))
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Without the warnings that OpenCV's readers print beside what they return."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    plane = pixels[..., None] if pixels.ndim == 2 else pixels
+    return np.ascontiguousarray(np.repeat(plane[..., :1], 3, axis=2) if plane.shape[2] < 3 else plane)
