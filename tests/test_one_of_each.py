@@ -21,6 +21,7 @@ DIRECT_WRITES = {  # files that may write by other means, and why
     "mtvision/cli/compare_runs.py": "the log of a process",
     "mtvision/data/speed.py": "temporary files of a benchmark",
     "mtvision/metrics/boundary/runner.py": "`metrics` may not read `runtime`; a reader finds damage",
+    "mtvision/evaluation/predict/video.py": "an encoder, into a temporary file of `atomic_path`",
 }
 TEMPORARY_FILES = {"mkstemp", "mktemp", "NamedTemporaryFile", "rename", "renames"}
 WRITERS = {

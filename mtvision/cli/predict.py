@@ -21,8 +21,7 @@ from mtvision.evaluation.predict.outputs import (
 )
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
-from mtvision.recipe.settings import protocol_of
-from mtvision.recipe.tasks import task_names
+from mtvision.recipe.settings import protocol_of, task_names
 from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:

@@ -33,7 +33,8 @@ Try a config without training it. One line for each stage; the first that fails 
   step    one step on two images, with losses, balancer and optimizer
   score   the metrics on two images, a picture, a record that is written and read back
 
-Nothing is downloaded, sent or left behind: what is written lies in a temporary folder (--keep DIR).
+Nothing is downloaded or sent. What is written lies in a temporary folder (--keep DIR), except caches that a
+data set of the config keeps.
 
   mtvision validate my_config.py
   mtvision validate my_config.py --random-data              without the data, at the protocol's sizes

@@ -53,9 +53,9 @@ def downloaded(
         yield path
 
 
-def _fetch(address: str, path: Path, limit: int, timeout: float) -> None:
+def _fetch(address: str, temporary: Path, limit: int, timeout: float) -> None:
     request = Request(address, headers={"User-Agent": "mtvision"})
-    with urlopen(request, timeout=timeout) as answer, path.open("wb") as file:
+    with urlopen(request, timeout=timeout) as answer, temporary.open("wb") as file:
         if urlsplit(answer.geturl()).scheme not in ("http", "https"):
             raise DownloadError(f"{address}: leads to {answer.geturl()}; expected http or https.")
         stated = int(answer.headers.get("Content-Length") or -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -122,8 +122,7 @@ class VideoFile:
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self._rate = path, rate
-        self._place = atomic_path(path, suffix=".part.mp4")  # both libraries choose the format by the ending
-        self._temporary: Path | None = None
+        self._parts = ExitStack()
         self._sink: PictureSink | None = None
         self._size = (0, 0)
 
@@ -135,8 +134,10 @@ class VideoFile:
         """
         if self._sink is None:
             self._size = (-(-picture.shape[0] // 2) * 2, -(-picture.shape[1] // 2) * 2)
-            self._temporary = self._place.__enter__()
-            self._sink = _sink(self._temporary, self._rate, self._size)
+            # both libraries choose the format by the ending
+            temporary = self._parts.enter_context(atomic_path(self.path, suffix=".part.mp4"))
+            self._sink = _sink(temporary, self._rate, self._size)
+            self._parts.callback(self._sink.close)
         frame = np.full((*self._size, 3), 255, dtype=np.uint8)
         part = picture[: self._size[0], : self._size[1]]
         frame[: part.shape[0], : part.shape[1]] = part
@@ -148,14 +149,7 @@ class VideoFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._sink is None:
-            return
-        try:
-            self._sink.close()
-        except Exception as failure:
-            self._place.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._place.__exit__(kind, error, trace)
+        self._parts.__exit__(kind, error, trace)
 
 
 def _sink(path: Path, rate: float, size: tuple[int, int]) -> PictureSink:
