@@ -23,7 +23,8 @@ from mtvision.data.transforms.padding import AddIgnoreRegions, PadImage
 from mtvision.data.transforms.photometric import Normalize, PhotoMetricDistortion
 from mtvision.data.transforms.survey import ScaleNRotate, turn
 from mtvision.protocols import PROTOCOLS, get_protocol, own_protocol
-from mtvision.protocols.tasks import build_task, disparity
+from mtvision.protocols.entries import build_task
+from mtvision.protocols.tasks import disparity
 
 CLASSES = {"class_names": [f"c{i}" for i in range(200)]}
 TASKS = {
