@@ -253,6 +253,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return made or any(_fits(value, item) for item in plain)
     if origin is Literal:
         return any(value == item and type(value) is type(item) for item in arguments)
+    if isinstance(origin, type) and not arguments:  # `List` without what it holds
+        return _fits(value, origin)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(
             _fits_key(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
@@ -335,6 +337,8 @@ def describe(kind: Any) -> str:
         return " or ".join(describe(item) for item in arguments if not _is_other(item)) or "an object"
     if origin is Literal:
         return " or ".join(map(repr, arguments))
+    if isinstance(origin, type) and not arguments:
+        return describe(origin)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a dict{_of(arguments[1])}"
     if origin is tuple and arguments[-1] is not ...:

@@ -40,14 +40,27 @@ def read_bytes(path: Path) -> bytes:
         ) from None
     if not content:
         raise DecodeError(f"{path}: the file is empty. Copy or unpack it again.")
-    # The last chunk of a PNG is IEND; in a JPEG the end marker follows the last scan (thumbnails come first).
+    # The last chunk of a PNG is IEND; in a JPEG the end marker follows the scan (thumbnails come first).
     cut_png = content.startswith(PNG_SIGNATURE) and content.rfind(b"IEND") < 0
-    cut_jpeg = content.startswith(_JPEG) and content.find(_JPEG_END, max(content.rfind(_JPEG_SCAN), 0)) < 0
+    cut_jpeg = content.startswith(_JPEG) and content.find(_JPEG_END, _first_scan(content)) < 0
     if cut_png or cut_jpeg:
         raise DecodeError(
             f"{path}: the file is truncated ({len(content)} bytes, no end marker). Copy or unpack it again."
         )
     return content
+
+
+def _first_scan(content: bytes) -> int:
+    """Where the picture of a JPEG begins; of the last scan where its segments are odd.
+
+    Phones append a film to a photograph, which may hold bytes like those of a scan.
+    """
+    place = 2
+    while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+        if content[place : place + 2] == _JPEG_SCAN:
+            return place
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return max(content.rfind(_JPEG_SCAN), 0)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -56,7 +56,7 @@ class FolderLabel:
 
     folder: str | None = None
     suffix: str | None = None
-    ignore: Sequence[float] = ()
+    ignore: float | Sequence[float] = ()
     ids: Mapping[int, int] | None = None
     encoding: Literal["ids", "mask"] | None = None
     scale: float | None = None
@@ -79,11 +79,13 @@ class FolderLabel:
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of the {task.name} labels", name, known)
-        if isinstance(options.get("ignore"), int | float):
-            options["ignore"] = [options["ignore"]]
         label = cls(**options)
         label._check(task, options)
         return label
+
+    @property
+    def _ignored(self) -> tuple[float, ...]:
+        return (self.ignore,) if isinstance(self.ignore, int | float) else tuple(self.ignore)
 
     def _check(self, task: Task, options: Mapping[str, Any]) -> None:
         where = f"labels of {task.name}"
@@ -129,7 +131,7 @@ class FolderLabel:
         if task.geometry == "direction":
             return self._read_directions(path, task)
         if task.geometry == "plain":
-            return read_values(path, task, scale=self.scale, ignore=tuple(self.ignore))
+            return read_values(path, task, scale=self.scale, ignore=self._ignored)
         return self._read_depth(path, task)
 
     @staticmethod
@@ -152,9 +154,9 @@ class FolderLabel:
         return self._map_ids(path, stored)
 
     def _map_ids(self, path: Path, stored: Array) -> Array:
-        if self.ids is None and not self.ignore:
+        if self.ids is None and not self._ignored:
             return stored
-        missing = np.isin(stored, [*self.ignore, IGNORE])
+        missing = np.isin(stored, [*self._ignored, IGNORE])
         if self.ids is None:
             wide = stored if stored.dtype != np.int8 else stored.astype(np.int16)
             return np.where(missing, np.asarray(IGNORE, dtype=wide.dtype), wide)
@@ -173,7 +175,7 @@ class FolderLabel:
     def _read_depth(self, path: Path, task: Task) -> Array:
         if path.suffix.lower() in SUFFIXES[1:]:
             depth = read_values(
-                path, task, scale=self.scale, ignore=tuple(self.ignore), unit="metre (1000 for millimetres)"
+                path, task, scale=self.scale, ignore=self._ignored, unit="metre (1000 for millimetres)"
             )
             return np.where(depth > 0, depth, np.float32(np.nan))
         if self.scale is None:
@@ -181,8 +183,8 @@ class FolderLabel:
                 f"{path}: depth in a PNG needs scale=, the units on disk per metre (1000 for millimetres)."
             )
         depth = read_depth_png(path, self.scale, bits=16 if self.bits is None else self.bits)
-        if self.ignore:
-            depth[np.isin(read_label_png(path), self.ignore)] = np.nan
+        if self._ignored:
+            depth[np.isin(read_label_png(path), self._ignored)] = np.nan
         return depth
 
     def _read_directions(self, path: Path, task: Task) -> Array:

@@ -58,7 +58,13 @@ class RenamedLabels(DenseDataset):
             for name, label in reversed(self.names.items())  # of several tasks the first counts
         }
         own = replace(chosen, tasks=tuple(inner.values()), loss_weights={}, baselines={}, unselected=())
-        self.dataset: DenseDataset = DATASETS.build({"split": split, **dataset}, protocol=own, seed=seed)
+        if "transforms" in dataset:
+            raise ValueError(
+                "RenamedLabels: the data set inside has transforms, which would not run. Give transforms= to "
+                "RenamedLabels itself."
+            )
+        named = {"split": split} if "split" in DATASETS.parameters(dataset.get("type")) else {}
+        self.dataset: DenseDataset = DATASETS.build({**named, **dataset}, protocol=own, seed=seed)
         self.labels_match_image = self.dataset.labels_match_image
         super().__init__(
             ids=self.dataset.ids,

@@ -51,7 +51,8 @@ def read_values(
     divisor = scale if scale is not None else np.iinfo(stored.dtype).max if shades else 1.0
     with np.errstate(over="ignore"):
         values: NDArray[np.float32] = stored.astype(np.float32) / np.float32(divisor)
-    missing = transparent | (np.isin(stored, ignore).all(axis=2) if ignore else False)
+    numbers = np.asarray(ignore, stored.dtype if stored.dtype.kind == "f" else None)  # as float32 has them
+    missing = transparent | (np.isin(stored, numbers).all(axis=2) if numbers.size else False)
     values[missing] = np.nan
     values[~np.isfinite(values)] = np.nan
     return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -82,6 +82,39 @@ def build_optimizer(
         raise ValueError("optimizer: no parameter of the network is trainable; unfreeze some.")
     optimizer: torch.optim.Optimizer = factory(list(groups.values()), **options)
     return optimizer
+
+
+def regrouped(
+    saved: Mapping[str, Any],
+    then: Sequence[Sequence[str]],
+    now: Sequence[Sequence[str]],
+    fresh: Mapping[str, Any],
+) -> dict[str, Any]:
+    """An optimizer's state for other groups of the same parameters, such as those of another `lr_factors`.
+
+    Args:
+        saved: `state_dict()` of the optimizer.
+        then: names of the parameters in each of its groups.
+        now: names in each group of the optimizer that takes the state.
+        fresh: its `state_dict()`.
+
+    Raises:
+        ValueError: the parameters are not the same.
+    """
+    before = {name: index for index, name in enumerate(name for group in then for name in group)}
+    after = [name for group in now for name in group]
+    other = sorted(before.keys() ^ set(after))
+    if other:
+        raise ValueError(f"the optimizer has other parameters: {', '.join(other[:3])}, …")
+    state = {
+        index: saved["state"][before[name]]
+        for index, name in enumerate(after)
+        if before[name] in saved["state"]
+    }
+    # mmengine adds a group of its own, `base_param_settings`, where there are several
+    settings = ("param_groups", "base_param_settings")
+    kept = {name: value for name, value in saved.items() if name not in settings}
+    return {**kept, **{name: fresh[name] for name in settings if name in fresh}, "state": state}
 
 
 def build_optimization(

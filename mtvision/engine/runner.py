@@ -17,6 +17,7 @@ from torch import nn
 from mtvision.core.non_finite import NonFiniteWeightsError, non_finite
 from mtvision.core.non_finite import in_words as non_finite_in_words
 from mtvision.engine.average import TRAINED
+from mtvision.engine.optimizer import regrouped
 from mtvision.engine.records import batches_in_words
 from mtvision.recipe.differences import Difference, ResumeError, differences, in_words, refuse_impossible
 from mtvision.runtime.atomic import write_text
@@ -93,6 +94,7 @@ class ExactRunner(Runner):
                 },
                 "state_dict": to_plain(dict(self.plain_model.state_dict())),
                 "optimizer": to_plain(self.optim_wrapper.state_dict()),
+                "optimizer_names": self._optimizer_names(),
                 "param_schedulers": [to_plain(item.state_dict()) for item in self.param_schedulers or []],
                 "random_states": states,
             }
@@ -133,7 +135,7 @@ class ExactRunner(Runner):
             # Without an average in this run, its weights are those that were trained (`AverageHook`).
             trained = {**checkpoint["state_dict"], **checkpoint.get(TRAINED, {})}
             self.plain_model.load_state_dict(trained)
-            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+            self.optim_wrapper.load_state_dict(self._optimizer_state(checkpoint))
         except (RuntimeError, ValueError, KeyError) as error:
             text = "\n".join([*str(error).splitlines()[:8], *map(str, found)])
             raise CheckpointError(
@@ -176,6 +178,20 @@ class ExactRunner(Runner):
                 "training.load_from."
             )
         return found
+
+    def _optimizer_names(self) -> list[list[str]]:
+        """Names of the parameters in every group of the optimizer."""
+        names = {id(item): name for name, item in self.plain_model.named_parameters()}
+        groups = self.optim_wrapper.optimizer.param_groups
+        return [[names[id(item)] for item in group["params"]] for group in groups]
+
+    def _optimizer_state(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """The checkpoint's, in this run's groups: torch numbers parameters in the order of groups."""
+        saved: dict[str, Any] = dict(checkpoint["optimizer"])
+        then, now = checkpoint.get("optimizer_names"), self._optimizer_names()
+        if then is None or then == now:
+            return saved
+        return regrouped(saved, then, now, self.optim_wrapper.state_dict())
 
     def _rates(self) -> list[dict[str, Any]]:
         """Learning rates and other options of every parameter group, as the config has them."""

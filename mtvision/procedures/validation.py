@@ -221,6 +221,12 @@ class Validation:
         self._selected[section] = [dataset.ids[index] for index in list(wanted)[:count]]
         return lacking
 
+    def _whole_schedule(self) -> list[dict[str, Any]] | None:
+        """The schedule with the ends that it has in the whole run."""
+        entries = self._config["schedule"]
+        end = self._settings.training.iterations
+        return None if entries is None else [{"end": end, **entry} for entry in entries]
+
     def _with_selected_images(self) -> RunConfig:
         """The config for one step on few images: no loggers, no worker processes, no weights from the net."""
         evaluation = self._config["evaluation"]
@@ -233,6 +239,7 @@ class Validation:
         }
         options: dict[str, Any] = {
             "training.iterations": 1,
+            "schedule": self._whole_schedule(),
             "training.checkpoint_interval": 0,
             "training.val_interval": 0,
             "training.non_finite": "stop",

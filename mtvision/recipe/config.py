@@ -226,7 +226,7 @@ def parse_option(option: str) -> tuple[str, Any]:
         return key, text
 
 
-OPEN = ("protocol.tasks", "training.loss_options", "evaluation.metric_options", "evaluation.during_training")
+OPEN = ("protocol.tasks.", "training.loss_options", "evaluation.metric_options", "evaluation.during_training")
 """Dicts of a task's options, which a config states as far as they differ from the defaults."""
 
 
@@ -251,7 +251,7 @@ def _override(found: Mistakes, config: Config, options: Mapping[str, Any]) -> No
             if isinstance(node, list):
                 _child(node, last, ".".join(parents))
                 node[int(last)] = value
-            elif isinstance(node, dict) and ("type" in node or path.startswith(OPEN)):
+            elif isinstance(node, dict) and ("type" in node or ".".join(parents).startswith(OPEN)):
                 node[last] = value
             else:
                 _child(node, last, ".".join(parents))

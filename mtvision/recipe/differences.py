@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mtvision.core.naming import ReportedError
-from mtvision.recipe.sections import LOADER_DEFAULTS, TOP_LEVEL, section_defaults
+from mtvision.recipe.sections import LOADER_DEFAULTS, TOP_LEVEL, OptimizerSettings, section_defaults
 
 _HARMLESS = (
     *("name", "provenance", "plugins*", "logging.*", "evaluation.*", "val_data*", "test_data*", "search*"),
@@ -139,6 +139,8 @@ def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
     whole = {**plain_options(TOP_LEVEL), **options}
     for name, defaults in section_defaults().items():
         whole[name] = {**plain_options(defaults), **(whole.get(name) or {})}
+    if isinstance(whole.get("optimizer"), Mapping):
+        whole["optimizer"] = {"type": OptimizerSettings(lr=0.0).type, **whole["optimizer"]}
     if whole.get("train_data") is not None:
         whole["train_data"] = {**LOADER_DEFAULTS, **whole["train_data"]}
     return whole

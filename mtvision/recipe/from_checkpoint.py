@@ -1,13 +1,18 @@
-"""The config that a checkpoint was trained with, from the checkpoint itself."""
+"""The config that a checkpoint was trained with, from the checkpoint itself.
+
+A checkpoint may come from anywhere, so its text is read as data and never run.
+"""
 
 from __future__ import annotations
 
+import ast
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.sections import TOP_LEVEL
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import CheckpointError
 
@@ -33,7 +38,66 @@ def config_of_checkpoint(
             f"checkpoint {path} holds weights only, no config. Name the config that it was trained with: "
             "--config CONFIG."
         )
+    data = config_data(text, path)
+    own = {Path(name).name for name in plugins}
+    if isinstance(data.get("plugins"), list):  # a file that is elsewhere on this machine
+        data["plugins"] = [item for item in data["plugins"] if Path(str(item)).name not in own]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config_in_checkpoint.py"
-        write_text(file, text)
+        write_text(file, "".join(f"{name} = {value!r}\n" for name, value in data.items()))
         return load_config(file, options, plugins)
+
+
+def config_data(text: str, path: str | Path) -> dict[str, Any]:
+    """{top-level key: value} of a completed config's text, which is not run.
+
+    Args:
+        text: of assignments whose values are literals or `dict(key=literal)`.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it holds anything else.
+
+    >>> config_data("name = 'a'\\nmodel = dict(head=dict(type='ConvHead'))\\n", "a.pth")
+    {'name': 'a', 'model': {'head': {'type': 'ConvHead'}}}
+    """
+    found: dict[str, Any] = {}
+    line = 0
+    try:
+        for node in ast.parse(text).body:
+            line = node.lineno
+            if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+                raise ValueError("no assignment")
+            name = node.targets[0].id
+            if name not in TOP_LEVEL or len(node.targets) > 1:
+                raise ValueError(f"'{name}' is no key of a config")
+            found[name] = _literal(node.value)
+    except (SyntaxError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: line {line} of the config in it is more than data ({error}). It is not run, "
+            "because it could be anybody's code. Name the config: --config CONFIG."
+        ) from error
+    return found
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal, in which dicts may be written as calls.
+
+    Raises:
+        ValueError: it is none, or a text that mmengine would replace by other text.
+    """
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict" and len(node.args) <= 1:
+        found = dict(_literal(node.args[0])) if node.args else {}
+        for item in node.keywords:
+            found |= {item.arg: _literal(item.value)} if item.arg else _literal(item.value)
+        return found
+    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {_literal(key): _literal(value) for key, value in pairs if key is not None}
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_literal(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    value = ast.literal_eval(node)
+    if isinstance(value, str) and "{{" in value:
+        raise ValueError("a text with '{{'")
+    return value

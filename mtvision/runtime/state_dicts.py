@@ -104,12 +104,12 @@ def _state_dicts(content: Mapping[Any, Any], path: str = "", depth: int = 0) -> 
         return {}
     inner = {key: value for key, value in content.items() if isinstance(value, Mapping)}
     inner = {key: value for key, value in inner.items() if not key.endswith("_extra_state")}
-    if not inner and any(isinstance(value, Tensor) for value in content.values()):
-        return {path: {key: value for key, value in content.items() if _is_weight(key, value)}}
     found: dict[str, dict[str, Any]] = {}
     for key, value in inner.items() if depth < _DEPTH else ():
         if not _TRAINING_STATE.search(key.lower()):
             found |= _state_dicts(value, f"{path}.{key}" if path else key, depth + 1)
+    if not found and any(isinstance(value, Tensor) for value in content.values()):
+        return {path: {key: value for key, value in content.items() if _is_weight(key, value)}}
     return found
 
 

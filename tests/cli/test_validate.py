@@ -98,6 +98,15 @@ def test_json_has_the_facts_of_every_stage(config, capsys):
     assert facts["step"]["without_gradient"] == []
 
 
+def test_a_warm_up_is_no_longer_than_the_run_it_belongs_to(config, capsys):
+    """The trial has one step; entries without an end still end with the run."""
+    schedule = (
+        "schedule=[{'type': 'LinearLR', 'start_factor': 0.1, 'end': 4}, {'type': 'PolyLR', 'begin': 4}]"
+    )
+    code, (entry,) = report(capsys, config, *NOISE, "--cfg-options", schedule)
+    assert code == 0, entry
+
+
 def test_until_stops_early_and_keep_keeps_the_run(config, tmp_path, capsys):
     kept = tmp_path / "kept"
     code, (entry,) = report(capsys, config, "--until", "build", "--keep", kept)

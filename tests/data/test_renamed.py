@@ -45,6 +45,18 @@ def test_a_part_of_the_tasks():
     assert data.dataset.protocol.task_names == ("depth",)
 
 
+def test_transforms_inside_are_refused_and_a_data_set_need_not_have_splits(monkeypatch):
+    with pytest.raises(ValueError, match="transforms, which would not run"):
+        renamed({"near": "depth"}, dataset={**SCENES, "transforms": "light"})
+
+    class Whole(DATASETS["SyntheticScenes"]):
+        def __init__(self, *, protocol, seed):
+            super().__init__(size=(24, 32), length=2, protocol=protocol, seed=seed)
+
+    monkeypatch.setitem(DATASETS, "Whole", Whole)
+    assert len(renamed({"near": "depth", "far": "depth"}, dataset={"type": "Whole"})) == 2
+
+
 def test_names_that_do_not_exist():
     with pytest.raises(UnknownNameError, match="Unknown task in names 'nera'. Did you mean 'near'"):
         renamed({"nera": "depth"})

@@ -96,6 +96,16 @@ def test_a_scale_divides_what_is_stored(tmp_path):
     np.testing.assert_array_equal(read_values(tmp_path / "b.npy", task(3)), stored)
 
 
+@pytest.mark.parametrize("value", [-99.99, -3.4028235e38, 0.1])
+def test_ignored_values_are_compared_as_the_file_has_them(value, tmp_path):
+    stored = np.array([[value, 1.0]], np.float32)
+    np.save(tmp_path / "a.npy", stored)
+    for path in (tmp_path / "a.npy", tiff(tmp_path / "a.tif", stored)):
+        label = read_values(path, task(1), ignore=(value,))
+        assert np.isnan(label[0, 0, 0])
+        assert label[0, 1, 0] == 1
+
+
 def test_ignored_where_all_channels_are(tmp_path):
     stored = np.array([[[0, 0, 0], [0, 9, 0], [255, 255, 255], [0, 255, 0]]], dtype=np.uint8)
     label = read_values(png(tmp_path / "a.png", stored), task(3), ignore=(0, 255))

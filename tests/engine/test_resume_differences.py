@@ -10,6 +10,7 @@ import discs
 import pytest
 import torch
 
+from mtvision.engine.optimizer import regrouped
 from mtvision.engine.training import fit
 from mtvision.recipe.config import load_config
 from mtvision.recipe.differences import ResumeError, differences, in_words, plain_options
@@ -124,6 +125,29 @@ def test_rates_are_those_of_a_run_that_had_the_config_from_the_start(case, train
         for name in ("whole", "run")
     )
     assert joined == whole[3:]
+
+
+def test_the_state_of_the_optimizer_follows_the_names_of_parameters(trained, tmp_path):
+    """Other groups number the parameters anew; torch would hand their moments on by number."""
+    resumed(trained, tmp_path, "optimizer.lr_factors={'heads.depth.*': 10.0}")
+    before, after = (load_checkpoint(path) for path in (trained, tmp_path / "run/iter_5.pth"))
+    assert before["optimizer_names"] != after["optimizer_names"]
+    steps = {}
+    for content in (before, after):
+        names = [name for group in content["optimizer_names"] for name in group]
+        state = content["optimizer"]["state"]
+        steps[len(steps)] = {name: state[i]["exp_avg"].shape for i, name in enumerate(names) if i in state}
+    assert steps[0] == steps[1]
+
+
+def test_regrouped_state_goes_by_name():
+    saved = {"state": {0: "a", 1: "b", 2: "c"}, "param_groups": [{"params": [0, 1, 2]}], "more": 1}
+    groups = [{"params": [0], "lr": 1.0}, {"params": [1, 2], "lr": 2.0}]
+    fresh = {"state": {}, "param_groups": groups, "base_param_settings": "own"}
+    found = regrouped(saved, [["a", "b", "c"]], [["b"], ["a", "c"]], fresh)
+    assert found == {**fresh, "state": {0: "b", 1: "a", 2: "c"}, "more": 1}
+    with pytest.raises(ValueError, match="other parameters: d"):
+        regrouped(saved, [["a", "b", "c"]], [["a", "b", "c", "d"]], fresh)
 
 
 def test_an_average_that_is_switched_off_leaves_the_trained_weights(trained, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,12 @@ def test_errors():
         build_network({"backbone": {"type": "TimmBackbone", "name": "test_resnet"}}, TASKS)
     with pytest.raises(UnknownNameError, match="ParallelDecoder argument 'widht'"):
         build_network(config(decoder={"type": "ParallelDecoder", "widht": 3}), TASKS)
+    for name in ("values", "type", "training", "near.depth"):
+        taken = replace(TASKS[0], name=name)
+        with pytest.raises(
+            ValueError, match=rf"protocol\.tasks\.{name}: torch's modules cannot have this name"
+        ):
+            build_network(config(), [taken])
     with pytest.raises(ValueError, match="no tasks"):
         build_network(config(), ())
     architecture = build_network(config(), TASKS).architecture

@@ -108,6 +108,12 @@ def test_options_add_what_a_config_does_not_state_of_a_task(write):
         check_config(config)
 
 
+def test_options_add_no_task(write):
+    text = 'protocol = dict(id="own", tasks=dict(depth=dict(), near=dict(type="depth")))\n'
+    with pytest.raises(UnknownNameError, match="'naer'. Did you mean 'near'"):
+        load_config(write(text), ["protocol.tasks.naer.label_channels=3"])
+
+
 def test_options_that_are_no_pairs_are_refused():
     with pytest.raises(ValueError, match="expected key=value, got 'training.iterations'"):
         parse_option("training.iterations")

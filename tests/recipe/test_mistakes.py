@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import pytest
 from mtvision.core.naming import ConfigError, Mistakes, ReportedError, UnknownNameError, gathering
 from mtvision.core.registry import BALANCERS, DATASETS, DECODERS, Registry
 from mtvision.core.registry.sources import Definition
-from mtvision.core.values import ByTask, Entry, Positive
+from mtvision.core.values import ByTask, Entry, Positive, check_value
 from mtvision.recipe.check import TO_TRAIN, check_config, load_checked
 from mtvision.recipe.config import load_config
 
@@ -246,6 +247,7 @@ def own():
             channels: Sequence[int],
             tasks: Sequence[Task],  # a name that only type checkers can see
             rank: Annotated[int, "no range of ours"] = 4,
+            none: int = None,  # noqa: RUF013  as people write it
             width: Positive = 8,
             task_ranks: Annotated[Mapping[str, int], ByTask()] | None = None,
             inner: Annotated[Mapping[str, Any], Entry("DECODERS")] | None = None,
@@ -280,6 +282,30 @@ def test_classes_of_others_are_judged_by_their_annotations(completed):
     assert "model.decoder.task_ranks.dpeth: Unknown task in model.decoder.task_ranks 'dpeth'." in message
     assert "model.decoder.inner.type: Unknown decoder 'No'." in message
     assert not told(completed, "model.decoder", {"type": "OwnDecoder", "rank": 2, "task_ranks": {"depth": 1}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong", "words"),
+    [
+        (typing.List, [1, "a"], 3, "a list"),  # noqa: UP006  as people write it
+        (typing.Dict, {"a": 1}, [1], "a dict"),  # noqa: UP006
+        (typing.Tuple, (1, 2), "a", "a list"),  # noqa: UP006
+        (typing.Optional[typing.Dict], None, 3, "a dict"),  # noqa: UP006, UP045
+        (Sequence, [1], 3, "a list"),
+    ],
+)
+def test_annotations_that_do_not_say_what_a_container_holds(kind, right, wrong, words):
+    check_value("x", right, kind)
+    with pytest.raises(ValueError, match=rf"x must be {words}"):
+        check_value("x", wrong, kind)
+
+
+@pytest.mark.usefixtures("own")
+def test_none_is_right_where_it_is_the_default(completed):
+    assert not told(completed, "model.decoder", {"type": "OwnDecoder", "none": None, "width": 2})
+    assert "model.decoder.none must be an integer" in told(
+        completed, "model.decoder", {"type": "OwnDecoder", "none": "a", "width": 2}
+    )
 
 
 @pytest.mark.usefixtures("own")

@@ -296,7 +296,8 @@ class Registry(MutableMapping[str, Any]):
             kinds = [item for item in (options.get(name), self.shared.get(name)) if item is not None]
             with found.at(name):
                 for option in kinds if name != key else ():
-                    if value is not None or option is options.get(name):
+                    stated = option is options.get(name) and option.default != "None"  # `width: int = None`
+                    if value is not None or stated:
                         check_kind(found, value, option.kind, option.note)
 
     def _check_arguments(

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from mtvision.core.naming import ReportedError
+
 IMAGES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif", ".hdr"),
@@ -115,8 +117,23 @@ def _lines() -> Iterator[str]:
 def _identity(source: Source) -> object:
     if source.path is None:
         return source.text
-    status = source.path.stat()
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(source.path)
+    return os.path.realpath(source.path)  # two hard links are two names, and get two outputs
+
+
+class _UnusableError(ReportedError):
+    """An input that cannot be understood; the message follows its text."""
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    place = os.path.realpath(folder)
+    return os.path.commonpath([os.path.realpath(path), place]) == place
+
+
+def _empty(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False  # `os.walk` reports it
 
 
 def _sources(text: str, out: Path, found: Found) -> Iterator[Source]:
@@ -124,11 +141,13 @@ def _sources(text: str, out: Path, found: Found) -> Iterator[Source]:
     if text.startswith(CAMERA):
         yield from _camera(text, found)
         return
-    if "://" in text:
-        yield from _url(text, found)
-        return
     try:
-        yield from _paths(text, out, found)
+        if "://" in text:
+            yield from _url(text, found)
+        else:
+            yield from _paths(text, out, found)
+    except _UnusableError as error:
+        found.problems[text] = f"{text}: {error}."
     except OSError as error:
         found.problems[text] = f"{text}: {error.strerror or error}."
 
@@ -142,7 +161,10 @@ def _camera(text: str, found: Found) -> Iterator[Source]:
 
 
 def _url(text: str, found: Found) -> Iterator[Source]:
-    address = urlsplit(text)
+    try:
+        address = urlsplit(text)
+    except ValueError as error:
+        raise _UnusableError(f"no address ({error})") from error
     if address.scheme.lower() not in ("http", "https") or not address.hostname:
         found.problems[text] = f"{text}: expected an address that begins with http:// or https://."
         return
@@ -152,7 +174,12 @@ def _url(text: str, found: Found) -> Iterator[Source]:
 
 
 def _paths(text: str, out: Path, found: Found) -> Iterator[Source]:
-    path = Path(text).expanduser()
+    path = Path(text)
+    if text.startswith("~") and not path.exists():
+        try:
+            path = path.expanduser()
+        except RuntimeError as error:
+            raise _UnusableError(f"there is no such file and no such home folder ({error})") from error
     if path.is_dir():
         before = len(found.problems)
         sources = list(_folder(path, out, found))
@@ -169,6 +196,8 @@ def _paths(text: str, out: Path, found: Found) -> Iterator[Source]:
                 f"{text}: no file matches. Put the pattern in quotes, ** goes through folders."
             )
         for match in map(Path, matches):
+            if _lies_in(match, out):
+                continue  # of an earlier run
             if match.is_dir():
                 yield from _folder(match, out, found) if "**" not in text else ()
             elif match.is_file() and _wanted(match, found):
@@ -205,7 +234,7 @@ def _folder(folder: Path, out: Path, found: Found) -> Iterator[Source]:
             if _visible(name) and os.path.realpath(Path(parent, name)) != os.path.realpath(out)
         )
         for name in folders:  # such a folder often comes from a program that unpacks pictures
-            if Path(name).suffix.lower() in (*IMAGES, *VIDEOS) and not any(Path(parent, name).iterdir()):
+            if Path(name).suffix.lower() in (*IMAGES, *VIDEOS) and _empty(Path(parent, name)):
                 found.problems[str(Path(parent, name))] = (
                     f"{Path(parent, name)}: an empty folder, no picture."
                 )

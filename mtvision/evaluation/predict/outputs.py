@@ -113,6 +113,14 @@ def check_outputs(
             other = taken.setdefault(str(path).casefold(), text)
             if other != text:
                 raise ValueError(f"{path} would be an output of {other} and of {text}; predict them apart.")
+    for text, paths in planned.items():
+        for path in paths:
+            for parent in path.parents:  # the frames of a video are a folder
+                other = taken.get(str(parent).casefold(), text)
+                if other != text:
+                    raise ValueError(
+                        f"{path}, an output of {text}, would lie among those of {other}; predict them apart."
+                    )
     inputs = {identity: path for path in protected if (identity := _identity(path))}
     existing = []
     for text, paths in planned.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from mtvision.data.decode import DecodeError, read_bytes, read_image
 from mtvision.data.png import PNG_SIGNATURE, find_damage
 from mtvision.runtime.foreign import ForeignError, foreign_errors
+
+_log = logging.getLogger("mtvision")
 
 MAX_PIXELS = 2**28
 MAX_BYTES = 2**31
@@ -95,7 +98,7 @@ def _require_size(path: Path, width: int, height: int) -> None:
 
 def _converted(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):  # Pillow would cut off values above 255
-        return _three(np.right_shift(np.asarray(image), 8).astype(np.uint8))
+        return _three(_eight_bits(path, np.asarray(image)))
     if image.mode in ("I", "F"):
         return _three(_from_values(path, np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -103,6 +106,15 @@ def _converted(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _eight_bits(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """8 bits of a picture of 16, of which cameras often use 10, 12 or 14."""
+    used = int(values.max()).bit_length()
+    bits = next(item for item in (8, 10, 12, 14, 16) if used <= item)
+    if bits < 16:
+        _log.warning("%s: 16 bits of which %d are used; shown as a picture of %d bits.", path, used, bits)
+    return np.asarray(np.right_shift(values, bits - 8), dtype=np.uint8)
 
 
 def _from_values(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -116,7 +128,7 @@ def _from_values(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
         raise DecodeError(f"{path}: integers up to {top:g}, expected at most 65535. Convert it to PNG.")
     if values.dtype.kind == "f":
         return np.round(values * 255).astype(np.uint8)
-    return (values // 256 if top > 255 else values).astype(np.uint8)
+    return _eight_bits(path, values.astype(np.uint16))
 
 
 def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8]:
@@ -134,7 +146,7 @@ def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8]:
     if pixels.dtype.kind == "f":
         pixels = _from_values(path, pixels)
     elif pixels.dtype.itemsize > 1:
-        pixels = (pixels // 256).astype(np.uint8)
+        pixels = _eight_bits(path, pixels)
     colours = pixels[..., 2::-1] if pixels.ndim == 3 and pixels.shape[2] >= 3 else pixels
     return _three(np.ascontiguousarray(colours))
 

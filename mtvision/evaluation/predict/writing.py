@@ -57,7 +57,7 @@ def write_maps(
     if "npz" in kinds:
         path = places.maps(name)
         with atomic_file(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **prediction)
+            np.savez_compressed(file, **dict[str, Any](prediction))
         yield path
     for task in places.tasks:
         values = prediction[task.name]

@@ -126,6 +126,8 @@ MISTAKES = {
     "EMPTY": "no image or video in this folder or below it.",
     "TEXTS": "no image or video in this folder or below it (left out, as no picture or video: 1 .txt).",
     "/dev/null": "a device or a pipe",
+    "~nobody-of-this-name/a.png": "no such home folder",
+    "http://[x/a.jpg": "no address (Invalid IPv6 URL)",
     "n" * 5000: "File name too long",
 }
 
@@ -150,8 +152,16 @@ def test_outputs_are_no_inputs(tmp_path):
     write_photo(tmp_path / "in/a.png")
     write_photo(tmp_path / "in/out/a.png")
     assert output_names(find_inputs([str(tmp_path / "in")], tmp_path / "in/out").sources) == ["a"]
+    pattern = str(tmp_path / "in/**/*.png")
+    assert output_names(find_inputs([pattern], tmp_path / "in/out").sources) == ["a"]
     with pytest.raises(ValueError, match="is a folder of inputs"):
         find_inputs([str(tmp_path / "in")], tmp_path / "in/../in")
+
+
+def test_two_hard_links_are_two_inputs_and_a_tilde_may_begin_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.link(write_photo(tmp_path / "a.png"), tmp_path / "~b.png")
+    assert output_names(find_inputs(["a.png", "~b.png"], tmp_path / "out").sources) == ["a", "~b"]
 
 
 def test_files_without_an_ending_are_known_by_their_first_bytes(tmp_path):

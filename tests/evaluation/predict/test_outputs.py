@@ -76,6 +76,15 @@ def test_outputs_of_two_inputs_with_one_path_are_refused(tmp_path):
         check(sources, tmp_path / "out", ["panel", "png"])
 
 
+def test_a_video_and_the_folder_of_its_frames_are_refused(tmp_path):
+    write_photo(tmp_path / "in/clip.mp4")
+    write_photo(tmp_path / "in/clip/000000.png")
+    sources = find_inputs([str(tmp_path / "in")], tmp_path / "out").sources
+    check(sources, tmp_path / "out", ["panel"])
+    with pytest.raises(ValueError, match=r"clip/000000\.npz, an output of .* would lie among those of "):
+        check(sources, tmp_path / "out", ["npz"])
+
+
 def test_every_kind_has_a_path_and_unknown_ones_are_named(tmp_path):
     source = find_inputs([str(write_photo(tmp_path / "a.jpg"))], tmp_path / "out").sources[0]
     for kind in set(KINDS) - {"coco"}:

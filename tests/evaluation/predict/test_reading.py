@@ -198,3 +198,22 @@ def test_a_file_without_permission_is_named(tmp_path):
         pytest.skip("this user may read everything")
     with pytest.raises(PermissionError, match=r"a\.png"):
         read_picture(path)
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1023, 10), (4095, 12), (16000, 14), (65535, 16)])
+def test_16_bits_that_a_camera_fills_in_part_are_not_black(top, bits, tmp_path, caplog):
+    values = np.linspace(0, top, 96).reshape(8, 12).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), values)
+    assert np.array_equal(read_picture(tmp_path / "a.png")[..., 0], values >> (bits - 8))
+    assert ("shown as a picture of" in caplog.text) == (bits < 16)
+
+
+def test_a_photograph_with_a_film_behind_it_is_whole(tmp_path):
+    """The film may hold the bytes of a scan and no end."""
+    image = Image.fromarray(photo())
+    whole = save(tmp_path / "a.jpg", image).read_bytes()
+    (tmp_path / "b.jpg").write_bytes(whole + b"ftypmp42" + b"\xff\xda" * 3 + bytes(50))
+    assert np.array_equal(read_picture(tmp_path / "b.jpg"), read_picture(tmp_path / "a.jpg"))
+    (tmp_path / "c.jpg").write_bytes(whole[:-40])
+    with pytest.raises(DecodeError, match="truncated"):
+        read_picture(tmp_path / "c.jpg")
