@@ -54,7 +54,7 @@ class WidthSearcher(Searcher):
         decoders: Sequence[Share] = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
         kappa: float = 1.0,
         objective: Objective = "weighted",
-        population: Positive = 32,
+        population: Count = 32,
         generations: Positive = 20,
         mutation: Share = 0.1,
         calibration: Positive = 4,

@@ -47,7 +47,7 @@ CHANGES = {
     "zoom in the predictor": Change(
         "mtvision.evaluation.predictor",
         "Predictor",
-        "zoom=height / scaled.shape[0]",
+        "zoom=size[0] / shown",
         "zoom=1.0",
         "evaluation/test_predictor.py::test_lengths_in_pixels_grow_with_the_zoom",
         ((16, 48),),

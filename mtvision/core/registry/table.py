@@ -366,13 +366,16 @@ class Registry(MutableMapping[str, Any]):
         return {name: option for name, option in found.items() if name not in self.supplied}
 
     def parameters(self, kind: Any) -> Mapping[str, inspect.Parameter]:
-        """The parameters of what `type` means, from its source file if it is not imported yet.
+        """The parameters of what `type` means; of the suite's own entries, those in its source file.
+
+        mmengine's schedulers take `*args, **kwargs` once they are imported.
 
         Raises:
             UnknownNameError: the name is not registered.
         """
-        if isinstance(kind, str) and kind not in self._loaded and kind in self._definitions():
-            return parameters_of(self._definitions()[kind])
+        home = self.shipped(kind) if isinstance(kind, str) else None
+        if home is not None:
+            return parameters_of(home)
         return inspect.signature(self.choose(kind)).parameters
 
     def _class_name(self, kind: Any) -> str:
