@@ -87,7 +87,5 @@ def test_as_many_weights_as_classes():
 
 def test_a_config_with_words_for_weights_is_refused_before_anything_is_built():
     LOSSES.check_config({"type": "CrossEntropyLoss", "class_weights": [1, 2.5]})
-    with pytest.raises(
-        ValueError, match="class_weights must be a list of numbers of at least 0"
-    ):
+    with pytest.raises(ValueError, match="class_weights must be a list of numbers of at least 0"):
         LOSSES.check_config({"type": "CrossEntropyLoss", "class_weights": "inverse"})
