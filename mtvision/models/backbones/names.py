@@ -24,17 +24,20 @@ _MODEL = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 
 
 def check_timm_name(name: str) -> None:
-    """Refuse a name that is in none of timm's source files.
+    """Refuse a name that is in none of timm's source files, or that timm itself does not know.
 
-    Nothing is refused once timm is imported: models may have been added then, and `TimmBackbone` asks timm.
+    timm is asked only if it is imported already, as models may have been added then.
 
     Raises:
         UnknownNameError: timm has no such model.
     """
     architecture = name.partition(".")[0]
     if "timm" in sys.modules:
-        return
-    if not _is_defined(architecture):
+        import timm
+
+        if not timm.is_model(architecture):
+            raise unknown_model(name, timm.list_models())
+    elif not _is_defined(architecture):
         raise unknown_model(name, _MODEL.findall(_sources()))
 
 
