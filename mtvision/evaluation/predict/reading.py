@@ -134,7 +134,7 @@ def _from_values(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
 def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8]:
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        with _silent_opencv(), foreign_errors():
+        with silent_opencv(), foreign_errors():
             pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except ForeignError as error:
         raise DecodeError(f"{path}: the picture is damaged ({error.first_line}). Copy it again.") from error
@@ -152,8 +152,8 @@ def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _silent_opencv() -> Iterator[None]:
-    """Without the warnings that OpenCV's readers print beside what they return."""
+def silent_opencv() -> Iterator[None]:
+    """Without what OpenCV prints of files that it cannot read; the error says it."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

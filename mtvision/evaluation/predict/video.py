@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.evaluation.predict.reading import silent_opencv
 from mtvision.runtime.atomic import atomic_path
 
 _log = logging.getLogger("mtvision")
@@ -41,7 +42,7 @@ class Frames:
 
     def __init__(self, source: Path | int, name: str, limit: int | None = None) -> None:
         self.name = name
-        with _silent_codecs():
+        with silent_opencv():
             self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             what = "no such camera" if isinstance(source, int) else "not a video that can be read, or cut off"
@@ -62,7 +63,7 @@ class Frames:
         count, seconds = 0, 0.0
         try:
             while self._limit is None or count < self._limit:
-                with _silent_codecs():
+                with silent_opencv():
                     read, frame = self._capture.read()
                 if not read:
                     break
@@ -86,17 +87,6 @@ def _rgb(frame: NDArray[Any]) -> NDArray[np.uint8]:
     if frame.ndim == 2:
         frame = np.repeat(frame[..., None], 3, axis=2)
     return np.ascontiguousarray(frame[..., 2::-1], dtype=np.uint8)
-
-
-@contextmanager
-def _silent_codecs() -> Iterator[None]:
-    """Without what OpenCV logs of files that it cannot read; the error says it."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 class PictureSink(Protocol):
