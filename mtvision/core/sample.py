@@ -55,6 +55,12 @@ class RawSample:
             (H, W, C), NaN = none. A task without a label for this image is an absent key.
         tasks: the task values of all keys that may occur in `labels`.
         meta: origin and frame.
+
+    >>> from mtvision.protocols.tasks import depth
+    >>> image, distance = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6, 1), np.float32)
+    >>> raw = RawSample(image, {"depth": distance}, {"depth": depth()}, Meta("a", (4, 6), (4, 6)))
+    >>> int(raw.with_(image=image + 1).image.max())
+    1
     """
 
     image: NDArray[Any]
@@ -76,6 +82,13 @@ class Sample:
         labels: `classes`, `instances`: int64 (H, W), 255 = none. `values`: float32 (C, H, W), NaN = none.
             Labels may have another resolution than the image (Cityscapes); they agree among themselves.
         meta: origin and frame.
+
+    >>> from mtvision.protocols.tasks import depth
+    >>> image, distance = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6, 1), np.float32)
+    >>> raw = RawSample(image, {"depth": distance}, {"depth": depth()}, Meta("a", (4, 6), (4, 6)))
+    >>> sample = Sample.from_raw(raw)
+    >>> sample.image.shape, sample.labels["depth"].shape
+    (torch.Size([3, 4, 6]), torch.Size([1, 4, 6]))
     """
 
     image: Tensor
@@ -109,6 +122,12 @@ class Batch:
             filled with "no label", so that losses skip them.
         present: {task: bool (B,)}, which samples have the task.
         meta: one entry per sample.
+
+    >>> metas = [Meta("a", (4, 4), (4, 4)), Meta("b", (4, 4), (4, 4))]
+    >>> labels = {"semseg": torch.full((2, 4, 4), IGNORE)}
+    >>> batch = Batch(torch.zeros(2, 3, 4, 4), labels, {"semseg": torch.tensor([True, False])}, metas)
+    >>> len(batch), batch.ids, batch.label_size
+    (2, ['a', 'b'], (4, 4))
     """
 
     image: Tensor

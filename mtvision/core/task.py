@@ -46,6 +46,11 @@ class Task:
         colours: how the map is drawn: `palette`, `depth`, `normals`, `gray`, `values`, `instances`
             (`mtvision.visualize.colours`), or a name in `COLOURS`. Empty = what suits label and geometry.
         unit: unit of the values, for legends ("m", "px", "").
+
+    >>> from mtvision.protocols import get_protocol
+    >>> depth = get_protocol("nyud-invpt").tasks[1]
+    >>> depth.name, depth.unit, depth.headline, depth.higher_is_better
+    ('depth', 'm', 'rmse', False)
     """
 
     name: str

@@ -1,5 +1,8 @@
 """Decoded samples in one memory-mapped file, so that training does not decode pictures again in every epoch.
 
+A cache belongs to the content of its files. Where sizes and times are as they were noted, the files are not
+read again.
+
 What is read equals what was decoded, bit for bit. Real-valued maps with at most 256 different values take one
 byte a pixel and a table of the values. These are all maps from 8-bit files, masked or not.
 """
@@ -18,12 +21,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.json_file import read_json
 from mtvision.core.registry.workers import WorkerStart
 from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE, Task
 from mtvision.runtime.atomic import atomic_file, write_text
+from mtvision.runtime.whole import file_sha256
 
 ARRAYS, INDEX = "arrays.bin", "index.json"
+_REMEDY = "Make it with tools/prepare_dataset.py ... --cache."
 Encoded = tuple[NDArray[Any], NDArray[np.float32] | None]
 
 
@@ -63,17 +70,29 @@ class StaleCacheError(ValueError):
     """A cache does not belong to the data set that should be read from it."""
 
 
-def fingerprints(dataset: CacheSource) -> dict[str, str]:
-    """One hash for the images and one for each task: names and sizes of the files, order, and parameters."""
+def _state(path: Path) -> str:
+    """What changes whenever a file is written, even where a program sets its time back."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def fingerprints(dataset: CacheSource, *, content: bool = False) -> dict[str, str]:
+    """One hash for the images and one for each task: names of the files, order, and parameters.
+
+    Args:
+        dataset: one split.
+        content: hash what is in the files, which reads all of them, instead of their sizes and times.
+    """
     header = json.dumps([dataset.ids, dict(dataset.parameters())], sort_keys=True)
+    describe = file_sha256 if content else _state
     result = {}
     for part in ("image", *dataset.tasks):
         digest = hashlib.sha256(header.encode())
         for name in dataset.ids:
             paths = (dataset.image_path(name),) if part == "image" else dataset.label_paths(name, part)
             for path in paths:
-                size = path.stat().st_size if path.is_file() else None
-                digest.update(f"{path.relative_to(dataset.root)} {size}\n".encode())
+                found = describe(path) if path.is_file() else None
+                digest.update(f"{path.relative_to(dataset.root)} {found}\n".encode())
         result[part] = digest.hexdigest()
     return result
 
@@ -104,10 +123,15 @@ def write_cache(
         raise ValueError(
             f"{folder}: lies inside the data set {dataset.root}, which is never written to. Give another."
         )
-    marks = fingerprints(dataset)
     index_file, arrays_file = target / INDEX, target / ARRAYS
-    if index_file.is_file() and json.loads(index_file.read_text())["fingerprints"] == marks:
-        return arrays_file.stat().st_size
+    marks = {"fingerprints": fingerprints(dataset), "contents": fingerprints(dataset, content=True)}
+    try:
+        found = _read_index(index_file)
+    except (FileNotFoundError, DecodeError):
+        found = {}
+    if found.get("contents") == marks["contents"] and _size(arrays_file) == found["bytes"]:
+        write_text(index_file, json.dumps({**found, **marks}))
+        return int(found["bytes"])
     index_file.unlink(missing_ok=True)  # without an index there is no cache, whatever happens from here on
     samples = []
     with atomic_file(arrays_file) as file:
@@ -120,8 +144,27 @@ def write_cache(
             samples.append(entry)
             if advance:
                 advance(1)
-    write_text(index_file, json.dumps({"fingerprints": marks, "samples": samples}))
-    return arrays_file.stat().st_size
+    size = arrays_file.stat().st_size
+    write_text(index_file, json.dumps({**marks, "bytes": size, "samples": samples}))
+    return size
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """Content of a cache's index.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DecodeError: it is damaged, or of an earlier version.
+    """
+    content = read_json(path)
+    kinds = {"fingerprints": dict, "contents": dict, "bytes": int, "samples": list}
+    if not isinstance(content, dict) or any(type(content.get(key)) is not kinds[key] for key in kinds):
+        raise DecodeError(f"{path}: not the index of a cache of this version. {_REMEDY}")
+    return content
 
 
 def encode(label: NDArray[Any], task: Task) -> Encoded:
@@ -151,16 +194,18 @@ class ArrayCache:
     def __init__(self, folder: Path, dataset: CacheSource) -> None:
         self._file = folder / dataset.split / ARRAYS
         index = folder / dataset.split / INDEX
-        remedy = "Make it with tools/prepare_dataset.py ... --cache."
         if not index.is_file():
             raise FileNotFoundError(
-                f"{index}: there is no complete cache of split '{dataset.split}'. {remedy}"
+                f"{index}: there is no complete cache of split '{dataset.split}'. {_REMEDY}"
             )
-        content = json.loads(index.read_text())
-        for part, mark in fingerprints(dataset).items():
-            if content["fingerprints"].get(part) != mark:
-                what = "was made from other files" if part in content["fingerprints"] else "is not there"
-                raise StaleCacheError(f"{index.parent}: the cached {part} {what}. {remedy}")
+        content = _read_index(index)
+        if _size(self._file) != content["bytes"]:
+            raise StaleCacheError(
+                f"{self._file}: {_size(self._file)} bytes, expected {content['bytes']}. {_REMEDY}"
+            )
+        if not _includes(content["fingerprints"], fingerprints(dataset)):
+            # The files were copied or touched, or have changed: their content decides.
+            _require_same(index.parent, content["contents"], fingerprints(dataset, content=True))
         self._samples: list[dict[str, Any]] = content["samples"]
         self._arrays: NDArray[np.uint8] | None = None
 
@@ -188,6 +233,17 @@ class ArrayCache:
             self._arrays = np.memmap(self._file, dtype=np.uint8, mode="r")
         count = int(np.prod(shape)) * np.dtype(kind).itemsize
         return np.frombuffer(self._arrays[offset : offset + count], dtype=kind).reshape(shape)
+
+
+def _includes(known: Mapping[str, Any], marks: Mapping[str, str]) -> bool:
+    return all(known.get(part) == mark for part, mark in marks.items())
+
+
+def _require_same(folder: Path, known: Mapping[str, Any], marks: Mapping[str, str]) -> None:
+    for part, mark in marks.items():
+        if known.get(part) != mark:
+            what = "was made from other files" if part in known else "is not there"
+            raise StaleCacheError(f"{folder}: the cached {part} {what}. {_REMEDY}")
 
 
 def _append(file: Any, encoded: Encoded) -> dict[str, Any]:

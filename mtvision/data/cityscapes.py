@@ -9,14 +9,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.find import find_files
 from mtvision.core.instances import encode_instances
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
-from mtvision.core.sample import Meta, RawSample
+from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE
 from mtvision.core.values import Count
 from mtvision.data.cityscapes_boxes import has_vehicle
-from mtvision.data.decode import DecodeError, read_image, read_label_png
+from mtvision.data.decode import DecodeError, read_image
+from mtvision.data.maps.fixed import read_label_png
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root
 from mtvision.protocols import Protocol
 from mtvision.protocols.cityscapes import CITYSCAPES_CLASSES, CITYSCAPES_MTMAMBA
@@ -157,8 +159,9 @@ class Cityscapes(PublishedDataset):
         )  # type: ignore[assignment]
         # the published code walks the folder in the file system's order; sorted, every machine has the same
         # order
-        images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
-        ids = [path.name.removesuffix("_leftImg8bit.png") for path in images]
+        images = find_files(root / "leftImg8bit" / split, (), suffix="_leftImg8bit.png", depth=1)
+        keys = sorted(key.split("/") for key in images.files if "/" in key)
+        ids = [name for _, name in keys]
         self.with_vehicles = with_vehicles
         super().__init__(
             root=root,
@@ -171,6 +174,7 @@ class Cityscapes(PublishedDataset):
             check=check,
             missing_labels=missing_labels,
             cache=cache,
+            remarks=[images.summary()],
         )
 
     def _path(self, name: str, kind: str, ending: str) -> Path:
@@ -205,7 +209,7 @@ class Cityscapes(PublishedDataset):
         name = self.ids[index]
         image = read_image(self.image_path(name))
         self.require_frame(index, image.shape)
-        present = [task for task, names in self.labelled.items() if name in names]
+        present = self.wanted(name)
         labels: dict[str, NDArray[Any]] = {}
         raw = self._raw_ids(name) if {"semseg", "depth"} & set(present) else None
         if raw is not None and "semseg" in present:
@@ -217,9 +221,7 @@ class Cityscapes(PublishedDataset):
             )
         if "instance" in present:
             labels["instance"] = self._things(name)
-        size = (int(image.shape[0]), int(image.shape[1]))
-        meta = Meta(id=name, size=size, original_size=size, extra={"city": name.split("_")[0]})
-        return RawSample(image=image, labels=labels, tasks=self.tasks, meta=meta)
+        return self.decoded(name, image, labels, city=name.split("_")[0])
 
     def _raw_ids(self, name: str) -> NDArray[np.uint8]:
         path = self.label_paths(name, "semseg")[0]
@@ -257,6 +259,10 @@ class Cityscapes(PublishedDataset):
                 f"{size[0]}x{size[1]}. One of the two was resized; unpack the official archives again."
             )
         return stored
+
+    def usual_classes(self) -> Mapping[str, Mapping[int, float]]:
+        """Roads, which are traffic signs where ids were converted before."""
+        return {"semseg": {CITYSCAPES_CLASSES.index("road"): 0.05}}
 
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content besides the files."""

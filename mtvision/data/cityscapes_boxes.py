@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from mtvision.data.decode import DecodeError, read_bytes
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.json_file import read_json
 
 VEHICLES = ("car", "truck", "bus", "train", "motorcycle", "bicycle")
 """Classes with boxes (Gaehlert et al., arXiv 2006.07864) that count; caravans and trailers do not."""
@@ -22,11 +22,9 @@ def has_vehicle(root: Path, split: str, name: str) -> bool:
     """
     path = root / "gtBbox3d" / split / name.split("_")[0] / f"{name}_gtBbox3d.json"
     try:
-        boxes = json.loads(read_bytes(path))["objects"]
+        boxes = read_json(path)["objects"]
         return any(box["label"] in VEHICLES for box in boxes)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DecodeError):
-            raise
+    except (KeyError, TypeError) as error:
         raise DecodeError(
             f"{path}: expected a JSON file with boxes under 'objects', each with a 'label' ({error!r}). Take "
             "gtBbox3d_trainvaltest.zip from cityscapes-dataset.com."

@@ -17,6 +17,7 @@ from mtvision.core.random import generator
 from mtvision.core.registry.workers import reduced_after_plugins
 from mtvision.core.sample import RawSample, Sample, SampleKey
 from mtvision.core.task import IGNORE, Task
+from mtvision.data.maps.encoding import Encoding
 from mtvision.data.samplers import PositionBatchSampler, TrainingBatchSampler
 from mtvision.data.transforms import Pipeline, Transform, build_pipeline
 from mtvision.protocols import Protocol
@@ -72,6 +73,17 @@ class DenseDataset(Dataset[Sample], ABC):
     Raises:
         ValueError: no protocol, a duplicate id, or not as many images as the protocol has.
         UnknownNameError: an unknown task, preset or transform.
+
+    >>> from mtvision.core.sample import Meta
+    >>> from mtvision.protocols import get_protocol
+    >>> class Blank(DenseDataset):
+    ...     def read(self, index):
+    ...         labels = {"depth": np.ones((8, 8, 1), np.float32)}
+    ...         meta = Meta(self.ids[index], (8, 8), (8, 8))
+    ...         return RawSample(np.zeros((8, 8, 3), np.uint8), labels, self.tasks, meta)
+    >>> dataset = Blank(ids=["a", "b"], protocol=get_protocol("nyud-invpt"), tasks=["depth"])
+    >>> len(dataset), dataset[0].labels["depth"].shape
+    (2, torch.Size([1, 8, 8]))
     """
 
     default_protocol: ClassVar[Protocol | None] = None
@@ -142,8 +154,16 @@ class DenseDataset(Dataset[Sample], ABC):
         """What was left out or looked odd when the data set was made, for `check_dataset`."""
         return ()
 
+    def usual_classes(self) -> Mapping[str, Mapping[int, float]]:
+        """{task: {class id: least share of the labelled pixels in any eight images}}; by default unknown."""
+        return {}
+
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content of the samples besides the files."""
+        return {}
+
+    def encodings(self) -> Mapping[str, Encoding]:
+        """{task: what the numbers in its files were found to mean}, where that was decided from the files."""
         return {}
 
     def batch_sampler(

@@ -16,6 +16,7 @@ from mtvision.core.registry import DATASETS, TASKS
 from mtvision.core.sample import RawSample, SampleKey
 from mtvision.core.values import Count, Entry, Text
 from mtvision.data.dataset import DenseDataset
+from mtvision.data.maps.encoding import Encoding
 from mtvision.data.samplers import JointBatchSampler, Mixing, TrainingBatchSampler, whole_ratios
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
@@ -160,6 +161,14 @@ class JointDataset(DenseDataset):
     def remarks(self) -> Sequence[str]:
         """Those of all parts."""
         return [f"{name}: {remark}" for name, part in self.parts.items() for remark in part.remarks()]
+
+    def encodings(self) -> Mapping[str, Encoding]:
+        """Those of all parts, each after its part's name."""
+        return {
+            f"{name}/{task}": item
+            for name, part in self.parts.items()
+            for task, item in part.encodings().items()
+        }
 
     def parameters(self) -> Mapping[str, Any]:
         """Of every part, with its tasks. Ratios and mixing are no content: they decide order only."""

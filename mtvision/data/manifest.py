@@ -22,7 +22,8 @@ def data_manifest(dataset: DenseDataset, *, content: bool = False) -> dict[str, 
         content: hash the content of the files too. Reads everything; use it to compare two copies.
 
     Returns:
-        `hash` (sha256), `images`, `files`, `bytes`, `split`, `protocol`, `tasks`, `content` (was it hashed).
+        `hash` (sha256), `images`, `files`, `bytes`, `split`, `protocol`, `tasks`, `content` (was it hashed),
+        and `encodings` {task: lines} where the meaning of numbers was decided from the files.
 
     Raises:
         FileNotFoundError: a file that the data set announces is gone.
@@ -35,6 +36,7 @@ def data_manifest(dataset: DenseDataset, *, content: bool = False) -> dict[str, 
     }
     digest.update(json.dumps(header, sort_keys=True, default=str).encode())
     files = dataset.files()
+    decided = {name: item.describe() for name, item in dataset.encodings().items() if item.rules}
     total = 0
     for name in sorted(files):
         size = _size(files[name])
@@ -51,6 +53,7 @@ def data_manifest(dataset: DenseDataset, *, content: bool = False) -> dict[str, 
         "protocol": dataset.protocol.id,
         "tasks": list(dataset.protocol.task_names),
         "content": content,
+        **({"encodings": decided} if decided else {}),
     }
 
 
@@ -87,9 +90,13 @@ def _fingerprint(dataset: DenseDataset, task: str | None) -> str:
 
 
 def _without(value: Any, tasks: Collection[str]) -> Any:
-    """Parameters without what they say about these tasks, as keys or in lists."""
+    """Parameters without what they say about these tasks, as keys or in lists.
+
+    A mapping that spoke of these tasks alone is left out: without them the data set would not have it.
+    """
     if isinstance(value, Mapping):
-        return {name: _without(item, tasks) for name, item in value.items() if name not in tasks}
+        kept = {name: _without(item, tasks) for name, item in value.items() if name not in tasks}
+        return {name: item for name, item in kept.items() if item != {} or value[name] == {}}
     if isinstance(value, list | tuple):
         return [item for item in value if not (isinstance(item, str) and item in tasks)]
     return value

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.find import FoundFiles, find_files
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
-from mtvision.core.sample import Meta, RawSample
+from mtvision.core.sample import RawSample
 from mtvision.core.values import Count
-from mtvision.data.decode import DecodeError, read_npy
+from mtvision.data.decode import DecodeError
+from mtvision.data.maps.files import read_npy
 from mtvision.data.published import (
     MissingLabels,
     PublishedDataset,
@@ -86,10 +88,10 @@ class MtanNpy(PublishedDataset):
         classes = protocol.task("semseg").num_classes if "semseg" in protocol.task_names else 0
         numbered = f"label_{classes}"
         self.label_folder = labels or (numbered if (root / split / numbered).is_dir() else "label")
-        numbers = sorted(int(path.stem) for path in (root / split / "image").glob("*.npy"))
+        images = find_files(root / split / "image", (".npy",), depth=0)
         super().__init__(
             root=root,
-            ids=[str(number) for number in numbers],
+            ids=_numbers(images),
             protocol=_with_zoom_fix(protocol) if zoom_fix else protocol,
             split=split,
             transforms=transforms,
@@ -98,6 +100,7 @@ class MtanNpy(PublishedDataset):
             check=check,
             missing_labels=missing_labels,
             cache=cache,
+            remarks=[images.summary()],
         )
 
     def image_path(self, name: str) -> Path:
@@ -114,18 +117,13 @@ class MtanNpy(PublishedDataset):
         name = self.ids[index]
         image = self._image(self.image_path(name))
         labels: dict[str, NDArray[Any]] = {}
-        for task, names in self.labelled.items():
-            if name not in names:
-                continue
+        for task in self.wanted(name):
             path = self.label_paths(name, task)[0]
             if task == "semseg":
                 labels[task] = self._classes(path)
             else:
                 labels[task] = _masked(path, channels=self.tasks[task].label_channels, what=task)
-        size = (int(image.shape[0]), int(image.shape[1]))
-        return RawSample(
-            image=image, labels=labels, tasks=self.tasks, meta=Meta(id=name, size=size, original_size=size)
-        )
+        return self.decoded(name, image, labels)
 
     def _image(self, path: Path) -> NDArray[np.float32]:
         image = value_map(path, read_npy(path), channels=3, what="an image")
@@ -145,6 +143,16 @@ class MtanNpy(PublishedDataset):
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content besides the files."""
         return {"dataset": "MtanNpy", "labels": self.label_folder, "zoom_fix": self.zoom_fix}
+
+
+def _numbers(images: FoundFiles) -> list[str]:
+    for name, path in images.files.items():
+        if not name.isascii() or not name.isdigit() or str(int(name)) != name:
+            raise ValueError(
+                f"{path}: expected a number as the name, as 0.npy. MTAN's set holds nothing else; move the "
+                "file away."
+            )
+    return sorted(images.files, key=int)
 
 
 def _masked(path: Path, *, channels: int, what: str) -> NDArray[np.float32]:

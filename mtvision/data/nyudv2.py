@@ -12,22 +12,17 @@ from numpy.typing import NDArray
 
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
-from mtvision.core.sample import Meta, RawSample
+from mtvision.core.sample import RawSample
 from mtvision.core.values import Count
-from mtvision.data.decode import (
-    DecodeError,
-    read_gray,
-    read_image,
-    read_label_png,
-    read_normals_png,
-    read_npy,
-)
+from mtvision.data.decode import DecodeError, read_image
+from mtvision.data.maps.files import read_npy
+from mtvision.data.maps.fixed import read_gray, read_label_png, read_normals_png
 from mtvision.data.published import (
     MissingLabels,
     PublishedDataset,
     Transforms,
     class_map,
-    read_ids,
+    read_split,
     require_root,
     value_map,
 )
@@ -192,7 +187,7 @@ class NYUDv2(PublishedDataset):
         look_up("split of NYUDv2", split, {"train": None, "val": None})
         super().__init__(
             root=root,
-            ids=read_ids(root / "gt_sets" / f"{split}.txt"),
+            ids=read_split(root / "gt_sets" / f"{split}.txt", root / "images", (f".{self.packaging.image}",)),
             protocol=protocol or self.packaging.protocol,
             split=split,
             transforms=transforms,
@@ -229,13 +224,9 @@ class NYUDv2(PublishedDataset):
         self.require_frame(index, image.shape)
         labels = {
             task: self.packaging.folders[task][2](self.label_paths(name, task)[0])
-            for task, names in self.labelled.items()
-            if name in names
+            for task in self.wanted(name)
         }
-        size = (int(image.shape[0]), int(image.shape[1]))
-        return RawSample(
-            image=image, labels=labels, tasks=self.tasks, meta=Meta(id=name, size=size, original_size=size)
-        )
+        return self.decoded(name, image, labels)
 
     def boundary_segmentation(self, index: int) -> NDArray[Any]:
         """The edge picture (H, W), which the papers' odsF tool reads as a segmentation.
@@ -246,6 +237,10 @@ class NYUDv2(PublishedDataset):
         folder, ending, reader = self.packaging.folders["edge"]
         edge = reader(self.root / folder / f"{self.ids[index]}.{ending}")
         return np.round(edge[..., 0] * 255).astype(np.uint8)
+
+    def usual_classes(self) -> Mapping[str, Mapping[int, float]]:
+        """Walls, and other props, which are the last id and thus absent where ids were shifted before."""
+        return {"semseg": {NYUD_CLASSES.index("wall"): 0.02, len(NYUD_CLASSES) - 1: 1e-4}}
 
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content besides the files."""

@@ -16,17 +16,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mtvision.runtime.foreign import ForeignError, foreign_errors
+from mtvision.core.files.foreign import ForeignError, foreign_errors
+from mtvision.core.files.headers import PNG_SIGNATURE
+from mtvision.core.files.limits import file_limits
 
 _logger = logging.getLogger("mtvision")
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE = 0, 2, 3
 """PNG colour types."""
 
 _MODES = {(8, GRAY): "mono", (16, GRAY): "mono", (8, RGB): "rgb"}
 _HEADER_END = 33  # signature and IHDR with its checksum
-_LARGEST = 2**28  # pixels; more is a damaged header, not a picture of a data set
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +65,9 @@ def decode_png(content: bytes) -> NDArray[Any] | None:
     if mode is None or interlaced:
         return None
     # The decoder is told the size, and would allocate a damaged one before it looks at the checksum.
-    if zlib.crc32(content[12 : _HEADER_END - 4]) != checksum or not 0 < width * height <= _LARGEST:
+    if zlib.crc32(content[12 : _HEADER_END - 4]) != checksum or not (
+        0 < width * height <= file_limits().pixels
+    ):
         return None
     if content.find(b"tRNS", _HEADER_END, content.find(b"IDAT", _HEADER_END)) >= 0:
         return None
@@ -75,20 +77,3 @@ def decode_png(content: bytes) -> NDArray[Any] | None:
     except ForeignError:
         return None
     return pixels[..., 0] if mode == "mono" else pixels
-
-
-def find_damage(content: bytes) -> str | None:
-    """First damage of a PNG file: a wrong checksum of a chunk, or no end; None = intact.
-
-    Pillow skips the checksums of pixel data and shows what is left of a damaged file.
-    """
-    position = len(PNG_SIGNATURE)
-    while position + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        end = position + 8 + length
-        if zlib.crc32(content[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            return f"wrong checksum of the {kind.decode('latin-1')!r} chunk at byte {position}"
-        if kind == b"IEND":
-            return None
-        position = end + 4
-    return "no end marker"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -12,8 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.find import find_files
+from mtvision.core.files.ids import matched_ids, require_single
+from mtvision.core.files.names import case_hint
+from mtvision.core.files.text import read_ids
 from mtvision.core.naming import look_up
-from mtvision.core.sample import RawSample
+from mtvision.core.sample import Meta, RawSample
 from mtvision.core.task import IGNORE
 from mtvision.data.array_cache import ArrayCache
 from mtvision.data.dataset import DenseDataset
@@ -21,27 +26,43 @@ from mtvision.data.decode import DecodeError
 from mtvision.data.png import fast_decoders
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
+from mtvision.runtime.launch import is_main_process
+
+_log = logging.getLogger("mtvision")
 
 Transforms = str | Mapping[str, Any] | Sequence[Mapping[str, Any] | Transform]
 MissingLabels = Literal["refuse", "absent"]
 
 
-def read_ids(path: Path) -> list[str]:
+def read_split(path: Path, folder: Path | None = None, endings: Sequence[str] = ()) -> list[str]:
     """Image ids of a split file, one a line, in the file's order.
+
+    Args:
+        path: of the list.
+        folder: of the images; then ids may also be file names or paths in it.
+        endings: of the images, in lower case.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an id occurs twice.
+        ValueError: it is no text, holds no id, an id twice, or several columns.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: the list of image ids is missing. Take it from the data set's archive."
+            f"{path}: the list of image ids is missing. {case_hint(path)}Take it from the data set's archive."
         )
-    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise ValueError(f"{path}: id '{twice}' occurs twice. Take the list from its source again.")
-    return ids
+    lines = read_ids(path)
+    ids = require_single(lines, str(path))
+    if folder is None or not folder.is_dir() or not any(_is_path(name, endings) for name in ids):
+        return ids
+    known = find_files(folder, endings, depth=0).files
+    found = matched_ids(lines, known, where=str(path), folder=folder, endings=endings)
+    if found.remark() and is_main_process():
+        _log.warning("%s", found.remark())
+    return found.ids
+
+
+def _is_path(name: str, endings: Sequence[str]) -> bool:
+    return "/" in name or "\\" in name or name.lower().endswith(tuple(endings))
 
 
 class PublishedDataset(DenseDataset):
@@ -61,6 +82,7 @@ class PublishedDataset(DenseDataset):
         missing_labels: `refuse` stops when a label file is missing; `absent` makes the label absent from the
             sample, for partially labelled copies.
         cache: folder that `tools/prepare_dataset.py --cache` wrote; None decodes.
+        remarks: what was left out when the ids were listed, see `DenseDataset.remarks`.
 
     Raises:
         StaleCacheError: the cache was made from other files.
@@ -83,8 +105,10 @@ class PublishedDataset(DenseDataset):
         check: bool,
         missing_labels: MissingLabels,
         cache: str | Path | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.root = Path(root)
+        self._remarks = tuple(filter(None, remarks))
         self.check = check
         super().__init__(
             ids=ids,
@@ -99,6 +123,8 @@ class PublishedDataset(DenseDataset):
         self.labelled = {name: self._labelled(name, missing_labels) for name in self.tasks}
         self._require_images()
         self._cache = None if cache is None else ArrayCache(Path(cache), self)
+        for remark in self._remarks if is_main_process() else ():
+            _log.warning("%s", remark)
         fast_decoders()  # says here, once, if there are none, and not in every worker
 
     def read(self, index: int) -> RawSample:
@@ -111,6 +137,25 @@ class PublishedDataset(DenseDataset):
     def decode(self, index: int) -> RawSample:
         """Decode one image and its labels from their files."""
 
+    def wanted(self, name: str) -> list[str]:
+        """Tasks of which an image has labels, in the protocol's order."""
+        return [task for task, names in self.labelled.items() if name in names]
+
+    def decoded(
+        self, name: str, image: NDArray[Any], labels: dict[str, NDArray[Any]], **extra: str
+    ) -> RawSample:
+        """An image and labels as they are on disk, not scaled.
+
+        Args:
+            name: id of the image.
+            image: (H, W, 3).
+            labels: {task: label}.
+            extra: further entries of `Meta.extra`.
+        """
+        size = (int(image.shape[0]), int(image.shape[1]))
+        meta = Meta(id=name, size=size, original_size=size, extra=extra)
+        return RawSample(image=image, labels=labels, tasks=self.tasks, meta=meta)
+
     @abstractmethod
     def image_path(self, name: str) -> Path:
         """The image file of one id."""
@@ -118,6 +163,10 @@ class PublishedDataset(DenseDataset):
     @abstractmethod
     def label_paths(self, name: str, task: str) -> tuple[Path, ...]:
         """Every file that a label of one id is made from, the most important first."""
+
+    def remarks(self) -> Sequence[str]:
+        """What was left out when the ids were listed."""
+        return self._remarks
 
     def source(self, index: int, task: str | None = None) -> str:
         """File of the image (`task=None`) or of one label."""
@@ -153,7 +202,7 @@ class PublishedDataset(DenseDataset):
             others = [name for name in self.tasks if name != task]
             raise FileNotFoundError(
                 f"{first}: label files of task '{task}' are missing for {len(lacking)} of {len(self)} "
-                f"images of split '{self.split}'. {self.hint(task)}Leave the task out with "
+                f"images of split '{self.split}'. {case_hint(first)}{self.hint(task)}Leave the task out with "
                 f"tasks={others}, or give missing_labels='absent' to train on what is there. How to get "
                 f"the data: {self.page}"
             )
@@ -168,8 +217,8 @@ class PublishedDataset(DenseDataset):
         if lacking:
             raise FileNotFoundError(
                 f"{lacking[0]}: {len(lacking)} of {len(self)} images that the list of split "
-                f"'{self.split}' names are missing. Unpacking or copying did not finish, or the list "
-                f"belongs to another copy. How to get the data: {self.page}"
+                f"'{self.split}' names are missing. {case_hint(lacking[0])}Unpacking or copying did not "
+                f"finish, or the list belongs to another copy. How to get the data: {self.page}"
             )
 
     @property

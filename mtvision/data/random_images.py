@@ -105,7 +105,8 @@ def random_label(
         if task.geometry == "direction":
             label = F.normalize(label - 0.5, dim=1)
         elif task.activation == "sigmoid":
-            label = torch.stack([_outline(size, generator) for _ in range(count)])
+            outlines = torch.stack([_outline(size, generator) for _ in range(count)])
+            label = outlines.repeat(1, task.label_channels, 1, 1)  # annotators who agree
         else:
             label = 1 + 4 * label
     holes = torch.rand(count, *size, generator=generator) < missing

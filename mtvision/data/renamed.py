@@ -11,6 +11,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import RawSample
 from mtvision.data.dataset import DenseDataset
+from mtvision.data.maps.encoding import Encoding
 from mtvision.data.samplers import TrainingBatchSampler
 from mtvision.data.transforms import Transform
 from mtvision.protocols import Protocol
@@ -96,6 +97,15 @@ class RenamedLabels(DenseDataset):
     def remarks(self) -> Sequence[str]:
         """Those of the data set."""
         return self.dataset.remarks()
+
+    def usual_classes(self) -> Mapping[str, Mapping[int, float]]:
+        """Those of the data set, under the names of the tasks."""
+        known = self.dataset.usual_classes()
+        return {name: known[label] for name, label in self.names.items() if label in known}
+
+    def encodings(self) -> Mapping[str, Encoding]:
+        """Those of the data set."""
+        return self.dataset.encodings()
 
     def parameters(self) -> Mapping[str, Any]:
         """Those of the data set, and the names."""

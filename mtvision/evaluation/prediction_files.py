@@ -12,38 +12,46 @@ padding.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 import mtvision
-from mtvision.core.naming import ReportedError, look_up
+from mtvision.core.files.arrays import npy_shape
+from mtvision.core.files.find import FoundFiles, find_files
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.headers import picture_header
+from mtvision.core.files.walk import FOLDER, walk
+from mtvision.core.naming import look_up
 from mtvision.core.task import Task
+from mtvision.data.maps.encoding import Encoding
+from mtvision.data.maps.options import BOUNDED, MapOptions
 from mtvision.evaluation.formats import FORMATS, Format
+from mtvision.evaluation.prediction_manifest import (
+    MANIFEST,
+    SUFFIXES,
+    VERSION,
+    PredictionFilesError,
+    read_manifest,
+    relative_path,
+)
+from mtvision.evaluation.prediction_maps import by, decide_predictions, prediction_of
 from mtvision.runtime.atomic import atomic_file, write_text
 from mtvision.runtime.launch import gather, is_main_process
 
-MANIFEST = "predictions.json"
-VERSION = 1
-SUFFIXES = (".png", ".npy")
-PROBABILITIES = ("sigmoid", "foreground")
+PROBABILITIES = BOUNDED
 """Activations whose predictions are probabilities in 0..1, which fit into 8-bit images."""
-UNREADABLE = (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError)
-"""What NumPy and Pillow raise for damaged files."""
+_HEADER = 2**16
+"""Bytes at the start of a picture that its size is looked for in."""
 NAMED = 5
 """How many files of one kind an error lists."""
-
-
-class PredictionFilesError(ReportedError, ValueError):
-    """Files are missing, too many, unreadable, of another size or not to be scored; the message lists all."""
 
 
 def suffix_of(task: Task, file_format: Format) -> str:
@@ -106,7 +114,7 @@ class PredictionWriter:
             values = predictions[task.name].detach().cpu().numpy()
             self._sizes[image] = [int(side) for side in values.shape[-2:]]
             suffix = suffix_of(task, self.file_format)
-            path = self.folder / task.name / f"{_relative(image)}{suffix}"
+            path = self.folder / task.name / f"{relative_path(image)}{suffix}"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _save(path, as_stored(task, values, suffix))
@@ -125,9 +133,10 @@ class PredictionWriter:
                     f"{self.folder} holds files but no {MANIFEST}; give an empty or a new folder."
                 )
         elif overwrite:
-            for name in earlier.get("tasks", {}):
-                for path in _files(self.folder / name):
-                    path.unlink()
+            for place in (self.folder / name for name in earlier.get("tasks", {})):
+                if place.is_dir():
+                    for path in _find(place).files.values():
+                        path.unlink()
         elif {key: value for key, value in earlier.items() if key in self._identity} != self._identity:
             changed = sorted(key for key in self._identity if earlier.get(key) != self._identity[key])
             raise FileExistsError(
@@ -162,6 +171,8 @@ class PredictionFiles:
         paths: {task: {image id: file}}.
         manifest: content of `predictions.json`, or None.
         ignored: names of other folders there.
+        left_out: a line about each task's folder that holds files which are no predictions.
+        options: {task: what was said about its files}.
     """
 
     folder: Path
@@ -169,10 +180,20 @@ class PredictionFiles:
     paths: Mapping[str, Mapping[str, Path]]
     manifest: Mapping[str, Any] | None
     ignored: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    options: Mapping[str, MapOptions] = field(default_factory=dict)
+    _decided: dict[str, Encoding] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def find(cls, folder: Path, tasks: Sequence[Task]) -> PredictionFiles:
+    def find(
+        cls, folder: Path, tasks: Sequence[Task], options: Mapping[str, MapOptions] | None = None
+    ) -> PredictionFiles:
         """List what is there.
+
+        Args:
+            folder: the folder with one folder per task.
+            tasks: that may have a folder there.
+            options: {task: what its files hold}, from `map_options`.
 
         Raises:
             FileNotFoundError: no such folder, or no folder of any task in it.
@@ -183,7 +204,7 @@ class PredictionFiles:
             raise FileNotFoundError(
                 f"{folder}: no such folder; expected {folder}/<task>/<image id>.png or .npy."
             )
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        names = sorted(item.name for item in walk(folder, depth=0) if item.kind == FOLDER)
         found = tuple(task for task in tasks if task.name in names)
         if not found:
             raise FileNotFoundError(
@@ -196,9 +217,11 @@ class PredictionFiles:
                 f"{folder}: the run that wrote these predictions was cut off; repeat it with the same "
                 "command, it keeps what is there."
             )
-        paths = {task.name: _by_id(folder / task.name) for task in found}
+        listed = {task.name: _find(folder / task.name) for task in found}
+        paths = {name: files.files for name, files in listed.items()}
         ignored = tuple(name for name in names if name not in paths)
-        return cls(folder, found, paths, manifest, ignored)
+        left_out = tuple(text for name, files in listed.items() if (text := files.summary(name)))
+        return cls(folder, found, paths, manifest, ignored, left_out, options or {})
 
     def require(self, images: Sequence[str]) -> None:
         """Refuse folders that do not hold exactly these images, or files of another size than written.
@@ -207,7 +230,7 @@ class PredictionFiles:
             PredictionFilesError: names the missing, extra and wrong-size files of all tasks.
         """
         problems: list[str] = []
-        wanted = {str(_relative(image)) for image in images}
+        wanted = {str(relative_path(image)) for image in images}
         sizes = (self.manifest or {}).get("sizes", {})
         for name, files in self.paths.items():
             where = self.folder / name
@@ -216,17 +239,18 @@ class PredictionFiles:
             problems += _listing(f"{where}: not of this split", extra, len(files))
             wrong = []
             for image, size in sizes.items():
-                path = files.get(str(_relative(image)))
+                path = files.get(str(relative_path(image)))
                 stored = _stored_size(path) if path is not None else None
                 if stored is not None and list(stored) != size:
-                    wrong.append(f"{path.name} is {_by(stored)} instead of {_by(size)}")  # type: ignore[union-attr]
-            problems += _listing(f"{where}: of another size than the manifest says", wrong, len(files))
+                    wrong.append(f"{path.name} is {by(stored)} instead of {by(size)}")  # type: ignore[union-attr]
+            problems += _listing(f"{where}: of another size than {MANIFEST} says", wrong, len(files))
         if problems:
+            problems += [f"  {line}" for line in self.left_out]
             raise PredictionFilesError("\n".join(["the predictions do not fit the split:", *problems]))
 
     def path(self, task: Task, image: str) -> Path:
         """The file of one task and image."""
-        return self.paths[task.name][str(_relative(image))]
+        return self.paths[task.name][str(relative_path(image))]
 
     def read(self, task: Task, image: str, size: tuple[int, int]) -> Tensor:
         """A prediction as the task's metric takes it.
@@ -244,76 +268,32 @@ class PredictionFiles:
                 or too large for float32; names the file. The metric's own check refuses NaN and infinity.
         """
         path = self.path(task, image)
-        values = _load(path)
-        if task.activation == "argmax":
-            if values.ndim != 2 or values.dtype.kind not in "iu":
-                raise ValueError(
-                    f"{path}: {task.name} takes class ids, integers (H, W), found {_describe(values)}."
-                )
-            result = torch.from_numpy(values.astype(np.int64))
-        else:
-            real = _real(path, values) if values.dtype.kind == "f" else _probabilities(path, task, values)
-            result = torch.from_numpy(real)
-            result = result[None] if result.ndim == 2 else result
-            if result.ndim != 3:
-                raise ValueError(f"{path}: {task.name} takes (C, H, W) or (H, W), found {_describe(values)}.")
-        if tuple(result.shape[-2:]) != tuple(size):
-            raise ValueError(
-                f"{path}: the map is {_describe(values)}, but the label {_by(size)} (height x width)."
+        return prediction_of(task, path, self.encoding(task), size)
+
+    def encoding(self, task: Task) -> Encoding:
+        """What the numbers in the files of a task mean, decided once for all of them.
+
+        Raises:
+            ValueError: the content allows several meanings; names a file and the option that settles it.
+        """
+        if task.name not in self._decided:
+            options = self.options.get(task.name, MapOptions())
+            manifest = self.manifest or {}
+            own = (
+                "suite" in manifest and manifest.get("format") == "8bit" and task.activation in PROBABILITIES
             )
-        outside = torch.isfinite(result) & ((result < 0) | (result > 1))
-        if task.activation in PROBABILITIES and bool(outside.any()):
-            raise ValueError(
-                f"{path}: {task.name} takes probabilities in 0..1, found {float(result[outside][0]):g}; "
-                "apply the sigmoid to logits, divide 8-bit values by 255."
-            )
-        return result
+            if own and options == MapOptions():
+                options = MapOptions(encoding="share")  # stated by the writer: floor(255 p)
+            paths = list(self.paths[task.name].values())
+            self._decided[task.name] = decide_predictions(task, paths, options)
+        return self._decided[task.name]
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Content of `predictions.json`, None if there is none.
-
-    Raises:
-        PredictionFilesError: it is no JSON object, or of a newer version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
+def _find(folder: Path) -> FoundFiles:
     try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PredictionFilesError(
-            f"{path}: not JSON ({error}); delete it to score the files alone."
-        ) from error
-    if not isinstance(content, dict) or int(content.get("version", VERSION)) > VERSION:
-        raise PredictionFilesError(f"{path}: not a manifest of version {VERSION} or older; update mtvision.")
-    return content
-
-
-def _relative(image: str) -> PurePosixPath:
-    path = PurePosixPath(image)
-    if path.is_absolute() or not path.parts or any(part in (".", "..") for part in path.parts):
-        raise ValueError(f"the image id {image!r} cannot be a file name inside a folder.")
-    return path
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            yield path
-
-
-def _by_id(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        name = name.removesuffix(path.suffix) if path.suffix in SUFFIXES else name
-        if name in found:
-            raise PredictionFilesError(
-                f"{folder}: both {found[name].name} and {path.name} exist; keep one per image."
-            )
-        found[name] = path
-    return found
+        return find_files(folder, SUFFIXES)
+    except ValueError as error:
+        raise PredictionFilesError(str(error)) from error
 
 
 def _listing(what: str, names: Sequence[str], total: int) -> list[str]:
@@ -323,71 +303,21 @@ def _listing(what: str, names: Sequence[str], total: int) -> list[str]:
     return [f"  {what} ({len(names)} of {total}): {', '.join(names[:NAMED])}{rest}"]
 
 
-def _by(size: Sequence[int]) -> str:
-    return "x".join(str(side) for side in size) or "a single number"
-
-
-def _describe(values: NDArray[Any]) -> str:
-    return f"{_by(values.shape)} of {values.dtype}"
-
-
 def _stored_size(path: Path) -> tuple[int, ...] | None:
     """(H, W) from the head of a file, None if it cannot be read (reading it then says why)."""
     try:
-        if path.suffix == ".npy":
-            return tuple(_array(path, mmap_mode="r").shape[-2:])
-        with Image.open(path) as picture:
-            return (picture.height, picture.width)
-    except UNREADABLE:
+        if path.suffix.lower() == ".npy":
+            return npy_shape(path)[-2:]
+        with path.open("rb") as file:
+            header = picture_header(file.read(_HEADER))
+        return None if header is None else (header.height, header.width)
+    except (DecodeError, OSError):
         return None
-
-
-def _load(path: Path) -> NDArray[Any]:
-    try:
-        if path.suffix == ".npy":
-            return _array(path)
-        with Image.open(path) as picture:
-            return np.array(picture)
-    except UNREADABLE as error:
-        raise ValueError(f"{path}: cannot be read ({error}).") from error
-
-
-def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
-    values = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    if not isinstance(values, np.ndarray):
-        raise ValueError("an archive of arrays, expected one array as `numpy.save` writes it")
-    return values
-
-
-def _real(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        result: NDArray[np.float32] = values.astype(np.float32)
-    beyond = np.isinf(result) & np.isfinite(values)
-    if beyond.any():
-        raise ValueError(
-            f"{path}: found {values[beyond][0]:g}, expected values that fit into float32. Look at the code "
-            "that wrote the file."
-        )
-    return result
-
-
-def _probabilities(path: Path, task: Task, values: NDArray[Any]) -> NDArray[np.float32]:
-    if task.activation not in PROBABILITIES or values.dtype not in (np.uint8, np.uint16) or values.ndim != 2:
-        raise ValueError(
-            f"{path}: {task.name} takes "
-            + (
-                "8- or 16-bit gray images or float maps"
-                if task.activation in PROBABILITIES
-                else "float maps (.npy)"
-            )
-            + f", found {_describe(values)}."
-        )
-    return (values / np.iinfo(values.dtype).max).astype(np.float32)
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:
     with atomic_file(path) as file:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             np.save(file, values, allow_pickle=False)
         else:
             Image.fromarray(values).save(file, format="PNG")

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from mtvision.core.context import Context
 from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD
+from mtvision.models.adapters.pareto import manifold_of
 from mtvision.models.adapters.slimmable import has_statistics, slimming_of
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
@@ -94,7 +95,8 @@ class Predictor:
             images: RGB (H, W, 3), uint8, of any sizes.
             context: run-time state of a conditional network.
             budget: what the network may cost: a share of the full one (up to 1) or MACs per image.
-            preference: {task: weight}, how much each task matters; None = all alike.
+            preference: {task: weight}, how much each task matters; None = all alike. Networks with a manifold
+                of preferences (docs/pareto.md) or a table of widths answer it.
 
         Returns:
             {task: map} of every image: class ids (H, W), uint8 (uint16 of more than 256 classes), or float32
@@ -104,7 +106,7 @@ class Predictor:
             ValueError: not an 8-bit RGB image, or a budget that is too small or cannot be kept.
         """
         if budget is not None or preference is not None:
-            context = replace(context or Context(), widths=self.choose(budget, preference).widths.to_plain())
+            context = self.conditioned(context or Context(), budget, preference)
         groups: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
         for index, image in enumerate(images):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
@@ -146,6 +148,21 @@ class Predictor:
             result[task.name] = prediction.astype(ids if task.activation == "argmax" else np.float32)
         return result
 
+    def conditioned(
+        self, context: Context, budget: float | None, preference: Mapping[str, float] | None
+    ) -> Context:
+        """The context of a call: the preference itself for a manifold, widths for a slimmable network.
+
+        Raises:
+            UnknownNameError: a preference of no task.
+            ValueError: as `choose`, or a negative weight.
+        """
+        manifold = manifold_of(self.network)
+        if manifold is None or budget is not None:
+            return replace(context, widths=self.choose(budget, preference).widths.to_plain())
+        manifold.nearest(preference)  # refuses unknown tasks
+        return replace(context, preference=preference)
+
     def choose(self, budget: float | None = None, preference: Mapping[str, float] | None = None) -> Choice:
         """Widths for a budget and a preference.
 
@@ -159,7 +176,8 @@ class Predictor:
             raise ValueError(
                 "budget and preference need a slimmable network and its table of widths. Train one "
                 "(docs/slimmable.md), run tools/controllable.py on its checkpoint, and use the "
-                "controllable.pth that it writes."
+                "controllable.pth that it writes. A network with a manifold of preferences (docs/pareto.md) "
+                "answers a preference alone, without a budget."
             )
         allowed = 1.0 if budget is None else budget
         choice = self.width_table.choose(allowed, preference)

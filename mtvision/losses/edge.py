@@ -77,3 +77,16 @@ class EdgeLoss(Loss):
 
     def _binary(self, y: Tensor) -> Tensor:
         return y if self.threshold is None else (y >= self.threshold).to(y.dtype)
+
+
+@LOSSES.register_module()
+class ShareEdgeLoss(EdgeLoss):
+    """`EdgeLoss` of labels whose channel 0 is the share of annotators; the other channels are for scoring."""
+
+    def counts(self, label: Tensor) -> Tensor:
+        """Those of channel 0."""
+        return super().counts(label[:, :1])
+
+    def compute(self, logits: Tensor, label: Tensor, counts: Tensor) -> Tensor:
+        """The loss of channel 0."""
+        return super().compute(logits, label[:, :1], counts)

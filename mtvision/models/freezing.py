@@ -12,6 +12,9 @@ from torch import nn
 from mtvision.core.naming import ReportedError
 from mtvision.runtime.state_dicts import some
 
+THAW = "!"
+"""First letter of a pattern that makes exceptions from those before it."""
+
 
 class FreezeError(ReportedError, ValueError):
     """A pattern matches no parameter, or nothing is left to train."""
@@ -45,18 +48,28 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> Frozen:
 
     Args:
         network: changed in place; `Network.freeze` also keeps its modules in evaluation mode.
-        patterns: globs of parameter names, e.g. `backbone.*` or `*.norm?.*`.
+        patterns: globs of parameter names, e.g. `backbone.*` or `*.norm?.*`. One that begins with `!` thaws
+            what an earlier one froze: `["backbone.*", "!backbone.*.bias"]` trains biases alone (BitFit).
 
     Raises:
-        FreezeError: a pattern matches no parameter, or all parameters match.
+        FreezeError: a pattern matches no parameter, or one with `!` no frozen one, or all parameters match.
     """
     named = dict(network.named_parameters())
     chosen: set[str] = set()
     for pattern in patterns:
-        matched = {name for name in named if fnmatchcase(name, pattern)}
+        glob = pattern.removeprefix(THAW)
+        matched = {name for name in named if fnmatchcase(name, glob)}
         if not matched:
-            raise FreezeError(_no_match(network, pattern, list(named)))
-        chosen |= matched
+            raise FreezeError(_no_match(network, glob, list(named)))
+        if glob == pattern:
+            chosen |= matched
+        elif matched & chosen:
+            chosen -= matched
+        else:
+            raise FreezeError(
+                f"training.freeze thaws '{pattern}', but no earlier pattern froze any of these "
+                f"{len(matched)} parameters. Name what is frozen first, e.g. ['backbone.*', '{pattern}']."
+            )
     if len(chosen) == len(named):
         raise FreezeError(
             f"training.freeze={list(patterns)} freezes all {len(named)} parameters; nothing is left to "

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from mtvision.models.network import Network
-from mtvision.runtime.checkpoint import CheckpointError, network_tensors, of_another_type
+from mtvision.runtime.checkpoint import CheckpointError, network_tensors
 from mtvision.runtime.launch import is_main_process
-from mtvision.runtime.state_dicts import common_place, nearest_prefixes, some
+from mtvision.runtime.state_dicts import common_place, nearest_prefixes, of_another_type, some
 
 _log = logging.getLogger("mtvision")
 
@@ -117,8 +117,8 @@ def _compare(
         source=source,
         loaded=tuple(fitting),
         share=_values(fitting, own) / max(_values(own, own), 1),
-        absent=_grouped([name for name in own if name not in state], own),
-        left_over=_grouped([name for name in state if name not in own], state),
+        absent=grouped([name for name in own if name not in state], own),
+        left_over=grouped([name for name in state if name not in own], state),
         reshaped={name: words[name] for name in changed},
         unfit={name: text for name, text in words.items() if name not in changed}
         | {name: f"({text})" for name, text in types.items()},
@@ -150,7 +150,7 @@ def _values(names: Iterable[str], tensors: Mapping[str, Any]) -> int:
     return sum(item.numel() for item in found if isinstance(item, Tensor))
 
 
-def _grouped(names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+def grouped(names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
     """`heads.depth.* (2 tensors)` where all names of `known` below `heads.depth` are among `names`."""
     chosen = set(names)
     mixed = {prefix for name in known if name not in chosen for prefix in _parents(name)}

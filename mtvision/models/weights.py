@@ -6,16 +6,16 @@ import importlib
 import logging
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import timm.models
 from torch import Tensor, nn
 
+from mtvision.core.files.arrays import load_npz
+from mtvision.core.files.foreign import DecodeError
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.models.convert import convert as convert  # checkpoints of other code bases
 from mtvision.runtime.checkpoint import CheckpointError, checkpoint_file, load_checkpoint
@@ -175,6 +175,12 @@ def create_pretrained(name: str, create: Callable[..., nn.Module]) -> tuple[nn.M
         raise WeightsUnavailableError(_remedy(name, config, error)) from error
 
 
+def licence_of(name: str) -> str | None:
+    """Licence of the pre-trained weights of a timm name, as timm states it; None where it says none."""
+    config = timm.models.get_pretrained_cfg(name)
+    return None if config is None else config.license
+
+
 def _remedy(name: str, config: Any, error: Exception) -> str:
     places = []
     if config.hf_hub_id:
@@ -267,9 +273,8 @@ def _load_npz(model: nn.Module, path: Path) -> LoadReport:
             f"{path.name}: .npz files fit ViT models only, not {type(model).__name__}."
         )
     try:
-        with np.load(path) as arrays:
-            names = list(arrays.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        names = list(load_npz(path))  # compares the checksums, which timm does not
+    except DecodeError as error:
         raise _unreadable(path, error) from error
     try:
         model.load_pretrained(str(path))

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 
 from mtvision.core import registry
+from mtvision.protocols.bsds_sod import BSDS_SOD
+from mtvision.protocols.camvid import CAMVID, CAMVID_SAMPLE
 from mtvision.protocols.cityscapes import CITYSCAPES3D_TASKPROMPTER, CITYSCAPES_KENDALL, CITYSCAPES_MTMAMBA
+from mtvision.protocols.mosd import MOSD
 from mtvision.protocols.mtan import CITYSCAPES_MTAN_7, CITYSCAPES_MTAN_19, NYUV2_MTAN
 from mtvision.protocols.nyudv2 import NYUD_INVPT, NYUD_SURVEY
 from mtvision.protocols.pascal_context import PASCAL_INVPT, PASCAL_SURVEY
@@ -27,6 +30,10 @@ for _protocol in (
     NYUV2_MTAN,
     CITYSCAPES_MTAN_7,
     CITYSCAPES_MTAN_19,
+    MOSD,
+    BSDS_SOD,
+    CAMVID,
+    CAMVID_SAMPLE,
 ):
     registry.PROTOCOLS.register(_protocol.id, _protocol, by=__name__)
 
@@ -36,6 +43,9 @@ def get_protocol(id: str) -> Protocol:  # noqa: A002  the field's name in record
 
     Raises:
         UnknownNameError: no protocol has that id.
+
+    >>> get_protocol("nyud-invpt").title
+    'NYUD-v2, InvPT protocol'
     """
     return PROTOCOLS[id]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up, within
-from mtvision.core.task import Task
+from mtvision.core.task import IGNORE, Task
 from mtvision.core.values import Count, Factor, Text
 from mtvision.protocols.digest import protocol_digest
 from mtvision.protocols.entries import build_task
@@ -30,6 +30,13 @@ class Protocol:
         checkpoint_rule: which checkpoint is scored.
         source: where the definition comes from.
         unselected: tasks that `select` left out. Labels may be derived from theirs.
+
+    >>> from mtvision.protocols import get_protocol
+    >>> protocol = get_protocol("nyud-invpt")
+    >>> protocol.task_names, protocol.splits["val"]
+    (('semseg', 'depth', 'normals', 'edge'), 654)
+    >>> protocol.select(["depth"]).task_names
+    ('depth',)
     """
 
     id: str
@@ -52,6 +59,13 @@ class Protocol:
         for name in self.loss_weights:
             if name not in names:
                 raise UnknownNameError(f"task in loss_weights of protocol {self.id}", name, names)
+        for task in self.tasks:
+            most = {"classes": IGNORE, "instances": IGNORE - 1, "values": None}[task.label]
+            if most is not None and task.num_classes > most:
+                raise ValueError(
+                    f"protocol {self.id}: task '{task.name}' has {task.num_classes} classes, expected at "
+                    f"most {most}: id {IGNORE} means 'no label'. Merge classes, or leave rare ones out."
+                )
 
     @property
     def task_names(self) -> tuple[str, ...]:

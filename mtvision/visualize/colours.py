@@ -258,6 +258,12 @@ def _draw_gray(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
     return np.repeat(shades[..., None], 3, axis=2)
 
 
+@COLOURS.register_module("share")
+def _draw_share(task: Task, array: NDArray[Any], _: Range | None) -> Picture:
+    """Channel 0 as shades of gray; the others are single annotators."""
+    return _draw_gray(task, array[0] if array.ndim == 3 else array, None)
+
+
 @COLOURS.register_module("values")
 def _draw_values(_: Task, array: NDArray[Any], limits: Range | None) -> Picture:
     """Any number of channels, between limits that come from the data."""

@@ -10,6 +10,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 
 import cv2
+import data_problems as problems
 import numpy as np
 import pytest
 from people import photo, write_checkpoint, write_photo, write_video
@@ -53,6 +54,7 @@ def test_a_checkpoint_is_enough(checkpoint, tmp_path, capsys):
     assert maps["depth"].shape == (1, 50, 70)
 
 
+@problems.JSON_LINES
 def test_each_line_of_json_is_one_input(predict, tmp_path):
     a, b = write_photo(tmp_path / "in/a.png", height=20, width=30), write_photo(tmp_path / "in/sub/b.png")
     code, lines, told = predict(tmp_path / "in")
@@ -67,6 +69,7 @@ def test_each_line_of_json_is_one_input(predict, tmp_path):
     assert "predict: 2 of 2" in told
 
 
+@problems.DAMAGED_INPUTS
 def test_what_cannot_be_read_is_listed_at_the_end_and_the_rest_continues(predict, tmp_path):
     good = [write_photo(tmp_path / "in" / name) for name in ("a.png", "d.png")]
     (tmp_path / "in/b.png").write_bytes(good[0].read_bytes()[:-20])
@@ -84,6 +87,7 @@ def test_what_cannot_be_read_is_listed_at_the_end_and_the_rest_continues(predict
     assert "Traceback" not in told
 
 
+@problems.PREDICT_EXIF
 def test_pictures_are_predicted_upright(predict, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -96,6 +100,7 @@ def test_pictures_are_predicted_upright(predict, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
+@problems.BATCHES
 def test_batches_change_nothing(batch, predict, tmp_path):
     for index, size in enumerate([(24, 40), (24, 40), (40, 24), (24, 40), (30, 30)]):
         write_photo(tmp_path / f"in/{index}.png", seed=index, height=size[0], width=size[1])
@@ -107,6 +112,7 @@ def test_batches_change_nothing(batch, predict, tmp_path):
         assert (alone["semseg"] != together["semseg"]).mean() < 0.01
 
 
+@problems.BATCHES
 def test_one_image_cannot_spoil_its_batch(predict, tmp_path, monkeypatch):
     for name in ("a", "b", "c"):
         write_photo(tmp_path / f"in/{name}.png", seed=ord(name))
@@ -126,6 +132,7 @@ def test_one_image_cannot_spoil_its_batch(predict, tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+@problems.OVERLAYS
 def test_every_kind_of_output(predict, tmp_path):
     path = write_photo(tmp_path / "a.png")
     code, lines, _ = predict(path, "--save", "panel,overlay,npz,npy,png,coco")
@@ -156,6 +163,7 @@ def test_only_the_tasks_that_are_asked_for(predict, tmp_path, checkpoint, capsys
         assert message in capsys.readouterr().err
 
 
+@problems.USELESS_OPTIONS
 def test_mixed_precision_is_another_computation(predict, tmp_path):
     path = write_photo(tmp_path / "a.png")
     assert predict(path)[0] == 0
@@ -165,6 +173,7 @@ def test_mixed_precision_is_another_computation(predict, tmp_path):
     np.testing.assert_allclose(full, half, atol=0.05)
 
 
+@problems.OVERWRITING
 def test_earlier_outputs_stay_unless_asked(predict, checkpoint, tmp_path, capsys):
     path = write_photo(tmp_path / "a.png")
     assert predict(path)[0] == 0
@@ -175,6 +184,7 @@ def test_earlier_outputs_stay_unless_asked(predict, checkpoint, tmp_path, capsys
     assert (tmp_path / "out/a.npz").read_bytes() != before
 
 
+@problems.OVERWRITING
 def test_an_input_is_not_replaced_by_its_panel(checkpoint, tmp_path, capsys):
     path = write_photo(tmp_path / "a.png")
     before = path.read_bytes()
@@ -225,7 +235,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+ROWS = [
+    (problems.SIZES, ["negative", "zero", "text"]),
+    (problems.USELESS_OPTIONS, ["seed", "resume", "launcher", "work-dir"]),
+]
+
+
+@pytest.mark.parametrize("kind", problems.marked(REFUSED, ROWS))
 def test_options_that_mean_nothing_are_refused(kind, capsys):
     options, message = REFUSED[kind]
     with pytest.raises(SystemExit) as error:
@@ -243,6 +259,7 @@ def test_weights_without_a_config_need_one(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("frames", [None, 2])
+@problems.JSON_LINES
 def test_a_video_becomes_a_video(frames, predict, tmp_path):
     film = write_video(tmp_path / "film.avi")
     options = ["--frames", frames] if frames else []
@@ -270,6 +287,7 @@ def test_every_kind_of_output_of_a_video(predict, tmp_path):
     assert predict(film, "--save", "npz", "--overwrite")[0] == 0
 
 
+@problems.CUT_VIDEOS
 def test_a_cut_video_is_predicted_as_far_as_it_is_there(predict, tmp_path):
     film = write_video(tmp_path / "film.avi", 20)
     film.write_bytes(film.read_bytes()[: film.stat().st_size * 4 // 5])
@@ -303,6 +321,7 @@ def test_a_camera_ends_with_ctrl_c_or_after_some_frames(options, predict, tmp_pa
     assert cv2.VideoCapture(str(tmp_path / "out/camera0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
+@problems.INPUTS
 def test_standard_input_names_the_inputs(predict, tmp_path, monkeypatch):
     path = write_photo(tmp_path / "a b.png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{path}\n".encode())))
@@ -344,6 +363,7 @@ def serve():
         server.server_close()
 
 
+@problems.INPUTS
 def test_addresses_are_downloaded(predict, serve, tmp_path):
     write_photo(tmp_path / "www/a photo.png")
     write_video(tmp_path / "www/film.avi")

@@ -269,3 +269,48 @@ def voc_release(folder: Path, *, size: tuple[int, int] = (18, 24)) -> Path:
     names = {i: CONTEXT_NAMES.get(i, f"thing{i}") for i in range(1, 460)}
     write_lines(folder / "labels.txt", [f"{i}: {name}" for i, name in names.items()])
     return folder
+
+
+def mosd(root: Path, *, size: tuple[int, int] = (24, 32)) -> Path:
+    """Two frames a split of a table with two objects, as `prepare_dataset` writes them."""
+    rng = np.random.default_rng(0)
+    label = np.ones(size, np.uint8)
+    label[8:16, 8:14], label[8:16, 14:20], label[:, -4:] = 20, 30, 0
+    depth = np.where(label > 0, 1200 + np.arange(size[1]), 0).astype(np.uint16)
+    normals = np.where(label[..., None] > 0, [0.0, 0.6, 0.8], np.nan).astype(np.float16)
+    (root / "normals").mkdir(parents=True)
+    for name in ("learn0", "learn1", "test0", "test1"):
+        write_png(root / "rgb" / f"{name}.png", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        write_png(root / "depth" / f"{name}.png", depth)
+        write_png(root / "label" / f"{name}.png", label)
+        np.save(root / "normals" / f"{name}.npy", normals)
+    return root
+
+
+def bsds_sod(root: Path, *, size: tuple[int, int] = (24, 32)) -> Path:
+    """Two photographs a split with boundaries of five people and a mask, as `prepare_dataset` writes them."""
+    rng = np.random.default_rng(0)
+    drawn = np.zeros(size, np.uint16)
+    for annotator in range(5):
+        drawn[:, 8 + annotator] |= 1 << annotator
+    mask = np.zeros(size, np.uint8)
+    mask[:, 8:] = 255
+    for name, split in (("100", "train"), ("101", "train"), ("200", "val"), ("201", "val")):
+        image = root / "images" / split / f"{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(image)
+        write_png(root / "annotators" / f"{name}.png", drawn)
+        write_png(root / "saliency" / f"{name}.png", mask)
+    return root
+
+
+def camvid(root: Path, *, size: tuple[int, int] = (24, 32)) -> Path:
+    """Two images a split, all classes and void."""
+    rng = np.random.default_rng(0)
+    label = np.broadcast_to(np.arange(size[0])[:, None] % 12, size).astype(np.uint8)
+    for split in ("train", "val", "test"):
+        for index in range(2):
+            name = f"0001TP_{index:06}.png"
+            write_png(root / split / name, rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+            write_png(root / f"{split}annot" / name, label)
+    return root

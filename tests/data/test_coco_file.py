@@ -10,6 +10,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import data_problems as problems
 import numpy as np
 import pytest
 from PIL import Image
@@ -139,6 +140,17 @@ MISTAKES = [
     ("categories.1.id", "3", "categories[1].id is '3'; expected an integer"),
     ("categories.1.id", False, "categories[1].id is False"),
     ("annotations.1", "x", "annotations[1] is 'x'; expected an object"),
+    (
+        "annotations.1",
+        {"id": 2, "image_id": 9, "category_id": 3, "bbox": [2, 2, 18, 13], "iscrowd": 0},
+        "annotations[1].segmentation is None; expected a list of polygons",
+    ),
+    (
+        "annotations.1.segmentation",
+        [[0.1, 0.1, 0.7, 0.1, 0.7, 0.8]],
+        "polygon in shares of the image: annotations[1].segmentation[0] has coordinates up to 0.8",
+    ),
+    ("annotations.1.segmentation", [[0, 0, 1, 0, 1, 1]], "Coordinates count in pixels"),
     ("annotations.1.image_id", ..., "annotations[1] has no 'image_id'"),
     ("annotations.1.image_id", 12, "annotations[1] belongs to image 12, which is not listed"),
     ("annotations.1.image_id", "9", "annotations[1] belongs to image '9', which is not listed"),
@@ -156,6 +168,7 @@ MISTAKES = [
     ("annotations.1.iscrowd", None, "annotations[1].iscrowd is None"),
     ("annotations.1.segmentation", ..., "annotations[1].segmentation is None; expected a list of polygons"),
     ("annotations.1.segmentation", [], "no mask: annotations[1].segmentation is []"),
+    ("annotations.1.segmentation", None, "annotations[1].segmentation is None; expected a list of polygons"),
     (
         "annotations.1.segmentation",
         SQUARE[0],
@@ -225,7 +238,22 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "text"), MISTAKES)
+def row_of(place, value, text):
+    """The problem that a mistake is an example of."""
+    if place.startswith("categories"):
+        return problems.COCO_CATEGORIES
+    if place.startswith("images"):
+        return problems.COCO_STRANGERS if "not listed" in text else problems.COCO_IMAGES
+    if "segmentation" in place or "segmentation" in text:
+        if place == "annotations.1" or value in (..., None, []):
+            return problems.COCO_NO_MASK
+        return problems.COCO_RUNS if isinstance(value, dict) else problems.COCO_POLYGONS
+    return problems.COCO_STRANGERS if place.endswith(("image_id", "category_id")) else problems.COCO_FIELDS
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "text"), [pytest.param(*case, marks=row_of(*case)) for case in MISTAKES]
+)
 def test_mistakes_are_refused_with_their_place(images, tmp_path, place, value, text):
     path = write(tmp_path, changed(place, value))
     with pytest.raises(DecodeError) as caught:
@@ -235,6 +263,7 @@ def test_mistakes_are_refused_with_their_place(images, tmp_path, place, value, t
 
 
 @pytest.mark.parametrize(("place", "value", "text"), MISTAKES)
+@problems.COCO_SKIP
 def test_skip_leaves_out_the_images_of_a_mistake(images, square, tmp_path, place, value, text):
     path = write(tmp_path, changed(place, value))
     if place.startswith("categories"):
@@ -418,6 +447,7 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@problems.COCO_TEXT
 def test_encodings(images, tmp_path, encode):
     content = valid()
     content["categories"][0]["name"] = "Kätzchen"
@@ -436,7 +466,7 @@ def test_encodings(images, tmp_path, encode):
         (b"9" * 5000, "not a complete JSON file"),
         ('{"images": "Kätzchen"}'.encode("latin-1"), "the text is not UTF-8"),
         (b"PK\x03\x04....", "this is a zip archive"),
-        (gzip.compress(b"{}" * 5000)[:30], "cannot be read"),
+        (gzip.compress(b"{}" * 5000, mtime=0)[:30], "cannot be read"),
         (b"\x1f\x8b" + b"x" * 50, "cannot be read"),
         (b'{"images": [], "images": []}', "one object has the key 'images' twice"),
         (b"[]", "expected a COCO file, an object with 'images', 'annotations', 'categories'; found []"),
@@ -455,6 +485,7 @@ def test_encodings(images, tmp_path, encode):
         (b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "images.length is 0"),
     ],
 )
+@problems.COCO_FILES
 def test_what_is_no_coco_file(images, tmp_path, content, text):
     path = tmp_path / "instances.json"
     path.write_bytes(content)
@@ -480,15 +511,17 @@ def test_text_ids_of_images(images, tmp_path):
     assert [(found[index].labels["semseg"] == 0).any().item() for index in range(3)] == [True] * 3
 
 
-def test_too_many_categories(images, tmp_path):
+@pytest.mark.parametrize("more", [254, 300, 1000])
+@problems.WIDE_COCO
+def test_too_many_categories(more, images, tmp_path):
     content = valid()
-    content["categories"] += [{"id": 100 + number, "name": f"class {number}"} for number in range(300)]
+    content["categories"] += [{"id": 100 + number, "name": f"class {number}"} for number in range(more)]
     path = write(tmp_path, content)
     names = CocoDataset.class_names(path)
     many = own_protocol("many", {"edge": {}})
-    with pytest.raises(ValueError, match="302 classes; class maps of 8 bits hold 255"):
+    with pytest.raises(ValueError, match=f"{more + 2} classes; class maps of 8 bits hold 255"):
         CocoDataset(images, path, labels={"edge": "instance_edges"}, protocol=many)
-    assert len(names) == 302
+    assert len(names) == more + 2
     assert len(dataset(images, path, other="ignore")) == 3
 
 

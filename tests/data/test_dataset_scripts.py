@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "datasets"
+PAGES = [
+    "bsds_sod", "camvid", "cityscapes", "mosd", "mtan_npy", "nyudv2", "pascal_context", "synthetic",
+]  # fmt: skip
 
 
 def run(name, *arguments):
@@ -25,11 +28,11 @@ def run(name, *arguments):
 def test_every_data_set_has_a_page_and_a_script():
     pages = {path.stem for path in FOLDER.glob("*.md")} - {"own_data"}  # which is about data of any kind
     assert pages == {path.stem for path in FOLDER.glob("*.sh")}
-    assert pages == {"cityscapes", "mtan_npy", "nyudv2", "pascal_context", "synthetic"}
+    assert pages == set(PAGES)
     assert all(os.access(path, os.X_OK) for path in FOLDER.glob("*.sh"))
 
 
-@pytest.mark.parametrize("name", ["cityscapes", "mtan_npy", "nyudv2", "pascal_context", "synthetic"])
+@pytest.mark.parametrize("name", PAGES)
 def test_scripts_say_what_they_need(name):
     code, printed = run(name)
     assert code == 2

@@ -7,19 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtvision.data.decode import (
-    DecodeError,
-    read_depth_png,
-    read_gray,
-    read_image,
-    read_label_png,
-    read_normals_png,
-    read_npy,
-)
+from mtvision.data.decode import DecodeError, read_image
+from mtvision.data.maps.encoding import decide_files
+from mtvision.data.maps.files import read_npy
+from mtvision.data.maps.fixed import read_gray, read_label_png, read_normals_png
+from mtvision.data.maps.options import MapOptions
+from mtvision.protocols.tasks import depth
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 21, (13, 17)).astype(np.uint8)
 RGB = RNG.integers(0, 256, (13, 17, 3)).astype(np.uint8)
+
+
+def read_depth(path, **options):
+    """Depth in metres by the rule for folders."""
+    return decide_files(depth(), [path], MapOptions.of(options, depth(), "the test")).read(path)
 
 
 def save(path, array, mode=None, **options):
@@ -69,14 +71,14 @@ def test_gray_and_16_bit_labels(tmp_path):
 
 def test_depth(tmp_path):
     stored = np.array([[0, 5000], [1, 65535]], np.uint16)
-    depth = read_depth_png(save(tmp_path / "d.png", stored), scale=5000)
-    assert depth.shape == (2, 2, 1)
-    assert np.isnan(depth[0, 0, 0])
-    np.testing.assert_allclose(depth[..., 0].ravel()[1:], [1.0, 0.0002, 13.107], rtol=1e-6)
+    found = read_depth(save(tmp_path / "d.png", stored), scale=5000)
+    assert found.shape == (2, 2, 1)
+    assert np.isnan(found[0, 0, 0])
+    np.testing.assert_allclose(found[..., 0].ravel()[1:], [1.0, 0.0002, 13.107], rtol=1e-6)
     with pytest.raises(DecodeError, match=r"d8.png: the depth file has 8 bits per channel, expected 16"):
-        read_depth_png(save(tmp_path / "d8.png", stored.astype(np.uint8)), scale=5000)
-    with pytest.raises(ValueError, match="scale must be positive"):
-        read_depth_png(tmp_path / "d.png", scale=0)
+        read_depth(save(tmp_path / "d8.png", stored.astype(np.uint8)), scale=5000)
+    with pytest.raises(ValueError, match="scale must be above 0"):
+        read_depth(tmp_path / "d.png", scale=0)
 
 
 def test_normals(tmp_path):
@@ -104,6 +106,7 @@ def test_npy(tmp_path):
         read_npy(tmp_path / "b.npy")
 
 
+@pytest.mark.fault("a cut PNG or JPEG in the data", expected="refused by name")
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "p.jpg"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.97])
 def test_truncated_pictures_are_refused(tmp_path, name, kept):
@@ -145,7 +148,7 @@ def test_damaged_png_inside(tmp_path):
 
 
 def test_real_samples(real_data):
-    depth = read_depth_png(real_data / "nyud_samples/depth_gt_000433.png", scale=5000)
-    assert 0.4 < np.nanmin(depth) < np.nanmax(depth) < 10
+    found = read_depth(real_data / "nyud_samples/depth_gt_000433.png", scale=5000)
+    assert 0.4 < np.nanmin(found) < np.nanmax(found) < 10
     parts = read_label_png(real_data / "person_part_samples/2008_002176.png")
     assert set(np.unique(parts)) <= set(range(7))

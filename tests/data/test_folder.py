@@ -198,6 +198,37 @@ def test_suffixes(tmp_path):
     assert dataset.ids == ["x"]
 
 
+@pytest.mark.parametrize("suffix", ["_mask.png", ".jpg.png", "-gt.png"])
+def test_a_suffix_that_labels_have_is_proposed(root, suffix):
+    for name in ("p", "q", "sub/r"):
+        (root / f"semseg/{name}.png").rename(root / f"semseg/{name}{suffix}")
+    with pytest.raises(FileNotFoundError, match=rf"'p{suffix}' is there; .* say suffix='{suffix}'"):
+        one(root, "semseg")
+    assert one(root, {"folder": "semseg", "suffix": suffix}).shape == (H, W)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+
+
+@pytest.mark.parametrize("ending", [".png", ".npy", ".npz", ".tif"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (POINTER, "a pointer of Git LFS instead of the file. Run `git lfs pull`"),
+        (b"/annex/objects/SHA256E-s9--0.png\n", "a pointer of git-annex .* `git annex get .`"),
+        (b"\xef\xbb\xbf\r\n<html><body>404</body></html>", "a web page instead of the file"),
+    ],
+)
+def test_pointers_and_web_pages_are_named(root, content, words, ending):
+    (root / "semseg/p.png").rename(root / f"semseg/p{ending}")
+    (root / f"semseg/p{ending}").write_bytes(content)
+    with pytest.raises(DecodeError, match=rf"p{ending}: {words}"):
+        one(root, "semseg")
+    (root / "images/p.png").write_bytes(content)
+    with pytest.raises(DecodeError, match=rf"images/p.png: {words}"):
+        one(root, "semseg")
+
+
 def test_mistakes_in_the_files(root):
     labels = {"semseg": "semseg"}
     save(root / "semseg/p.png", np.full((H, W), 9, np.uint8))
@@ -329,3 +360,41 @@ def test_instances(root):
     dataset = FolderDataset(root, labels={"instance": "f"}, protocol=own_protocol("x", task))
     with pytest.raises(DecodeError, match=r"f/p.npy: instances are an integer map .* found float32"):
         dataset.read(0)
+
+
+@pytest.mark.parametrize("prefix", ["depth_gt_", "d", "caf\u00e9 "])
+def test_labels_named_after_a_prefix(prefix, tmp_path):
+    for name in ("a", "sub/b"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(f"{path}.png")
+        label = np.full((H, W), 1500, np.uint16)
+        Image.fromarray(label).save(path.with_name(f"{prefix}{path.name}.png"))
+    options = {"images": ".", "protocol": own_protocol("x", {"depth": {}})}
+    depth = {"folder": ".", "prefix": prefix, "scale": 1000}
+    dataset = FolderDataset(tmp_path, ids=["a", "sub/b"], labels={"depth": depth}, **options)
+    assert float(dataset.read(1).labels["depth"].mean()) == 1.5
+    assert dataset.parameters()["prefix"] == {"depth": prefix}
+    depth["prefix"] = f"x{prefix}"
+    with pytest.raises(FileNotFoundError, match=rf"sub/x{prefix}b.png \(or .*this depth label is missing"):
+        FolderDataset(tmp_path, ids=["sub/b"], labels={"depth": depth}, **options)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [(["b*"], ["b1", "b2"]), (["sub/*", "a"], ["sub/b3", "a"]), (["*b*3", "b1"], ["sub/b3", "b1"])],
+)
+def test_patterns_of_ids(ids, expected, tmp_path):
+    for folder in ("images", "semseg"):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        for name in ("a", "b1", "b2", "sub/b3"):
+            Image.fromarray(np.zeros((H, W), np.uint8)).save(tmp_path / folder / f"{name}.png")
+    options = {
+        "labels": {"semseg": "semseg"},
+        "protocol": own_protocol("x", {"semseg": {"class_names": ["a", "b"]}}),
+    }
+    assert FolderDataset(tmp_path, ids=ids, **options).ids == expected
+    with pytest.raises(ValueError, match=r"ids=\['z\*'\]: no image matches; there are 4: 'a', 'b1', 'b2'"):
+        FolderDataset(tmp_path, ids=["z*"], **options)
+    with pytest.raises(ValueError, match="b1"):
+        FolderDataset(tmp_path, ids=["b*", "b1"], **options)

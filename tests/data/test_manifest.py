@@ -100,6 +100,20 @@ def test_a_task_alone_is_scored_on_the_same_images_and_labels(root):
     assert scored(both)["fingerprint"] != whole["fingerprint"]
 
 
+def test_a_task_alone_has_its_fingerprint_beside_a_task_whose_numbers_are_decoded(root):
+    (root / "depth").mkdir()
+    for path in (root / "labels").iterdir():
+        size = Image.open(path).size
+        Image.fromarray(np.full(size[::-1], 2000, np.uint16)).save(root / "depth" / path.name)
+    both = own_protocol("own", {"depth": {}, "semseg": {"class_names": ["a", "b"]}})
+    labels = {"depth": {"folder": "depth", "scale": 1000}, "semseg": "labels"}
+    whole = scored_data(FolderDataset(root, labels=labels, protocol=both))
+    for name in both.task_names:
+        alone = scored_data(FolderDataset(root, labels=labels, protocol=both, tasks=[name]))
+        assert alone["fingerprint"] == whole["fingerprint"]
+        assert alone["labels"] == {name: whole["labels"][name]}
+
+
 def test_the_length_of_a_synthetic_set_is_in_its_fingerprint():
     def scored(length, tasks=None):
         config = {"type": "SyntheticScenes", "length": length, "split": "test"}

@@ -186,7 +186,7 @@ def test_mat_files_of_another_structure_stop(root):
     with pytest.raises(ValueError, match=r"holds ids 460..460, expected 0..459"):
         data[0]
     context.write_bytes(b"MATLAB 5.0")
-    with pytest.raises(ValueError, match="cannot be read as a MATLAB file"):
+    with pytest.raises(ValueError, match="not a readable MATLAB file"):
         data[0]
     parts = root / "human_parts" / "2008_000002.mat"
     savemat(parts, {"anno": np.zeros((3, 3))})

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.data import RandomImages, SelectedImages
+from mtvision.core.random import is_held_out
+from mtvision.data import HeldOutImages, RandomImages, SelectedImages
 from mtvision.losses.loss import labelled
 from mtvision.protocols import PROTOCOLS
 from mtvision.recipe.data import first_labelled, require_labels
@@ -74,6 +75,18 @@ def test_selected_images_take_other_transforms():
 def test_an_id_that_is_not_there_is_named():
     with pytest.raises(UnknownNameError, match="image of split 'train' 'random_train_9'"):
         SelectedImages(dataset=WHOLE, ids=["random_train_9"], protocol=PROTOCOLS["nyud-invpt"])
+
+
+def test_the_held_out_slice_and_the_rest_part_the_images():
+    protocol = PROTOCOLS["nyud-invpt"]
+    whole = RandomImages(length=9, size=(24, 32), protocol=protocol)
+    held, rest = (
+        HeldOutImages(dataset=WHOLE, part=part, held_out=0.4, protocol=protocol)
+        for part in ("held_out", "rest")
+    )
+    assert sorted([*held.ids, *rest.ids]) == sorted(whole.ids)
+    assert all(is_held_out(name, 0.4) for name in held.ids)
+    assert torch.equal(held[0].image, whole[whole.ids.index(held.ids[0])].image)
 
 
 def test_labels_are_looked_for_until_every_task_has_some():

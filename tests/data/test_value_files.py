@@ -8,7 +8,8 @@ import tifffile
 from mtvision.data.decode import DecodeError
 from mtvision.data.folder import FolderDataset
 from mtvision.data.folder_labels import FolderLabel
-from mtvision.data.value_files import read_values
+from mtvision.data.maps.encoding import decide_files
+from mtvision.data.maps.options import MapOptions
 from mtvision.protocols import own_protocol
 from mtvision.protocols.entries import build_task
 
@@ -17,6 +18,16 @@ SHARES = np.random.default_rng(0).integers(1, 256, (4, 5, 6)).astype(np.float64)
 
 def task(channels, **fields):
     return build_task("albedo", label="values", label_channels=channels, **fields)
+
+
+def read_values(path, task, **options):
+    """A file decoded by its own content and the options."""
+    return decide_files(task, [path], MapOptions.of(options, task, "the test")).read(path)
+
+
+def read_label(options, task, path):
+    label = FolderLabel.of(options, task)
+    return decide_files(task, [path], label.map_options(task)).read(path)
 
 
 def png(path, array):
@@ -185,22 +196,20 @@ def test_unreadable_files(tmp_path):
 def test_depth_and_directions_as_tiff(tmp_path):
     depth = build_task("depth")
     metres = tiff(tmp_path / "a.tif", np.array([[1.5, 0, -1, np.nan]], dtype=np.float32))
-    read = FolderLabel.of("x", depth).read(metres, depth)
+    read = read_label("x", depth, metres)
     np.testing.assert_array_equal(read, [[[1.5], [np.nan], [np.nan], [np.nan]]])
     millimetres = tiff(tmp_path / "b.tif", np.array([[1500, 65535]], dtype=np.uint16))
     with pytest.raises(
         DecodeError, match=r"b.tif: found integers, which need scale=, the units on disk per me"
     ):
-        FolderLabel.of("x", depth).read(millimetres, depth)
+        read_label("x", depth, millimetres)
     options = {"folder": "x", "scale": 1000, "ignore": 65535}
-    np.testing.assert_array_equal(
-        FolderLabel.of(options, depth).read(millimetres, depth), [[[1.5], [np.nan]]]
-    )
+    np.testing.assert_array_equal(read_label(options, depth, millimetres), [[[1.5], [np.nan]]])
     stored = png(tmp_path / "c.png", np.array([[1500, 65535]], dtype=np.uint16))
-    np.testing.assert_array_equal(FolderLabel.of(options, depth).read(stored, depth), [[[1.5], [np.nan]]])
+    np.testing.assert_array_equal(read_label(options, depth, stored), [[[1.5], [np.nan]]])
     normals = build_task("normals")
     vectors = tiff(tmp_path / "d.tif", np.array([[[0, 0, 1], [0, 0, 0]]], dtype=np.float32))
-    read = FolderLabel.of("x", normals).read(vectors, normals)
+    read = read_label("x", normals, vectors)
     np.testing.assert_array_equal(read, [[[0, 0, 1], [np.nan] * 3]])
 
 

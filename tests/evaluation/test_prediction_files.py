@@ -89,6 +89,7 @@ def test_exact_files_give_the_scores_of_the_run_to_the_last_digit(run, tmp_path,
     assert json.loads(capsys.readouterr().out)["scores"] == expected  # JSON and nothing else
 
 
+@pytest.mark.slow
 def test_scores_of_files_survive_what_fails_beside_them(run, tmp_path, monkeypatch, capsys):
     expected = json.loads((run / "again" / "record.json").read_text())["scores"]
     arguments = [str(run / "exact"), "--config", str(run / "scenes.py"), "--json", str(tmp_path / "out.json")]
@@ -224,7 +225,7 @@ def test_all_wrong_files_are_named_in_one_error(run, tmp_path, capsys):
     assert call("score", arguments) == 2
     said = capsys.readouterr().err
     assert "test-000001.png: the map is 40x55 of uint8, but the label 40x56" in said
-    assert "test-000003.png: cannot be read" in said
+    assert "test-000003.png: not a readable picture" in said
     assert "image 'test-000000': iou: predicted class id 77 is outside 0..20" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import data_problems as problems
 import pytest
 import torch
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ def drawn(seed=0, size=(5, 4, 6, 7)):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@problems.CLASS_WEIGHTS
 def test_equals_torch(seed):
     logits, label = drawn(seed)
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
@@ -72,11 +74,13 @@ def test_keeps_the_promises_of_losses():
 
 
 @pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]])
+@problems.CLASS_WEIGHTS
 def test_impossible_weights(weights):
     with pytest.raises(ValueError, match=r"every weight must be a number of at least 0, and one must be"):
         CrossEntropyLoss(weights)
 
 
+@problems.CLASS_WEIGHTS
 def test_as_many_weights_as_classes():
     right = tasks_with_losses(PROTOCOL, {"semseg": {"class_weights": WEIGHTS}})
     assert TaskLosses(right).losses["semseg"].class_weights == tuple(WEIGHTS)

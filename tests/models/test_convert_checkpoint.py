@@ -100,6 +100,7 @@ def official_names(source, depths=(2, 2, 18, 2), tasks=("semseg", "depth", "norm
     return names
 
 
+@pytest.mark.conformance("{source}", "layout")
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "count"), [("mtmamba", 953), ("mtmamba_plus", 951)])
 def test_the_full_model_has_the_official_names(source, count):
@@ -113,6 +114,7 @@ def test_the_full_model_has_the_official_names(source, count):
     assert set(state) == names
 
 
+@pytest.mark.conformance("{source}", "layout")
 @pytest.mark.parametrize("protocol", ["nyud-invpt", "pascal-invpt"])
 @pytest.mark.parametrize("source", DECODERS)
 def test_there_and_back_is_the_identity(source, protocol):

@@ -115,6 +115,7 @@ def wide_image():
     return torch.randn(2, 3, 32, 320, dtype=torch.float64)
 
 
+@pytest.mark.conformance("{name}", "formulas", "layout")
 @compares("survey_multi_decoder", "survey_cross_stitch", "survey_nddr", "survey_mtan")
 @pytest.mark.parametrize("name", MODELS)
 def test_converted_weights_predict_as_in_the_authors_code(name):

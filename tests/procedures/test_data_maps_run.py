@@ -11,7 +11,7 @@ import torch
 from several_processes import tool
 
 from mtvision.cli.main import call
-from mtvision.core.held_out import is_held_out
+from mtvision.core.random import is_held_out
 from mtvision.runtime.checkpoint import load_checkpoint
 from mtvision.steps.data_map import DataMap
 
@@ -32,6 +32,7 @@ def map_in(checkpoint):
     return DataMap.from_state(load_checkpoint(checkpoint)["state_dict"]["step._extra_state"])
 
 
+@pytest.mark.slow
 def test_a_search_records_groups_and_resumes_to_the_same_result(tmp_path):
     config, work = config_in(tmp_path), tmp_path / "work"
     assert call("search", [str(config), "--work-dir", str(work)]) == 0

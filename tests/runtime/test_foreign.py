@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtvision.runtime.foreign import ForeignError, foreign_errors
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 
 
 def fail(error, *passed):

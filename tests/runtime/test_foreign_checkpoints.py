@@ -7,6 +7,7 @@ import logging
 import random
 from collections import OrderedDict
 
+import data_problems as problems
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -70,6 +71,7 @@ def loads_into_another(path, source, caplog):
 
 
 @pytest.mark.parametrize("seed", range(40))
+@problems.WRAPPED
 def test_battery_of_wrapped_and_prefixed_checkpoints(seed, tmp_path, caplog):
     """Any nesting of up to three wrappers and prefixes, with whatever else training code keeps."""
     draw = random.Random(seed)
@@ -99,6 +101,7 @@ def test_battery_of_wrapped_and_prefixed_checkpoints(seed, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("seed", range(40))
+@problems.CHECKPOINT_FILES
 def test_battery_of_mutated_checkpoints(seed, tmp_path):
     """One change of a wrapped checkpoint is refused, with the file and what was changed in the message."""
     draw = random.Random(100 + seed)
@@ -131,6 +134,7 @@ def test_battery_of_mutated_checkpoints(seed, tmp_path):
     assert all(torch.equal(target.state_dict()[key], item) for key, item in before.items())
 
 
+@problems.WRAPPED
 def test_a_compiled_part_inside_the_network(tmp_path, caplog):
     network = small_network()
     state = network.state_dict()
@@ -140,6 +144,7 @@ def test_a_compiled_part_inside_the_network(tmp_path, caplog):
     assert "_orig_mod." in line
 
 
+@problems.WRAPPED
 def test_an_averaged_model(tmp_path, caplog):
     network = small_network()
     averaged = torch.optim.swa_utils.AveragedModel(network)
@@ -165,6 +170,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS)
+@problems.WRAPPED
 def test_two_networks_in_a_file_are_refused_until_one_is_named(case, tmp_path, caplog):
     one, other = small_network(), small_network()
     path = tmp_path / "two.pth"
@@ -194,3 +200,47 @@ def test_files_without_a_network(tmp_path):
     torch.save({"encoder.weight": torch.ones(3)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"begin with encoder.weight \(1\); those of the network"):
         load_network_weights(small_network(), load_checkpoint(tmp_path / "other.pth"), "other.pth")
+
+
+PARTS = "Join the tensors of all parts in one file with safetensors.torch.save_file"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "a.pth",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a.pth: a pointer of Git LFS",
+        ),
+        (
+            "a.safetensors",
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "a.safetensors: a pointer of Git LFS",
+        ),
+        ("a.pth", b"/annex/objects/SHA256E-s1--0.pth\n", "a.pth: a pointer of git-annex"),
+        ("a.pt", b"\n<!DOCTYPE html><html>Quota exceeded</html>", "a.pt: a web page instead of the file"),
+        ("a.onnx", b"\x08\x07\x12\x07pytorch", "not a checkpoint: no pickle of tensors. Use"),
+        ("model.safetensors.index.json", b"{}", f"the index of a checkpoint in parts. {PARTS}"),
+    ],
+)
+def test_what_is_no_checkpoint_is_said_in_one_line(name, content, words, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=words) as error:
+        load_checkpoint(tmp_path / name)
+    assert "weights_only" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_whole_modules_folders_and_single_shards_are_named(tmp_path):
+    torch.save(small_network(), tmp_path / "module.pth")
+    with pytest.raises(
+        CheckpointError, match=r"could run code \(it names torch.nn.modules.[\w.]+\). Convert"
+    ):
+        load_checkpoint(tmp_path / "module.pth")
+    with pytest.raises(CheckpointError, match="it is a folder"):
+        load_checkpoint(tmp_path)
+    path = tmp_path / "model-00002-of-00003.safetensors"
+    save_file({"decoder.0.weight": torch.zeros(4, 4, 1, 1)}, path)
+    with pytest.raises(CheckpointError, match=f"The file is part 2 of 3. {PARTS}"):
+        load_network_weights(small_network(), load_checkpoint(path), path)

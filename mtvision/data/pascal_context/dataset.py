@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from mtvision.core.naming import look_up
 from mtvision.core.registry import DATASETS
-from mtvision.core.sample import Meta, RawSample
+from mtvision.core.sample import RawSample
 from mtvision.core.values import Count
-from mtvision.data.decode import DecodeError, read_gray, read_image, read_label_png, read_normals_png
+from mtvision.data.decode import DecodeError, read_image
 from mtvision.data.derive import edges_from_classes
+from mtvision.data.maps.fixed import read_gray, read_label_png, read_normals_png
 from mtvision.data.pascal_context.labels import (
     human_parts_from_objects,
     normals_mask,
@@ -28,7 +29,7 @@ from mtvision.data.published import (
     PublishedDataset,
     Transforms,
     class_map,
-    read_ids,
+    read_split,
     require_root,
 )
 from mtvision.protocols import Protocol
@@ -100,7 +101,7 @@ class PascalContext(PublishedDataset):
         )
         look_up("split of PascalContext", split, {"train": None, "val": None})
         self._precomputed = look_up("derived", derived, {"auto": True, "compute": False})
-        ids = read_ids(root / "ImageSets" / "Context" / f"{split}.txt")
+        ids = read_split(root / "ImageSets" / "Context" / f"{split}.txt", root / "JPEGImages", (".jpg",))
         protocol = self.choose_protocol(protocol, tasks)
         only_persons = protocol.task_names == ("human_parts",)
         expected = protocol.splits.get(split)
@@ -156,12 +157,8 @@ class PascalContext(PublishedDataset):
                 f"{self.source(index)}: the picture is {size[0]}x{size[1]} (height x width), PASCAL VOC has "
                 "at most 500 pixels a side. Take JPEGImages of PASCAL VOC2010, not a resized copy."
             )
-        labels = {
-            task: self._label(task, name, size) for task, names in self.labelled.items() if name in names
-        }
-        return RawSample(
-            image=image, labels=labels, tasks=self.tasks, meta=Meta(id=name, size=size, original_size=size)
-        )
+        labels = {task: self._label(task, name, size) for task in self.wanted(name)}
+        return self.decoded(name, image, labels)
 
     def boundary_segmentation(self, index: int) -> NDArray[Any]:
         """The 459-class map (H, W), whose regions' borders are the ground truth of the published odsF.
@@ -207,6 +204,10 @@ class PascalContext(PublishedDataset):
     def _derived(self, folder: str, name: str) -> Path | None:
         path = self.root / folder / f"{name}.png"
         return path if self._precomputed and path.is_file() else None
+
+    def usual_classes(self) -> Mapping[str, Mapping[int, float]]:
+        """Background, which other class sets of these images have not."""
+        return {"semseg": {0: 0.05}}
 
     def parameters(self) -> Mapping[str, Any]:
         """Plain data that decides the content besides the files."""

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
+from mtvision.core.files.mat import load_mat
 from mtvision.core.task import IGNORE
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 PERSON = 15
 """Category id of a person in PASCAL VOC."""
@@ -80,7 +79,7 @@ def read_objects(path: Path) -> list[Any]:
         for item in found:
             int(item[1][0][0])
             item[2].any(), item[3].size
-    except (IndexError, TypeError, AttributeError, ValueError) as error:
+    except (IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path}: 'anno' is not PASCAL-Part's structure of objects with class, class_ind, mask and parts "
             f"({error}). Take the file from PASCAL-Part's trainval archive again."
@@ -128,13 +127,7 @@ def human_parts_from_objects(
 def _read_mat(path: Path, key: str, origin: str) -> NDArray[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it is {origin}.")
-    try:
-        with foreign_errors():
-            content = loadmat(path, variable_names=[key])
-    except ForeignError as foreign:
-        raise ValueError(
-            f"{path}: cannot be read as a MATLAB file ({foreign.error}). Replace it by {origin}."
-        ) from foreign.error
+    content = load_mat(path, [key], remedy=f"Replace it by {origin}.")
     if key not in content:
         raise ValueError(f"{path}: has no variable '{key}'. Replace it by {origin}.")
     return np.asarray(content[key])

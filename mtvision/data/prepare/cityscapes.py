@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 
+from mtvision.core.files.find import find_files
+from mtvision.core.files.foreign import reading
+from mtvision.core.files.headers import check_picture
+from mtvision.core.files.limits import require_file_size
 from mtvision.core.registry import PREPARATIONS
-from mtvision.data.prepare.sources import check_count, check_source, require, write_note
+from mtvision.data.pictures import decode_by_opencv
+from mtvision.data.prepare.sources import check_counts, check_source, require, write_note
 from mtvision.data.prepare.work import Outcome, run_jobs, write_compared
 from mtvision.protocols.cityscapes import CITYSCAPES_SPLITS
 
@@ -78,25 +82,24 @@ def prepare_cityscapes(
     outcome = run_jobs(_unpack, jobs, workers=workers, title="Cityscapes files", progress=progress)
     for split in ("train", "val"):
         stems = {kind: _stems(target, kind, split) for kind in ENDINGS}
-        check_count(f"Cityscapes {split}", sorted(stems["leftImg8bit"]), (expected or {}).get(split), outcome)
+        check_counts("Cityscapes", {split: stems["leftImg8bit"]}, expected, outcome)
         for kind in ("gtFine", "disparity", "instances"):
             lacking = sorted(stems["leftImg8bit"] - stems[kind])
             if lacking:
                 outcome.problems.append(
                     f"{kind}/{split}: {len(lacking)} files are missing, first {lacking[0]}."
                 )
+    outcome.dataset = "Cityscapes"
     write_note(target, "cityscapes", source, outcome, [])
     return outcome
 
 
 def _members(archive: Path, kind: str, target: Path) -> list[_Member]:
-    try:
-        with zipfile.ZipFile(archive) as file:
-            infos = [info for info in file.infolist() if info.filename.endswith(ENDINGS[kind])]
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"{archive}: the archive is damaged or incomplete ({error}). Download it again."
-        ) from error
+    with (
+        reading(archive, "the archive is damaged or incomplete", "Download it again."),
+        zipfile.ZipFile(archive) as file,
+    ):
+        infos = [info for info in file.infolist() if info.filename.endswith(ENDINGS[kind])]
     wanted = []
     for info in infos:
         parts = PurePosixPath(info.filename).parts
@@ -117,8 +120,9 @@ def _members(archive: Path, kind: str, target: Path) -> list[_Member]:
 
 
 def _stems(target: Path, kind: str, split: str) -> set[str]:
-    ending = ENDINGS[kind]
-    return {path.name.removesuffix(ending) for path in (target / FOLDERS[kind] / split).glob(f"*/*{ending}")}
+    folder = target / FOLDERS[kind] / split
+    files = find_files(folder, (), suffix=ENDINGS[kind], depth=1).files if folder.is_dir() else {}
+    return {key.rpartition("/")[2] for key in files}
 
 
 @lru_cache(maxsize=4)
@@ -129,13 +133,12 @@ def _open(archive: Path) -> zipfile.ZipFile:
 def _unpack(member: _Member) -> Outcome:
     if member.target.is_file() and member.target.stat().st_size == member.size:
         return Outcome(kept=1)
-    try:
+    name = f"{member.archive}: '{member.name}'"
+    require_file_size(name, member.size)
+    with reading(name, "is damaged", "Download it again."):
         content = _open(member.archive).read(member.name)  # checks the CRC
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ValueError(
-            f"{member.archive}: '{member.name}' is damaged ({error}). Download it again."
-        ) from error
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    check_picture(name, content)
+    picture = decode_by_opencv(Path(name), content)
     expected = _DTYPES[member.kind]
     if picture is None or picture.dtype != expected:
         found = "no picture" if picture is None else f"a picture of type {picture.dtype}"

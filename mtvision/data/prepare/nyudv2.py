@@ -11,13 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
+from mtvision.core.files.foreign import reading
+from mtvision.core.files.mat import load_mat
 from mtvision.core.registry import PREPARATIONS
 from mtvision.data.derive import edges_from_classes
 from mtvision.data.prepare.geometry import KINECT_NYU, normals_from_depth
 from mtvision.data.prepare.sources import (
-    check_count,
+    check_counts,
     check_source,
     find,
     require,
@@ -25,10 +26,9 @@ from mtvision.data.prepare.sources import (
     write_note,
 )
 from mtvision.data.prepare.work import Outcome, missing, run_jobs, write_npy, write_png
-from mtvision.data.published import read_ids
+from mtvision.data.published import read_split
 from mtvision.protocols.nyudv2 import NYUD_SPLITS
 from mtvision.runtime.atomic import write_text
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 CROP = (slice(45, 470), slice(40, 600))
 """Rows and columns without the white border of registration: 425x560, as in the packaged set."""
@@ -80,7 +80,7 @@ def prepare_nyudv2(
     tarball = find(source, "NYUDv2.tar.gz") or find(source, "NYUDv2.tgz")
     if tarball is not None:
         outcome = unpack_tar(tarball, target, strip="NYUDv2", progress=progress)
-        ids = {split: read_ids(target / "gt_sets" / f"{split}.txt") for split in ("train", "val")}
+        ids = {split: read_split(target / "gt_sets" / f"{split}.txt") for split in ("train", "val")}
         for name in sorted({name for names in ids.values() for name in names}):
             outcome.problems += [f"{path}: not in the archive." for path in missing(_outputs(target, name))]
     else:
@@ -96,8 +96,8 @@ def prepare_nyudv2(
         outcome.notes += NOTES
         for split, names in ids.items():
             write_text(target / "gt_sets" / f"{split}.txt", "\n".join(names) + "\n")
-    for split, names in ids.items():
-        check_count(f"NYUD-v2 {split}", names, (expected or {}).get(split), outcome)
+    check_counts("NYUD-v2", ids, expected, outcome)
+    outcome.dataset = "NYUDv2"
     write_note(target, "nyudv2", source, outcome, [("crop", "425x560")])
     return outcome
 
@@ -108,14 +108,13 @@ def _outputs(target: Path, name: str) -> list[Path]:
 
 def _check_release(file: Path) -> int:
     """Number of frames of a labelled set whose variables have the known shapes."""
-    try:
-        with h5py.File(file) as content:
-            shapes = {name: content[name].shape for name in VARIABLES if name in content}
-    except OSError as error:
-        raise ValueError(
-            f"{file}: is not a readable HDF5 (MATLAB 7.3) file ({error}). Download it again; the full "
-            "file has 2.8 GB."
-        ) from error
+    with (
+        reading(
+            file, "is not a readable HDF5 (MATLAB 7.3) file", "Download it again; the full file has 2.8 GB."
+        ),
+        h5py.File(file) as content,
+    ):
+        shapes = {name: content[name].shape for name in VARIABLES if name in content}
     for name, shape in VARIABLES.items():
         if name not in shapes or shapes[name][1:] != shape:
             raise ValueError(
@@ -129,7 +128,7 @@ def _split_ids(source: Path, frames: int) -> dict[str, list[str]]:
     """Four-digit frame names, counted from 1, per split."""
     lists = {split: find(source, f"{split}.txt") for split in ("train", "val")}
     if all(lists.values()):
-        ids = {split: read_ids(path) for split, path in lists.items() if path}
+        ids = {split: read_split(path) for split, path in lists.items() if path}
     else:
         file = require(
             source,
@@ -169,13 +168,7 @@ def _class_mapping(source: Path) -> tuple[int, ...]:
 
 
 def _load(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    try:
-        with foreign_errors():
-            content = loadmat(file)
-    except ForeignError as foreign:
-        raise ValueError(
-            f"{file}: cannot be read as a MATLAB file ({foreign.error}). Download it again."
-        ) from foreign.error
+    content = load_mat(file, names, remedy="Download it again.")
     for name in names:
         if name not in content:
             raise ValueError(f"{file}: has no variable '{name}'.")
@@ -192,13 +185,15 @@ def _prepare_frame(frame: _Frame) -> Outcome:
     todo = missing(outputs)
     if not todo:
         return Outcome(kept=len(outputs))
-    content = _open(frame.file)
-    image = content["images"][frame.index].transpose(2, 1, 0)
-    depth = content["depths"][frame.index].T.astype(np.float32)
-    labels = content["labels"][frame.index].T.astype(np.int64)
+    with reading(frame.file, f"frame {frame.name} cannot be read", "Download the file again."):
+        content = _open(frame.file)
+        image = content["images"][frame.index].transpose(2, 1, 0)
+        depth = content["depths"][frame.index].T.astype(np.float32)
+        labels = content["labels"][frame.index].T.astype(np.int64)
+        instances = content["instances"][frame.index].T
     if labels.max() >= len(frame.classes):
         raise ValueError(f"{frame.file}: frame {frame.name} has label {labels.max()}, expected 0..894.")
-    objects = labels * 256 + content["instances"][frame.index].T
+    objects = labels * 256 + instances
     normals = normals_from_depth(depth, KINECT_NYU)
     encoded = np.round((np.nan_to_num(normals, nan=0.0) + 1) / 2 * 255).astype(np.uint8)
     maps = {

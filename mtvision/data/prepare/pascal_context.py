@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.text import read_text
 from mtvision.core.registry import PREPARATIONS
 from mtvision.core.task import IGNORE
 from mtvision.data.derive import edges_from_classes
@@ -21,15 +22,16 @@ from mtvision.data.pascal_context.labels import (
 )
 from mtvision.data.prepare.sources import (
     archives,
-    check_count,
+    check_counts,
     check_source,
     find,
+    find_all,
     require,
     unpack_tar,
     write_note,
 )
 from mtvision.data.prepare.work import Outcome, copy_file, missing, run_jobs, write_png
-from mtvision.data.published import read_ids
+from mtvision.data.published import read_split
 from mtvision.protocols.pascal_context import PASCAL_CLASSES, PASCAL_SPLITS
 from mtvision.runtime.atomic import write_text
 
@@ -103,7 +105,7 @@ def prepare_pascal_context(
     if tarball is not None:
         outcome = unpack_tar(tarball, target, strip=tarball.name.split(".")[0], progress=progress)
         lists = {split: target / "ImageSets" / "Context" / f"{split}.txt" for split in ("train", "val")}
-        ids = {split: read_ids(path) for split, path in lists.items()}
+        ids = {split: read_split(path) for split, path in lists.items()}
         outcome.add(_check_package(target, ids))
     else:
         outcome, ids = _from_releases(source, target, workers, progress)
@@ -113,9 +115,9 @@ def prepare_pascal_context(
         outcome.add(
             run_jobs(precompute_labels, jobs, workers=workers, title="edges and parts", progress=progress)
         )
-    for split, names in ids.items():
-        check_count(f"PASCAL-Context {split}", names, (expected or {}).get(split), outcome)
+    check_counts("PASCAL-Context", ids, expected, outcome)
     _boundary_list(source, target, ids["val"], outcome)
+    outcome.dataset = "PascalContext"
     write_note(target, "pascal_context", source, outcome, [("precompute", precompute)])
     return outcome
 
@@ -131,7 +133,7 @@ def _boundary_list(source: Path, target: Path, val: list[str], outcome: Outcome)
     if not path.is_file():
         outcome.notes.append(NO_BOUNDARY_LIST)
         return
-    foreign = sorted(set(read_ids(path)) - set(val))
+    foreign = sorted(set(read_split(path)) - set(val))
     if foreign:
         outcome.problems.append(
             f"{path}: '{foreign[0]}' is not in val.txt ({len(foreign)} such ids). Is it the list of another "
@@ -166,7 +168,7 @@ def _from_releases(
     parts = _folder(roots, "Annotations_Part", "*.mat", "PASCAL-Part's annotations (trainval.tar.gz)")
     labels = _first(roots, "labels.txt", "PASCAL-Context's list of 459 classes")
     voc12 = _first(roots, "VOC2012/SegmentationClass", "PASCAL VOC2012's segmentations", folder=True)
-    ids = {split: read_ids(train.with_name(f"{split}.txt")) for split in ("train", "val")}
+    ids = {split: read_split(train.with_name(f"{split}.txt")) for split in ("train", "val")}
     classes = context_to_voc(labels)
     jobs = []
     for name in sorted(name for group in ids.values() for name in group):
@@ -203,8 +205,8 @@ def _first(roots: list[Path], pattern: str, what: str, *, folder: bool = False) 
 def _folder(roots: list[Path], name: str, content: str, what: str) -> Path:
     """First folder of that name that holds files of that kind (several archives have a `trainval` folder)."""
     for root in roots:
-        for path in sorted(root.rglob(name)):
-            if path.is_dir() and any(path.glob(content)):
+        for path in find_all(root, name, folder=True):
+            if any(path.glob(content)):
                 return path
     raise FileNotFoundError(f"{roots[0]}: no folder '{name}' with '{content}' files. They are {what}.")
 
@@ -215,7 +217,7 @@ def context_to_voc(labels: Path) -> dict[int, int]:
     Raises:
         ValueError: a class of PASCAL VOC is not in the list.
     """
-    lines = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", labels.read_text(), flags=re.MULTILINE)
+    lines = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", read_text(labels), flags=re.MULTILINE)
     ids = {name: int(number) for number, name in lines}
     mapping = {}
     for index, name in enumerate(PASCAL_CLASSES[1:], start=1):

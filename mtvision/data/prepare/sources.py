@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
 import tarfile
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mtvision import __version__
-from mtvision.data.prepare.work import Outcome, write_compared
+from mtvision.core.files.find import find_files
+from mtvision.core.files.limits import require_file_size
+from mtvision.core.files.walk import FILE, FOLDER, walk
+from mtvision.data.prepare.work import Outcome, write_stream
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.progress import reading
 
@@ -18,10 +23,14 @@ NOTE_FILE = "prepared.json"
 
 def find(source: Path, pattern: str, *, folder: bool = False) -> Path | None:
     """First file (or folder) under `source` whose trailing path matches the glob pattern, in sorted order."""
-    for path in sorted(source.rglob(pattern)):
-        if path.is_dir() == folder:
-            return path
-    return None
+    return next(iter(find_all(source, pattern, folder=folder)), None)
+
+
+def find_all(source: Path, pattern: str, *, folder: bool = False) -> list[Path]:
+    """Files (or folders) under `source` whose trailing path matches the glob pattern, sorted."""
+    kind = FOLDER if folder else FILE
+    found = [item.path for item in walk(source) if item.kind == kind]
+    return sorted(source / path for path in found if PurePosixPath(path).match(pattern))
 
 
 def require(source: Path, pattern: str, what: str, *, folder: bool = False) -> Path:
@@ -45,7 +54,7 @@ def check_source(source: Path) -> None:
 def archives(source: Path) -> list[Path]:
     """Tar archives directly in the folder."""
     endings = (".tar", ".tar.gz", ".tgz")
-    return [path for path in sorted(source.iterdir()) if path.is_file() and path.name.endswith(endings)]
+    return list(find_files(source, endings, depth=0).files.values())
 
 
 def unpack_tar(archive: Path, target: Path, *, strip: str | None = None, progress: bool = False) -> Outcome:
@@ -60,7 +69,8 @@ def unpack_tar(archive: Path, target: Path, *, strip: str | None = None, progres
         progress: show a bar of the bytes read.
 
     Raises:
-        ValueError: the archive is damaged or truncated, or a member would land outside `target`.
+        ValueError: the archive is damaged or truncated, or has links or devices. A member would land outside
+            `target`, or is larger than a file may be.
     """
     outcome = Outcome()
     try:
@@ -69,9 +79,9 @@ def unpack_tar(archive: Path, target: Path, *, strip: str | None = None, progres
             tarfile.open(fileobj=stream) as file,
         ):
             for member in file:
-                if member.isfile():
+                if not member.isdir():
                     _unpack_member(archive, file, member, target, strip, outcome)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, OverflowError, struct.error) as error:
         raise ValueError(
             f"{archive}: the archive is damaged or incomplete ({error}). Download it again and compare "
             "its size; mirrors of this data set are known to break off."
@@ -92,18 +102,35 @@ def _unpack_member(
     path = target.joinpath(*parts)
     if not parts or ".." in parts or Path(member.name).is_absolute():
         raise ValueError(f"{archive}: member '{member.name}' points outside the target folder.")
+    if not member.isfile():
+        # Links could lead out of the folder, and devices are no data.
+        kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
+        raise ValueError(f"{archive}: member '{member.name}' is {kind}, expected files. Unpack it by hand.")
     if path.is_file() and path.stat().st_size == member.size:
         outcome.kept += 1
         return
+    require_file_size(f"{archive}: member '{member.name}'", member.size)
     content = file.extractfile(member)
-    write_compared(path, content.read() if content else b"")
+    assert content is not None  # of a regular file there always is one
+    write_stream(path, content, member.size)
     outcome.written += 1
 
 
-def check_count(what: str, found: Sequence[str], expected: int | None, outcome: Outcome) -> None:
-    """Record a problem if a split does not have the published number of images."""
-    if expected is not None and len(found) != expected:
-        outcome.problems.append(f"{what}: {len(found)} images, the published split has {expected}.")
+def check_counts(
+    what: str, found: Mapping[str, Collection[str]], expected: Mapping[str, int] | None, outcome: Outcome
+) -> None:
+    """Record a problem for every split that does not have the published number of images.
+
+    Args:
+        what: name of the data set.
+        found: {split: names of its images}.
+        expected: {split: number of images}; splits that are not in it are not checked, with None none is.
+        outcome: receives the problems.
+    """
+    for split, names in found.items():
+        number = (expected or {}).get(split)
+        if number is not None and len(names) != number:
+            outcome.problems.append(f"{what} {split}: {len(names)} images, the published split has {number}.")
 
 
 def write_note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import io
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ from mtvision.runtime.atomic import atomic_path
 from mtvision.runtime.progress import counting
 
 Job = TypeVar("Job")
+_PART = 2**20
+"""Bytes in memory at a time while a file is unpacked."""
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Outcome:
         problems: one line per item that could not be prepared; empty = complete.
         off: {task: why the prepared folder has no label for it}.
         notes: what a user must know before comparing scores.
+        dataset: class that reads the prepared folder.
     """
 
     written: int = 0
@@ -42,6 +46,7 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
     off: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    dataset: str = ""
 
     def add(self, other: Outcome) -> None:
         """Count another outcome in."""
@@ -61,6 +66,31 @@ def write_compared(path: Path, content: bytes) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         if temporary.read_bytes() != content:
+            raise OSError(f"{path}: the file does not hold what was written. Check the disk and its space.")
+
+
+def write_stream(path: Path, content: IO[bytes], size: int) -> None:
+    """Write so many bytes of a stream, a part at a time, whole or not at all; then read them back.
+
+    Raises:
+        EOFError: the stream has fewer or more bytes.
+        OSError: the file does not hold what was written.
+    """
+    with atomic_path(path) as temporary:
+        written, checksum = 0, 0
+        with temporary.open("wb") as file:
+            while part := content.read(_PART):
+                written, checksum = written + len(part), zlib.crc32(part, checksum)
+                if written > size:
+                    break
+                file.write(part)
+        if written != size:
+            raise EOFError(f"{path.name}: {written} bytes or more, expected {size}")
+        found = 0
+        with temporary.open("rb") as file:
+            while part := file.read(_PART):
+                found = zlib.crc32(part, found)
+        if found != checksum:
             raise OSError(f"{path}: the file does not hold what was written. Check the disk and its space.")
 
 

@@ -16,6 +16,15 @@ class Transform(Protocol):
     """Turns a raw sample into another one; draws only from the generator it is given.
 
     Transforms never write into the arrays they receive.
+
+    >>> from mtvision.core.sample import Meta
+    >>> class Noise:
+    ...     def __call__(self, sample, rng):
+    ...         return sample.with_(image=sample.image + rng.normal(size=sample.image.shape))
+    >>> raw = RawSample(np.zeros((2, 2, 3), np.float32), {}, {}, Meta("a", (2, 2), (2, 2)))
+    >>> first, again = (Noise()(raw, np.random.default_rng(0)).image for _ in range(2))
+    >>> bool((first == again).all())
+    True
     """
 
     def __call__(self, sample: RawSample, rng: np.random.Generator) -> RawSample:

@@ -12,6 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from mtvision.core.files.droppings import dropping
+from mtvision.core.files.find import reasons_of
+from mtvision.core.files.text import decoded, is_wide, split_lines
+from mtvision.core.files.walk import BROKEN, EMPTY, FILE, FOLDER, walk
 from mtvision.core.naming import ReportedError
 
 IMAGES = (
@@ -57,12 +61,14 @@ class Found:
         sources: each file once, in the order in which they were given; files of a folder by name.
         problems: {input: why it cannot be used}.
         left_out: how many files of folders and globs are no pictures, by ending.
+        dropped: (path, reason) of what programs left behind there, and of circular links.
         repeated: how many inputs name a file that is there already.
     """
 
     sources: list[Source] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
     repeated: int = 0
 
     def summary(self) -> str:
@@ -71,21 +77,23 @@ class Found:
         if self.left_out:
             endings = ", ".join(f"{count} {ending}" for ending, count in sorted(self.left_out.items()))
             parts.append(f"left out, as no picture or video: {endings}")
+        if self.dropped:
+            parts.append(f"left out: {reasons_of(self.dropped)}")
         if self.repeated:
             parts.append(f"repetitions left out: {self.repeated}")
         return "; ".join(parts)
 
 
-def find_inputs(texts: Sequence[str], out: Path) -> Found:
+def find_inputs(texts: Sequence[str], out: Path | None = None) -> Found:
     """Find all inputs of a command line.
 
     Args:
         texts: paths of files and folders (searched with their sub-folders), globs, http(s) URLs, `camera:N`.
             `-` reads them from standard input, one a line or with NUL bytes between.
-        out: output folder; what lies in it is no input, unless it is named itself.
+        out: output folder; what lies in it is no input, unless it is named itself. None = nothing is written.
 
-    Links to files are read, links to folders inside a folder are not followed. Hidden files and folders and
-    `__MACOSX` are left out.
+    What is left out of folders and which links are followed is in `mtvision.core.files.find`. A broken link
+    is a problem of its own and does not stop the others.
 
     Raises:
         ValueError: no usable input at all, or `out` is a folder of inputs.
@@ -107,11 +115,14 @@ def find_inputs(texts: Sequence[str], out: Path) -> Found:
 
 def _lines() -> Iterator[str]:
     """Paths on standard input; `find -print0` and `git ls-files -z` put NUL bytes between them."""
-    content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf")
-    parts = content.split(b"\0") if b"\0" in content else content.splitlines()
-    for part in parts:
+    content = sys.stdin.buffer.read()
+    if is_wide(content):
+        text = decoded(content, "standard input")
+    else:  # names of files may be any bytes
+        text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))
+    for part in text.split("\0") if "\0" in text else split_lines(text):
         if part.strip():
-            yield os.fsdecode(part)
+            yield part
 
 
 def _identity(source: Source) -> object:
@@ -124,19 +135,14 @@ class _UnusableError(ReportedError):
     """An input that cannot be understood; the message follows its text."""
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
+def _lies_in(path: Path, folder: Path | None) -> bool:
+    if folder is None:
+        return False
     place = os.path.realpath(folder)
     return os.path.commonpath([os.path.realpath(path), place]) == place
 
 
-def _empty(folder: Path) -> bool:
-    try:
-        return not any(folder.iterdir())
-    except OSError:
-        return False  # `os.walk` reports it
-
-
-def _sources(text: str, out: Path, found: Found) -> Iterator[Source]:
+def _sources(text: str, out: Path | None, found: Found) -> Iterator[Source]:
     """The sources of one input; what is wrong with it goes to `found.problems`."""
     if text.startswith(CAMERA):
         yield from _camera(text, found)
@@ -173,7 +179,7 @@ def _url(text: str, found: Found) -> Iterator[Source]:
     yield Source(text, kind, None, (address.hostname, name))
 
 
-def _paths(text: str, out: Path, found: Found) -> Iterator[Source]:
+def _paths(text: str, out: Path | None, found: Found) -> Iterator[Source]:
     path = Path(text)
     if text.startswith("~") and not path.exists():
         try:
@@ -198,7 +204,10 @@ def _paths(text: str, out: Path, found: Found) -> Iterator[Source]:
         for match in map(Path, matches):
             if _lies_in(match, out):
                 continue  # of an earlier run
-            if match.is_dir():
+            reason = dropping(match.name)
+            if reason is not None:
+                found.dropped.append((str(match), reason))
+            elif match.is_dir():
                 yield from _folder(match, out, found) if "**" not in text else ()
             elif match.is_file() and _wanted(match, found):
                 yield _file(match)
@@ -216,9 +225,9 @@ def _hint(text: str, path: Path) -> str:
     return ""
 
 
-def _folder(folder: Path, out: Path, found: Found) -> Iterator[Source]:
+def _folder(folder: Path, out: Path | None, found: Found) -> Iterator[Source]:
     """Pictures and videos below a folder, by name."""
-    if os.path.realpath(folder) == os.path.realpath(out):
+    if out is not None and os.path.realpath(folder) == os.path.realpath(out):
         raise ValueError(
             f"--out {out} is a folder of inputs; the next run would read its own results. Choose another "
             f"folder, e.g. {out / 'predictions'}."
@@ -227,29 +236,21 @@ def _folder(folder: Path, out: Path, found: Found) -> Iterator[Source]:
     def refused(error: OSError) -> None:
         found.problems[str(error.filename)] = f"{error.filename}: {error.strerror}."
 
-    for parent, folders, files in os.walk(folder, onerror=refused):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if _visible(name) and os.path.realpath(Path(parent, name)) != os.path.realpath(out)
-        )
-        for name in folders:  # such a folder often comes from a program that unpacks pictures
-            if Path(name).suffix.lower() in (*IMAGES, *VIDEOS) and _empty(Path(parent, name)):
-                found.problems[str(Path(parent, name))] = (
-                    f"{Path(parent, name)}: an empty folder, no picture."
-                )
-        for name in sorted(files):
-            path = Path(parent, name)
-            if _visible(name) and _wanted(path, found):
-                if not path.exists():
-                    found.problems[str(path)] = f"{path}: a link to {os.readlink(path)}, which is gone."
-                    continue
-                inside = path.relative_to(folder)
-                yield _file(path, len(inside.parts))
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    for item in walk(folder, without=() if out is None else (os.path.realpath(out),), refused=refused):
+        path, known = folder / item.path, Path(item.name).suffix.lower() in (*IMAGES, *VIDEOS)
+        if item.kind == FILE:
+            if _wanted(path, found):
+                yield _file(path, len(Path(item.path).parts))
+        elif item.kind == BROKEN:
+            if known or not path.suffix:
+                found.problems[str(path)] = f"{path}: a link to {os.readlink(path)}, which is gone."
+            else:
+                found.left_out[path.suffix.lower()] += 1
+        elif item.kind == EMPTY:
+            if known:  # often comes from a program that unpacks pictures
+                found.problems[str(path)] = f"{path}: an empty folder, no picture."
+        elif item.kind != FOLDER:
+            found.dropped.append((item.path, item.kind))
 
 
 def _wanted(path: Path, found: Found) -> bool:

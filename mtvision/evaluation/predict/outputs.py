@@ -9,14 +9,15 @@ from mtvision.core.naming import look_up
 from mtvision.core.task import Task
 from mtvision.evaluation.predict.inputs import Source
 
-KINDS = {
+IMAGE_KINDS = {
     "panel": "NAME.png: the image beside all predictions, with legends; of a video NAME.mp4",
     "overlay": "overlay/TASK/NAME.png: a prediction over the image, at its size; of a video .mp4",
     "npz": "NAME.npz: all raw maps: class ids, metres, unit vectors, probabilities",
     "npy": "TASK/NAME.npy: one raw map a task",
     "png": "TASK/NAME.png: class and instance ids, other values in 16 bits",
-    "coco": "coco/TASK.json: masks of classes and instances as COCO run lengths",
 }
+"""{kind of output of one picture: what it writes}"""
+KINDS = {**IMAGE_KINDS, "coco": "coco/TASK.json: masks of classes and instances as COCO run lengths"}
 """{kind: what it writes}"""
 DEFAULT_IMAGE, DEFAULT_VIDEO = ("panel", "npz"), ("panel",)
 LISTED = 3
@@ -79,7 +80,13 @@ class Places:
 
     def planned(self, source: Source, name: str) -> list[Path]:
         """Files of an input; of a video the folders of its frames' maps. COCO files belong to the run."""
-        moving, kinds = source.kind != "image", self.kinds(source)
+        return self._planned(name, self.kinds(source), moving=source.kind != "image")
+
+    def planned_image(self, name: str) -> list[Path]:
+        """Files of an image that is no file."""
+        return self._planned(name, DEFAULT_IMAGE if self._kinds is None else self._kinds, moving=False)
+
+    def _planned(self, name: str, kinds: Sequence[str], *, moving: bool) -> list[Path]:
         suffix = ".mp4" if moving else ".png"
         paths = [self.panel(name, suffix)] if "panel" in kinds else []
         if "overlay" in kinds:

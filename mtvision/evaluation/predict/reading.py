@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from mtvision.core.files.foreign import ForeignError, foreign_errors
+from mtvision.core.files.headers import PNG_SIGNATURE
+from mtvision.core.files.limits import require_pixels
+from mtvision.core.files.pictures import find_damage, opened
 from mtvision.data.decode import DecodeError, read_bytes, read_image
-from mtvision.data.png import PNG_SIGNATURE, find_damage
-from mtvision.runtime.foreign import ForeignError, foreign_errors
+from mtvision.data.pictures import decode_by_opencv
 
 _log = logging.getLogger("mtvision")
 
-MAX_PIXELS = 2**28
-MAX_BYTES = 2**31
 _ORIENTATION = 0x0112
 _SIMPLE = ("L", "RGB")
+_PNG_BITS = 24
+"""Where a PNG says how many bits a number has."""
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -35,30 +35,34 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DecodeError: it is no picture, damaged, or has more than `MAX_PIXELS` pixels.
+        DecodeError: it is no picture, damaged, or larger than the limits allow.
     """
-    size = path.stat().st_size if path.is_file() else 0
-    if size > MAX_BYTES:
-        raise DecodeError(
-            f"{path}: {size / 1e9:.1f} GB; expected a picture of at most {MAX_BYTES / 1e9:.1f} GB."
-        )
     content = read_bytes(path)
     damage = find_damage(content) if content.startswith(PNG_SIGNATURE) else None
     if damage:
         raise DecodeError(f"{path}: the picture is damaged ({damage}). Copy it again.")
     try:
-        with foreign_errors(DecodeError), _opened(content) as image:
-            _require_size(path, image.width, image.height)
-            orientation = image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1
-            if image.mode in _SIMPLE and image.format in ("PNG", "JPEG") and "transparency" not in image.info:
+        with foreign_errors(DecodeError), opened(content) as image:
+            require_pixels(path, image.width, image.height)
+            orientation = orientation_of(image)
+            if image.mode == "RGB" and content.startswith(PNG_SIGNATURE) and content[_PNG_BITS] == 16:
+                pixels = _by_opencv(path, content)  # Pillow keeps the upper 8 bits, which cameras may not use
+            elif (
+                image.mode in _SIMPLE and image.format in ("PNG", "JPEG") and "transparency" not in image.info
+            ):
                 pixels = read_image(path)  # as data sets do
             else:
-                pixels = _converted(path, image)
+                pixels = picture_of(path, image)
             return upright(pixels, orientation)
     except ForeignError as error:
         if isinstance(error.error, UnidentifiedImageError):
             return _by_opencv(path, content)
         raise DecodeError(f"{path}: the picture is damaged ({error.first_line}). Copy it again.") from error
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How a camera was held, for `upright`; 1 of a TIFF, which Pillow turns itself."""
+    return image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -77,26 +81,16 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-@contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # `_require_size` has a limit of its own and a clearer message
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+def picture_of(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    """A picture of Pillow as RGB (H, W, 3), on white where it is transparent; not turned.
 
+    Args:
+        path: what messages call it.
+        image: of any mode.
 
-def _require_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DecodeError(
-            f"{path}: {width} x {height} pixels; expected at most {MAX_PIXELS / 1e6:.0f} million. "
-            "Reduce it first."
-        )
-
-
-def _converted(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    Raises:
+        DecodeError: values that are no picture.
+    """
     if image.mode.startswith("I;16"):  # Pillow would cut off values above 255
         return _three(_eight_bits(path, np.asarray(image)))
     if image.mode in ("I", "F"):
@@ -133,33 +127,17 @@ def _from_values(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8]:
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        with silent_opencv(), foreign_errors():
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except ForeignError as error:
-        raise DecodeError(f"{path}: the picture is damaged ({error.first_line}). Copy it again.") from error
+    pixels = decode_by_opencv(path, content, flags)
     if pixels is None:
-        heif = content[4:8] == b"ftyp"
-        how = "HEIC, which is not read: export it as JPEG" if heif else "no picture that can be read"
-        raise DecodeError(f"{path}: {how}.")
-    _require_size(path, pixels.shape[1], pixels.shape[0])
+        kind = "AVIF" if content[8:12] == b"avif" else "HEIC"
+        how = f"{kind}, which is not read" if content[4:8] == b"ftyp" else "no picture that can be read"
+        raise DecodeError(f"{path}: {how}. Export it as JPEG or PNG.")
     if pixels.dtype.kind == "f":
         pixels = _from_values(path, pixels)
     elif pixels.dtype.itemsize > 1:
         pixels = _eight_bits(path, pixels)
     colours = pixels[..., 2::-1] if pixels.ndim == 3 and pixels.shape[2] >= 3 else pixels
     return _three(np.ascontiguousarray(colours))
-
-
-@contextmanager
-def silent_opencv() -> Iterator[None]:
-    """Without what OpenCV prints of files that it cannot read; the error says it."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

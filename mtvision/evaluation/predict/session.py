@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.context import Context
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.evaluation.predict.download import downloaded
 from mtvision.evaluation.predict.inputs import CAMERA, Source
 from mtvision.evaluation.predict.outputs import Places
@@ -23,7 +24,6 @@ from mtvision.evaluation.predict.statistics import mean_statistics, statistics
 from mtvision.evaluation.predict.video import Frames, VideoError, VideoFile
 from mtvision.evaluation.predict.writing import CocoFiles, write_image, write_maps
 from mtvision.evaluation.predictor import Prediction, Predictor
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 from mtvision.visualize import panel
 from mtvision.visualize.overlays import overlay
 
@@ -112,7 +112,7 @@ class Session:
         results = [Result(source) for source, _ in group]
         read: list[tuple[Result, str, Image]] = []
         for result, (source, name) in zip(results, group, strict=True):
-            image = _attempt(result, _read, source)
+            image = _attempt(result, read_source, source)
             if image is not None:
                 read.append((result, name, image))
         predictions = self._predict_all([(result, image) for result, _, image in read])
@@ -262,7 +262,12 @@ def _line(source: Source, error: Exception) -> str:
     return text if named else f"{source.text}: {text}"
 
 
-def _read(source: Source) -> Image:
+def read_source(source: Source) -> Image:
+    """The picture of a file or an address, RGB (H, W, 3).
+
+    Raises:
+        OSError, ValueError: it cannot be had or read.
+    """
     if not source.is_url:
         assert source.path is not None
         return read_picture(source.path)

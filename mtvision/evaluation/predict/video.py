@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtvision.evaluation.predict.reading import silent_opencv
+from mtvision.data.pictures import silent_opencv
 from mtvision.runtime.atomic import atomic_path
 
 _log = logging.getLogger("mtvision")

@@ -50,14 +50,23 @@ def write_image(
     yield from write_maps(places, kinds, name, prediction)
 
 
+def save_maps(path: Path, prediction: Mapping[str, NDArray[Any]]) -> None:
+    """Write all maps of an image as one archive of NumPy.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_file(path) as file:
+        np.savez_compressed(file, **dict[str, Any](prediction))
+
+
 def write_maps(
     places: Places, kinds: Sequence[str], name: str, prediction: Mapping[str, NDArray[Any]]
 ) -> Iterator[Path]:
     """Write the kinds that hold raw values; arguments and errors as `write_image`."""
     if "npz" in kinds:
         path = places.maps(name)
-        with atomic_file(path) as file:
-            np.savez_compressed(file, **dict[str, Any](prediction))
+        save_maps(path, prediction)
         yield path
     for task in places.tasks:
         values = prediction[task.name]

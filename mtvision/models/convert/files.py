@@ -13,12 +13,13 @@ from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
 
+from mtvision.core.files.arrays import zip_damage
+from mtvision.core.files.foreign import ForeignError, cause, foreign_errors
 from mtvision.core.naming import look_up
 from mtvision.models.convert.conversion import Report, convert, revert
 from mtvision.models.convert.layouts import LAYOUTS
 from mtvision.models.convert.rules import ConversionError
 from mtvision.runtime.atomic import atomic_file, atomic_path
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 from mtvision.runtime.state_dicts import StateDictError, find_state
 
 
@@ -38,6 +39,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     content: Any
     try:
         with foreign_errors():
+            damage = zip_damage(path)
+            if damage is not None:
+                raise ValueError(damage)
             if path.suffix == ".safetensors":
                 content = load_safetensors(path)
             else:
@@ -121,8 +125,7 @@ def load_into(backbone: nn.Module, path: Path, source: str, fresh: Sequence[str]
 
 
 def _unreadable(path: Path, error: Exception) -> ConversionError:
-    line = (str(error).strip() or "no message").splitlines()[0][:300]
     return ConversionError(
-        f"{path}: cannot be read as tensors ({type(error).__name__}: {line}). Files that need code to be "
+        f"{path}: cannot be read as tensors ({cause(error)}). Files that need code to be "
         "unpickled are refused: re-save the state dict alone with the code that made them."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mtvision.models.convert.adapted import ADAPTED
 from mtvision.models.convert.invpt import INVPT
 from mtvision.models.convert.mlore import MLORE
 from mtvision.models.convert.rules import Drop, Layout, Rule
@@ -164,6 +165,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     **SURVEY,
     **MLORE,
+    **ADAPTED,
     **INVPT,
     **TASKPROMPTER,
     "taskprompter_swin": taskprompter_swin(_window_buffers),

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import data_problems as problems
 import pytest
 from people import write_photo
 
@@ -19,6 +20,7 @@ def found_names(texts, tmp_path):
     return output_names(found.sources), found
 
 
+@problems.INPUTS
 def test_a_folder_is_searched_with_its_sub_folders_and_what_is_left_out_is_counted(tmp_path):
     for name in ("b.JPG", "a.png", "sea/c.webp", "sea/d.MP4", ".hidden.png", "._a.png", "__MACOSX/a.png"):
         write_photo(tmp_path / "in" / name)
@@ -27,7 +29,10 @@ def test_a_folder_is_searched_with_its_sub_folders_and_what_is_left_out_is_count
     names, found = found_names([tmp_path / "in"], tmp_path)
     assert names == ["a", "b", "sea/c", "sea/d"]
     assert [source.kind for source in found.sources] == ["image", "image", "image", "video"]
-    assert found.summary() == "left out, as no picture or video: 1 .tfw, 1 .txt, 1 without ending"
+    assert found.summary() == (
+        "left out, as no picture or video: 1 .tfw, 1 .txt, 1 without ending; left out: "
+        "1 resource fork (._a.png), 2 hidden (.hidden.png), 1 system folder (__MACOSX/)"
+    )
     assert found.problems == {}
 
 
@@ -47,11 +52,13 @@ def test_a_folder_is_searched_with_its_sub_folders_and_what_is_left_out_is_count
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+@problems.OWN_NAMES
 def test_no_two_inputs_share_a_name(files, names):
     sources = [Source(file, "image", Path(file), tuple(file.split("/"))) for file in files]
     assert output_names(sources) == names
 
 
+@problems.OWN_NAMES
 def test_long_and_refused_names_become_ones_that_a_file_system_takes(tmp_path):
     sources = [
         Source(text, "image", None, ("host", text))
@@ -65,6 +72,7 @@ def test_long_and_refused_names_become_ones_that_a_file_system_takes(tmp_path):
     assert (odd, first, second) == ("a_b_c", "x.png", "x.png-2")
 
 
+@problems.DAMAGED_INPUTS
 def test_a_folder_in_which_folders_are_called_like_pictures(tmp_path):
     write_photo(tmp_path / "in/x.png/inner.jpg")
     write_photo(tmp_path / "in/x.jpg")
@@ -82,17 +90,21 @@ def test_an_input_given_twice_is_used_once(tmp_path):
     assert found.summary() == "repetitions left out: 5"
 
 
-def test_broken_and_circular_links_are_listed_and_folders_behind_links_are_not_followed(tmp_path):
+def test_linked_folders_are_followed_broken_links_are_listed_and_circular_ones_counted(tmp_path):
     write_photo(tmp_path / "in/a.png")
+    write_photo(tmp_path / "elsewhere/b.png")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "in/more")
     os.symlink(tmp_path / "in", tmp_path / "in/again")
     os.symlink("gone.png", tmp_path / "in/b.png")
     os.symlink("c.png", tmp_path / "in/c.png")
     names, found = found_names([tmp_path / "in"], tmp_path)
-    assert names == ["a"]
+    assert names == ["a", "more/b"]
+    assert found.dropped == [("again/", "link to a folder that holds it")]
     assert len(found.problems) == 2
     assert "a link to gone.png, which is gone" in found.problems[str(tmp_path / "in/b.png")]
 
 
+@problems.INPUTS
 def test_globs_are_expanded_here_and_go_through_folders(tmp_path):
     for name in ("a.png", "b.txt", "sub/c.png", "sub/deep/d.png", "[e].png"):
         write_photo(tmp_path / "in" / name)
@@ -109,6 +121,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("kind", LISTS)
+@problems.INPUTS
 def test_standard_input_is_a_list_of_paths(kind, tmp_path, monkeypatch):
     paths = [write_photo(tmp_path / "in" / name) for name in ("a b.png", "ü.png")]
     content = LISTS[kind]([str(path) for path in paths])
@@ -133,6 +146,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES, ids=lambda text: text[:20])
+@problems.DAMAGED_INPUTS
 def test_an_input_that_cannot_be_used_is_named(text, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import cv2
+import data_problems as problems
 import numpy as np
 import pytest
 from people import write_photo
@@ -33,6 +34,7 @@ def check(sources, out, kinds, protected=(), overwrite=False):
     return planned
 
 
+@problems.OVERWRITING
 def test_nothing_that_exists_is_replaced_without_being_asked(tmp_path):
     path, out = write_photo(tmp_path / "a.jpg"), tmp_path / "out"
     sources = find_inputs([str(path)], out).sources
@@ -45,6 +47,7 @@ def test_nothing_that_exists_is_replaced_without_being_asked(tmp_path):
 
 
 @pytest.mark.parametrize("link", ["none", "symbolic", "hard"])
+@problems.OVERWRITING
 def test_an_input_is_never_replaced_not_even_through_a_link(link, tmp_path):
     path = write_photo(tmp_path / "a.png")
     out = tmp_path if link == "none" else tmp_path / "out"
@@ -58,6 +61,7 @@ def test_an_input_is_never_replaced_not_even_through_a_link(link, tmp_path):
     check(sources, tmp_path / "other", ["panel"])
 
 
+@problems.OVERWRITING
 def test_the_checkpoint_is_protected_too(tmp_path):
     path = write_photo(tmp_path / "a.jpg")
     checkpoint = write_photo(tmp_path / "out/a.npz")
@@ -100,6 +104,7 @@ def decoded(values):
     return cv2.imdecode(cv2.imencode(".png", values)[1], cv2.IMREAD_UNCHANGED)
 
 
+@problems.OVERLAYS
 def test_sixteen_bits_hold_what_the_page_says():
     values = np.array([[[0.0, 1.2341, 65.5351]]], dtype=np.float32)
     assert decoded(as_png(TASKS[1], values)).tolist() == [[0, 1234, 65535]]
@@ -125,6 +130,7 @@ def test_more_than_256_classes_keep_their_ids():
     }
 
 
+@problems.OVERLAYS
 def test_coco_files_hold_the_masks(tmp_path):
     ids = np.zeros((6, 8), np.float32)
     ids[1:3, 2:5], ids[4:, :2] = 2 * BASE, BASE + 3
@@ -166,6 +172,7 @@ def test_statistics_are_plain_numbers():
     }  # fmt: skip
 
 
+@problems.OVERLAYS
 def test_overlays_lie_on_the_image():
     image = np.full((4, 6, 3), 100, np.uint8)
     probability = np.zeros((1, 4, 6), np.float32)

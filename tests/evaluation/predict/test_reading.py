@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 
 import cv2
+import data_problems as problems
 import numpy as np
 import pytest
 from people import photo
 from PIL import Image, ImageOps
 
 from mtvision.data.decode import DecodeError, read_image
-from mtvision.evaluation.predict import reading
 from mtvision.evaluation.predict.reading import read_picture
 
 ORIENTATION = 0x0112
@@ -25,6 +27,7 @@ def save(path, image, **options):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
+@problems.PREDICT_EXIF
 def test_every_orientation_is_turned_upright(suffix, orientation, tmp_path):
     image = Image.fromarray(photo())
     exif = Image.Exif()
@@ -156,6 +159,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
+@problems.DAMAGED_PICTURES
 def test_damaged_files_are_refused_by_name(kind, tmp_path, capfd):
     path = tmp_path / "some.png"
     path.write_bytes(DAMAGED[kind])
@@ -181,13 +185,14 @@ def test_values_that_are_no_picture_are_refused(values, message, tmp_path):
 
 
 def test_pictures_and_files_that_are_too_large_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
-    header = Image.new("1", (60_000, 60_000))
-    path = tmp_path / "large.png"
-    header.save(path)
+    path = save(tmp_path / "large.png", Image.new("1", (6, 6)))
+    content = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 60_000, 60_000) + content[24:29]
+    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
     with pytest.raises(DecodeError, match="60000 x 60000 pixels; expected at most 268 million"):
         read_picture(path)
-    monkeypatch.setattr(reading, "MAX_BYTES", 10)
-    with pytest.raises(DecodeError, match="expected a picture of at most"):
+    monkeypatch.setenv("MTVISION_LIMITS", "file_bytes=10")
+    with pytest.raises(DecodeError, match="expected at most 10 bytes"):
         read_picture(path)
 
 
@@ -200,7 +205,15 @@ def test_a_file_without_permission_is_named(tmp_path):
         read_picture(path)
 
 
+def test_colours_of_12_bits_in_a_png_of_16_are_not_black(tmp_path, caplog):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), photo()[..., ::-1].astype(np.uint16) * 16)
+    assert (read_picture(path) == photo()).all()
+    assert "a.png: 16 bits of which 12 are used" in caplog.text
+
+
 @pytest.mark.parametrize(("top", "bits"), [(255, 8), (1023, 10), (4095, 12), (16000, 14), (65535, 16)])
+@problems.DEEP_PHOTOGRAPHS
 def test_16_bits_that_a_camera_fills_in_part_are_not_black(top, bits, tmp_path, caplog):
     values = np.linspace(0, top, 96).reshape(8, 12).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), values)

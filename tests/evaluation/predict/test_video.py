@@ -6,6 +6,7 @@ import logging
 import sys
 
 import cv2
+import data_problems as problems
 import numpy as np
 import pytest
 from people import write_video
@@ -32,6 +33,7 @@ def codec(request, monkeypatch):
     return request.param
 
 
+@problems.VIDEO_CODECS
 def test_what_is_written_can_be_read(codec, tmp_path):
     write(tmp_path / "a.mp4", ramp(5))
     frames = Frames(tmp_path / "a.mp4", "a.mp4")
@@ -70,6 +72,7 @@ def test_a_video_that_failed_leaves_nothing(codec, tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "code"), [(".avi", "MJPG"), (".mkv", "MJPG"), (".mp4", "mp4v")])
+@problems.CUT_VIDEOS
 def test_a_cut_video_gives_its_frames_and_then_says_so(suffix, code, tmp_path):
     whole = write_video(tmp_path / f"a{suffix}", 40, code=code)
     assert len(list(Frames(whole, "a"))) == 40
@@ -84,6 +87,7 @@ def test_a_cut_video_gives_its_frames_and_then_says_so(suffix, code, tmp_path):
     assert bool(read) == (suffix != ".mp4")  # whose index was at its end
 
 
+@problems.CUT_VIDEOS
 def test_a_cut_video_with_its_index_first_gives_what_is_there(tmp_path):
     pytest.importorskip("av")
     whole = tmp_path / "a.mp4"
@@ -97,6 +101,7 @@ def test_a_cut_video_with_its_index_first_gives_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\0\0\0\x18ftypmp42" + bytes(500)])
+@problems.CUT_VIDEOS
 def test_files_that_are_no_videos_are_named(content, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
@@ -109,6 +114,7 @@ def test_an_absent_camera_is_named():
         Frames(63, "camera:63")
 
 
+@problems.VIDEO_CODECS
 def test_without_pyav_one_line_says_what_browsers_do(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "av", None)
     video.has_h264.cache_clear()

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Prepare and check: datasets/camvid.sh DOWNLOADS DATA_ROOT [options of prepare_dataset]
+# PYTHON: the interpreter to use (default: python).
+set -euo pipefail
+if [ "$#" -lt 2 ]; then
+  echo "usage: $0 DOWNLOADS DATA_ROOT [options]; see datasets/camvid.md for what to download" >&2
+  exit 2
+fi
+source=$(realpath "$1")
+mkdir -p "$2"
+root=$(realpath "$2")
+cd "$(dirname "$0")/.."
+"${PYTHON:-python}" tools/prepare_dataset.py camvid "$source" "$root/camvid" "${@:3}"
+"${PYTHON:-python}" tools/check_dataset.py --dataset CamVid --root "$root/camvid" --split train val --sheet "$root/camvid.png"

@@ -1,0 +1,36 @@
+"""Pictures by OpenCV: silent, and with errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtvision.core.files.foreign import reading
+from mtvision.core.files.pictures import REMEDY
+
+
+def decode_by_opencv(path: Path, content: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any] | None:
+    """What OpenCV makes of a file; None if it knows no such format or finds it damaged.
+
+    Raises:
+        DecodeError: OpenCV failed in another way.
+    """
+    with reading(path, "not a readable picture", REMEDY), silent_opencv():
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Without what OpenCV prints of files that it cannot read; the error says it."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)

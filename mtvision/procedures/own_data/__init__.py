@@ -1,0 +1,1 @@
+"""From a folder of pictures and labels to a config: `mtvision init`."""

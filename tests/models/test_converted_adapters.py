@@ -1,0 +1,163 @@
+"""Backbones with adapters: converted weights compute what the authors' code computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from converted import check_outputs, compares
+from plain import attention, conv, layer_norm, linear, to_tokens, vit_block
+from torch import nn
+from torch.nn import functional as F
+
+from mtvision.models.adapters import LowRank, MixtureOfExperts
+from mtvision.models.backbones import TimmBackbone
+from mtvision.models.convert import ConversionError, convert
+from mtvision.protocols import get_protocol
+
+TASKS = get_protocol("pascal-invpt").select(["semseg", "saliency"]).tasks
+SCALE = 4.0
+
+
+def levels_of_tasks(network, image):
+    """Levels of all tasks by (task, level)."""
+    pyramids = network["backbone"](image)
+    return {
+        (task.name, level): item
+        for task in TASKS
+        for level, item in enumerate(pyramids.for_task(task.name).maps)
+    }
+
+
+def experts(x, w, name, gate, top_k):
+    """M3ViT's layer, token by token: softmax over all experts, then the largest, not normalised again."""
+    out = torch.zeros_like(x)
+    for image, tokens in enumerate(x):
+        for place, token in enumerate(tokens):
+            probability = (token @ w[f"{name}.gate.{gate}.w_gate"]).softmax(-1)
+            for weight, expert in zip(*probability.topk(top_k), strict=True):
+                inner = (
+                    w[f"{name}.experts.htoh4.weight"][expert] @ token
+                    + w[f"{name}.experts.htoh4.bias"][expert]
+                )
+                result = (
+                    w[f"{name}.experts.h4toh.weight"][expert] @ F.gelu(inner)
+                    + w[f"{name}.experts.h4toh.bias"][expert]
+                )
+                out[image, place] += weight * result
+    return out
+
+
+def m3vit(w, image):
+    """Maps of each task after every block; gates are numbered in the order of the decoders."""
+    tokens = to_tokens(conv(image, w, "backbone.patch_embed.proj", stride=16))
+    start = (
+        torch.cat([w["backbone.cls_token"].expand(len(image), -1, -1), tokens], 1) + w["backbone.pos_embed"]
+    )
+    out, size = {}, [side // 16 for side in image.shape[-2:]]
+    for gate, task in enumerate(("semseg", "saliency")):
+        x = start
+        for i in range(4):
+            name = f"backbone.blocks.{i}"
+            if i % 2:
+                x = x + attention(layer_norm(x, w, f"{name}.norm1", 1e-6), w, f"{name}.attn", 2)
+                x = x + experts(layer_norm(x, w, f"{name}.norm2", 1e-6), w, f"{name}.mlp", gate, 2)
+            else:
+                x = vit_block(x, w, name, 2)
+            out[task, i] = x[:, 1:].transpose(1, 2).unflatten(2, size)
+    return out
+
+
+@compares("m3vit")
+def test_m3vit():
+    vit = TimmBackbone("vit_tiny_patch16_224", embed_dim=8, depth=4, num_heads=2, img_size=32)
+    backbone = MixtureOfExperts(experts=3, top_k=2).apply(vit, TASKS)
+    backbone.model.norm = nn.Identity()  # the authors' decoders have this norm
+    extra = {f"decoders.{name}.conv.weight": torch.ones(1) for name in ("semseg", "sal")}
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    network = nn.ModuleDict({"backbone": backbone})
+    check_outputs("m3vit", network, m3vit, image, run=levels_of_tasks, extra=extra)
+
+
+def test_gates_without_decoders_have_no_names():
+    gate = {"backbone.blocks.1.mlp.gate.0.w_gate": torch.ones(2, 3)}
+    with pytest.raises(ConversionError, match="no counterpart"):
+        convert(gate, "m3vit")
+    one = convert({"backbone.blocks.1.mlp.gate.w_gate": torch.ones(2, 3)}, "m3vit")[0]
+    assert list(one) == ["backbone.model.blocks.1.mlp.router.gate"]
+
+
+def updated(states, w, name):
+    """A layer of MTLoRA: every task adds its update to the frozen result of the shared state."""
+    frozen = linear(states["shared"], w, f"{name}.linear")
+    out = {}
+    for task, official in (("semseg", "semseg"), ("saliency", "sal")):
+        a, b = w[f"{name}.lora_tasks_A.{official}"], w[f"{name}.lora_tasks_B.{official}"]
+        out[task] = frozen + states[task] @ a.T @ b.T * SCALE
+    return {"shared": shared_update(states["shared"], w, name), **out}
+
+
+def shared_update(x, w, name):
+    update = x @ w[f"{name}.lora_shared_A"].T @ w[f"{name}.lora_shared_B"].T * SCALE
+    return linear(x, w, f"{name}.linear") + update
+
+
+def window_attention(x, w, name, heads):
+    """Attention in windows of 2x2 pixels without shift, before the last layer."""
+    (B, H, W, C), grid = x.shape, ((0, 0), (0, 1), (1, 0), (1, 1))
+    windows = x.view(B, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, C)
+    rows = [[(a - c + 1) * 3 + (b - d + 1) for c, d in grid] for a, b in grid]
+    bias = w[f"{name}.relative_position_bias_table"][torch.tensor(rows)]
+    q, k, v = shared_update(windows, w, f"{name}.qkv").split(C, -1)
+    d = C // heads
+    parts = [slice(h * d, (h + 1) * d) for h in range(heads)]
+    mixed = [
+        (q[..., p] @ k[..., p].transpose(1, 2) / d**0.5 + bias[..., h]).softmax(-1) @ v[..., p]
+        for h, p in enumerate(parts)
+    ]
+    out = torch.cat(mixed, -1).view(B, H // 2, W // 2, 2, 2, C)
+    return out.permute(0, 1, 3, 2, 4, 5).reshape(B, H, W, C)
+
+
+def mtlora(w, image):
+    """Maps of each task at the end of both stages, which have one block each."""
+    x = conv(image, w, "backbone.patch_embed.proj", stride=4).permute(0, 2, 3, 1)
+    x, out = layer_norm(x, w, "backbone.patch_embed.norm"), {}
+    for stage in (0, 1):
+        name = f"backbone.layers.{stage}.blocks.0"
+        mixed = window_attention(layer_norm(x, w, f"{name}.norm1"), w, f"{name}.attn", 2)
+        names = ("shared", "semseg", "saliency")
+        states = updated(dict.fromkeys(names, mixed), w, f"{name}.attn.proj")
+        states = {task: x + item for task, item in states.items()}
+        inner = updated(
+            {task: layer_norm(item, w, f"{name}.norm2") for task, item in states.items()},
+            w,
+            f"{name}.mlp.fc1",
+        )
+        last = updated({task: F.gelu(item) for task, item in inner.items()}, w, f"{name}.mlp.fc2")
+        states = {task: states[task] + item for task, item in last.items()}
+        unread = 0 * states["shared"].mean()  # of the last stage; the authors' code computes it as well
+        out |= {(task, stage): states[task].permute(0, 3, 1, 2) + unread for task in names[1:]}
+        if stage == 0:
+            x = states["shared"]
+            corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+            x = layer_norm(torch.cat(corners, -1), w, "backbone.layers.0.downsample.norm")
+            x = shared_update(x, w, "backbone.layers.0.downsample.reduction")
+    return out
+
+
+@compares("mtlora")
+def test_mtlora():
+    small = {"embed_dim": 4, "depths": (1, 1), "num_heads": (2, 2), "window_size": 2}
+    adapter = LowRank(shared={"*": 2}, own={"*.attn.proj": 2, "*.mlp.*": 2}, scale=SCALE, side=True)
+    backbone = adapter.apply(TimmBackbone("swin_tiny_patch4_window7_224", **small), TASKS)
+    image = torch.randn(2, 3, 16, 32, dtype=torch.float64)
+    unread = (".1.blocks.0.mlp.fc2.lora_shared_A", ".1.blocks.0.mlp.fc2.lora_shared_B")
+    network = nn.ModuleDict({"backbone": backbone})
+    check_outputs("mtlora", network, mtlora, image, run=levels_of_tasks, idle=unread)
+    extra = {
+        "backbone.layers.0.blocks.1.mlp.fc1.lora_norm.weight": torch.ones(1),
+        "decoders.decoders.sal.last_layer.weight": torch.ones(1),
+    }
+    state, report = convert(extra, "mtlora")
+    assert list(state) == ["backbone.model.layers.0.blocks.1.mlp.fc1.add.weight"]
+    assert list(report.dropped) == ["decoders.decoders.sal.last_layer.weight"]
