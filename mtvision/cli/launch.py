@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import RunConfig
 from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
 from mtvision.report.record import Record, find_records
+from mtvision.report.render import FORMATS
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages
@@ -31,6 +32,9 @@ from mtvision.sweep.grid import (
 from mtvision.sweep.local import TRAIN, Outcome, run_locally
 from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
 from mtvision.sweep.summary import Board, summary
+from mtvision.sweep.sums import Sums, plain_sums
+from mtvision.sweep.weight_search import SearchInterruptedError, SearchPlan
+from mtvision.tracking.run_id import write_grid
 
 AGAIN = "make room, then run the same command again"
 
@@ -41,6 +45,7 @@ continues interrupted ones.
 
   mtvision launch configs/a.py configs/b.py --seeds 0 1 2 --workers 2
   mtvision launch configs/a.py --seeds 0 1 2 --set balancer=Uncertainty,UPGrad --set optimizer.lr=1e-3,2e-3
+  mtvision launch configs/a.py --seeds 0 1 2 --set balancer=UPGrad,FAMO --search-weights 9
   mtvision launch configs/a.py --seeds 0 1 2 --slurm partition=gpu gpus_per_node=1 timeout_min=600
   mtvision launch configs/a.py --seeds 0 1 2 --print --nodes 2 --gpus 8
 """
@@ -86,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", metavar="METHOD", help="row of the paired differences (default: the first)"
     )
+    parser.add_argument(
+        "--search-weights",
+        type=int,
+        metavar="N",
+        help="find the weights of the plain sum by successive halving of N candidates on held-out training "
+        "images. Adds the rows 'equal weights' and 'tuned weights' and a table of gains over both",
+    )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--slurm",
@@ -112,7 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 if every run has a whole record and --results has all of them, 1 if not, 130 if interrupted.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.search_weights is not None and (arguments.print or arguments.dry_run):
+        parser.error("--search-weights trains before the grid is known: leave --print and --dry-run out.")
     console = messages()
     runs = expand(
         arguments.configs,
@@ -122,13 +137,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         options=arguments.cfg_options,
         plugins=arguments.plugin,
         name=arguments.name,
-        check=_check if arguments.train_command == shlex.join(TRAIN) else None,
+        check=_check_of(arguments),
     )
+    try:
+        sums = _sums(arguments, console)
+    except SearchInterruptedError as error:
+        console.print(str(error), markup=False)
+        return 130
+    runs += [run for item in sums for run in item.runs]
     if arguments.reference is not None:  # a mistake here should not come up after days of training
         look_up("method to compare with", arguments.reference, {run.method: run for run in runs})
     folders = [arguments.work_dir, *([arguments.results] if arguments.results else [])]
     runs = look_up_states(runs, folders, overwrite=arguments.overwrite)
     todo = [run for run in runs if run.state != FINISHED]
+    if not (arguments.dry_run or arguments.print):
+        write_grid(arguments.work_dir, arguments.work_dir.name)
     if arguments.print:
         print(
             "\n".join(commands(todo, nodes=arguments.nodes, gpus=arguments.gpus, endpoint=arguments.endpoint))
@@ -143,27 +166,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in runs:
             print(f"  {run.state:<9} {run.name}")
         return 0
-    outcomes = _train(todo, arguments, console)
+    outcomes = _train(todo, arguments, console, arguments.results)
     done = {outcome.run.name: outcome.record for outcome in outcomes if outcome.record is not None}
     records = [record for run in runs if (record := done.get(run.name, run.record)) is not None]
+    for item in sums:
+        records = [item.costed(record) for record in records]
     kept = Attempts()
     kept.run("records in --results", lambda: _keep(runs, records, arguments), AGAIN)
-    _summarise(runs, records, arguments, console, kept)
+    _summarise(runs, records, arguments, console, kept, sums)
     return _report_failures(outcomes, console) or int(bool(kept.lines))
 
 
-def _check(config: RunConfig) -> None:
-    check_config(config, TO_TRAIN)
+def _check_of(arguments: argparse.Namespace) -> Callable[[RunConfig], object] | None:
+    """The check of a config before its run; a command of somebody's own may know more than the suite."""
+    own = arguments.train_command != shlex.join(TRAIN)
+    return None if own else lambda config: check_config(config, TO_TRAIN)
 
 
-def _train(todo: Sequence[Run], arguments: argparse.Namespace, console: Console) -> list[Outcome]:
+def _sums(arguments: argparse.Namespace, console: Console) -> list[Sums]:
+    """Rows of plain sums, after the search for their weights; none without `--search-weights`."""
+    if arguments.search_weights is None:
+        return []
+    return plain_sums(
+        arguments.configs,
+        SearchPlan(candidates=arguments.search_weights),
+        seeds=arguments.seeds,
+        work_dir=arguments.work_dir,
+        train=lambda runs: _train(runs, arguments, console, results=None),
+        options=arguments.cfg_options,
+        plugins=arguments.plugin,
+        check=_check_of(arguments),
+        say=lambda text: console.print(text, markup=False, soft_wrap=True),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _train(
+    todo: Sequence[Run], arguments: argparse.Namespace, console: Console, results: Path | None
+) -> list[Outcome]:
     command = shlex.split(arguments.train_command)
     if arguments.overwrite:
         for run in todo:
             discard(run)
     if not todo:
         return []
-    with Board(todo, console, arguments.results) as board:
+    with Board(todo, console, results) as board:
         if arguments.slurm is None:
             return run_locally(
                 todo,
@@ -194,6 +241,7 @@ def _summarise(
     arguments: argparse.Namespace,
     console: Console,
     kept: Attempts,
+    sums: Sequence[Sums],
 ) -> None:
     """Store gains, print the summary, write it to the work dir; say which rows have no gain and why."""
     if not records:
@@ -206,8 +254,15 @@ def _summarise(
         gains = with_gain(shown, baseline, problems)
         kept.run("gains in --results", lambda: _store_gains(runs, gains, arguments.results), AGAIN)
     options = {"reference": arguments.reference, "baseline": baseline}
-    print(f"\n{summary(shown, **options)}\n", flush=True)
-    file, markdown = arguments.work_dir / "summary.md", summary(shown, format="markdown", **options)
+    grids = [grid for item in sums if (grid := item.grid(runs, records)) is not None]
+
+    def text(format: str) -> str:  # noqa: A002  the word users type
+        return "\n\n".join(
+            [summary(shown, format=format, **options), *(FORMATS[format](grid) for grid in grids)]
+        )
+
+    print(f"\n{text('terminal')}\n", flush=True)
+    file, markdown = arguments.work_dir / "summary.md", text("markdown")
     Attempts().run(file.name, lambda: write_text(file, markdown + "\n"), AGAIN)
     for problem in problems:
         console.print(f"no gain: {problem}", markup=False, soft_wrap=True)

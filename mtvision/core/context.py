@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,11 @@ class Context:
         branches: which branch each block takes for each task.
         temperature: of relaxed discrete choices.
         extra: anything a method of the user needs.
+
+    >>> Context(preference={"depth": 2.0, "semseg": 1.0}).preference["depth"]
+    2.0
+    >>> Context() == Context(widths=None)
+    True
     """
 
     tasks: tuple[str, ...] | None = None
@@ -37,23 +43,38 @@ class Context:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-_EMPTY = Context()
-_current: ContextVar[Context] = ContextVar("mtvision_context", default=_EMPTY)
+class _InThread(threading.local):
+    """The context of each thread; `torch.compile` traces it, unlike the change of a `ContextVar`."""
+
+    context = Context()
+
+
+_current = _InThread()
 
 
 def current_context() -> Context:
-    """The context in force in this thread; an empty one outside `use_context`."""
-    return _current.get()
+    """The context in force in this thread; an empty one outside `use_context`.
+
+    >>> current_context() == Context()
+    True
+    """
+    return _current.context
 
 
 @contextmanager
 def use_context(context: Context | None) -> Iterator[Context]:
-    """Put `context` in force inside a `with` block; None leaves the current one. Nests."""
-    token = _current.set(_current.get() if context is None else context)
+    """Put `context` in force inside a `with` block; None leaves the current one. Nests.
+
+    >>> with use_context(Context(temperature=0.5)):
+    ...     current_context().temperature
+    0.5
+    """
+    before = _current.context
+    _current.context = before if context is None else context
     try:
-        yield _current.get()
+        yield _current.context
     finally:
-        _current.reset(token)
+        _current.context = before
 
 
 _average: ContextVar[Average | None] = ContextVar("mtvision_average", default=None)

@@ -24,7 +24,14 @@ class Auxiliary:
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """One feature map (B, C, h, w) per task, and deep supervision if the decoder has any."""
+    """One feature map (B, C, h, w) per task, and deep supervision if the decoder has any.
+
+    >>> import torch
+    >>> extra = Auxiliary("depth", torch.zeros(1, 1, 6, 6), weight=0.4)
+    >>> output = DecoderOutput({"depth": torch.zeros(1, 8, 6, 6)}, [extra])
+    >>> list(output.features), output.auxiliary[0].weight
+    (['depth'], 0.4)
+    """
 
     features: dict[str, Tensor]
     auxiliary: list[Auxiliary] = field(default_factory=list)

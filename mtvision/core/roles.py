@@ -54,18 +54,17 @@ def find_reach(
     gradient reaches nothing.
     """
     named = [(name, item) for name, item in parameters if item.requires_grad]
-    reach: dict[str, set[str]] = {}
-    for key, loss in losses.items():
-        reach[key] = set()
-        if not named or not loss.requires_grad:
-            continue
-        gradients = torch.autograd.grad(
-            loss, [item for _, item in named], retain_graph=True, allow_unused=True, materialize_grads=False
-        )
-        reach[key] = {
-            name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None
-        }
-    return reach
+    return {key: _reached(loss, named) for key, loss in losses.items()}
+
+
+def _reached(loss: Tensor, named: list[tuple[str, nn.Parameter]]) -> set[str]:
+    """Names of the parameters that one loss reaches; its gradients are freed with this call."""
+    if not named or not loss.requires_grad:
+        return set()
+    gradients = torch.autograd.grad(
+        loss, [item for _, item in named], retain_graph=True, allow_unused=True, materialize_grads=False
+    )
+    return {name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None}
 
 
 def roles_from_reach(

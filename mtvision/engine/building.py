@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from mtvision.engine.ranks import LossMeans
 from mtvision.metrics.building import build_metric, require_scores, scored_task
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
+from mtvision.recipe.config import RunConfig
+from mtvision.recipe.differences import ResumeError
 from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.steps.step import Step
 
@@ -72,6 +74,7 @@ def training_module(config: Mapping[str, Any], settings: Settings, network: Netw
         evaluation_precision=settings.evaluation.precision,
         scored=scored_tasks(protocol, settings.evaluation.metric_options),
         loss_means=_loss_means(training.loss_means, step),
+        scaled=training.init_from_data,
     )
 
 
@@ -87,3 +90,35 @@ def _loss_means(wanted: LossMeans | None, step: Step) -> LossMeans:
             "there is no whole batch to take means over. Use training.loss_means='rank'."
         )
     return wanted or ("rank" if step.divides_batches else "global")
+
+
+def with_kept_batch(config: RunConfig, batches: Sequence[Mapping[str, int]], processes: int) -> RunConfig:
+    """A config with the images per step of a checkpoint, on another number of processes (`--keep-batch`).
+
+    The images per process change. `training.micro_batches` changes with them, so that no process has more
+    images in memory at once than the config says.
+
+    Args:
+        config: of the run that continues.
+        batches: `meta["batches"]` of the checkpoint: `processes` and `images` per process, the last counts.
+        processes: that there are now.
+
+    Raises:
+        ResumeError: the images cannot be dealt evenly.
+    """
+    then, now = batches[-1], int(config["train_data"]["batch_size"])
+    whole = then["processes"] * then["images"]
+    images, rest = divmod(whole, processes)
+    if rest or not images:
+        possible = [str(count) for count in range(1, whole + 1) if whole % count == 0]
+        raise ResumeError(
+            f"--keep-batch: the {whole} images of a step ({then['processes']} x {then['images']}) cannot be "
+            f"dealt evenly to {processes} processes. Start {', '.join(possible)} processes, or leave "
+            "--keep-batch out."
+        )
+    if images == now:
+        return config
+    at_once = -(-now // int(config["training"]["micro_batches"]))
+    return config.with_options(
+        {"train_data.batch_size": images, "training.micro_batches": -(-images // at_once)}
+    )

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
-from mtvision.engine.records import AGAIN, UNFINISHED, Measured, add_parts, portable, scored_record
+from mtvision.engine.records import AGAIN, NOT_YET, UNFINISHED, Measured, add_parts, portable, scored_record
 from mtvision.evaluation.evaluator import SampleEvaluator, Scores
 from mtvision.evaluation.scoring import evaluate, measure_constant, scores_of, write_panels
 from mtvision.recipe.building import trained_network
@@ -90,14 +90,15 @@ def evaluate_checkpoint(
     scores = evaluate(network, loader, evaluator, precision=options.precision, console=console)
     evaluator.close()
     record = scored_record(config, settings, scores, file, meta, training or {})
-    record = replace(record, notes=[*record.notes, *evaluator.notes()])
-    path = work_dir / RECORD_FILE
+    without = evaluator.leave_one_out() if options.leave_one_out else None
+    record = replace(record, notes=[*record.notes, *evaluator.notes()], leave_one_out=without)
     if is_main_process():
-        _keep_scores(record, path)
+        _keep_scores(record, work_dir / RECORD_FILE)
     attempts = Attempts(quiet=not is_main_process())
     train_set, constant = _constant(config, settings, loader, attempts)
     data = {section.removesuffix("_data"): dataset, **({} if train_set is None else {"train": train_set})}
-    measured = Measured(settings=settings, network=network, checkpoint=file, data=data, constant=constant)
+    known: dict[str, Any] = {"data": data, "constant": constant, "licence": meta.get("licence")}
+    measured = Measured(settings=settings, network=network, checkpoint=file, **known)
     record = add_parts(record, measured, attempts, with_cost=with_cost)
     if not is_main_process():
         return record
@@ -109,7 +110,7 @@ def evaluate_checkpoint(
         if further is not None:
             further(record, later)
 
-    return record_first(record, path, rest, quiet=quiet)
+    return record_first(record, work_dir / RECORD_FILE, rest, quiet=quiet)
 
 
 def _keep_scores(record: Record, path: Path) -> None:
@@ -130,6 +131,8 @@ def _show(record: Record, work_dir: Path, later: Attempts, *, quiet: bool) -> No
 def record_first(record: Record, path: Path, further: Further, *, quiet: bool = False) -> Record:
     """Write a record, then do what follows from it, then write what failed of that into the record.
 
+    Until then its `failures` are `NOT_YET`, so that a run which is killed meanwhile is not taken for done.
+
     Args:
         record: complete.
         path: its file.
@@ -140,16 +143,15 @@ def record_first(record: Record, path: Path, further: Further, *, quiet: bool = 
         The record with `failures`. If `path` could not be written, a line of `missing` says where it is.
     """
     later = Attempts()
-    place, lost = write_or_rescue(path, record.to_text(), sys.stderr if quiet else sys.stdout)
+    text = replace(record, failures=[NOT_YET]).to_text()
+    place, lost = write_or_rescue(path, text, sys.stderr if quiet else sys.stdout)
     if lost:
         later.note(lost)
     further(record, later)
     failed = [line for line in later.lines if line != lost]
     record = replace(record, failures=portable(failed))
-    if failed and place is not None:
-        later.run(
-            f"failures in {place.name}", partial(record.save, place), "the record is there without them"
-        )
+    if place is not None:
+        later.run(f"failures in {place.name}", partial(record.save, place), "all else of the record is there")
     return replace(record, missing=[*record.missing, *portable([lost])]) if lost else record
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtvision.balance.balancer import Balancer
 from mtvision.core.context import means_over
+from mtvision.core.naming import ReportedError
 from mtvision.core.non_finite import NonFiniteError, NonFiniteGradientError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.parts import shares_of, split
 from mtvision.engine.ranks import (
     LogMeans,
     LossMeans,
@@ -29,11 +33,20 @@ from mtvision.engine.ranks import (
 from mtvision.evaluation.scoring import predict_batch
 from mtvision.losses.task_losses import NonFiniteLossError, TaskLosses, check_finite
 from mtvision.models.network import Network
+from mtvision.models.partial import grouped
 from mtvision.runtime.launch import gather
 from mtvision.runtime.precision import Precision, autocast
+from mtvision.runtime.state_dicts import some
+from mtvision.steps.gradients.diagnostics import with_shares
 from mtvision.steps.problem import LossReport, StepProblem
-from mtvision.steps.step import Step
+from mtvision.steps.step import Step, in_rounds
 
+
+class UnreachedError(ReportedError, RuntimeError):
+    """Several processes wait for gradients that one of them does not compute."""
+
+
+Watch = Callable[[Sequence[tuple[StepProblem, Batch]]], dict[str, Tensor]]
 SKIPPED = "skipped"
 UNLABELLED = "unlabelled/"
 
@@ -51,7 +64,10 @@ class TrainingModule(nn.Module):
         evaluation_precision: of `val_step`.
         scored: tasks with predictions as the metrics read them, for `val_step`; None = `tasks`.
         loss_means: of the labels of one process or of all, see `mtvision.engine.ranks`.
+        scaled: each loss may be divided by a constant, see `set_loss_scales`; it is part of the state.
     """
+
+    loss_scale: Tensor | None
 
     def __init__(
         self,
@@ -65,12 +81,13 @@ class TrainingModule(nn.Module):
         evaluation_precision: Precision = "fp32",
         scored: Sequence[Task] | None = None,
         loss_means: LossMeans = "rank",
+        scaled: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.balancer = balancer
+        self.network, self.balancer = network, balancer
         self.tasks = tuple(tasks)
         self.scored = self.tasks if scored is None else tuple(scored)
+        step.check_balancer(balancer)
         self.step = step
         self.losses = TaskLosses(tasks)
         self.micro_batches = micro_batches
@@ -78,6 +95,26 @@ class TrainingModule(nn.Module):
         self.evaluation_precision: Precision = evaluation_precision
         self.loss_means: LossMeans = loss_means
         self.log_means = LogMeans()
+        self.watch: Watch | None = None  # called before a step, see `mtvision.engine.hooks.DiagnosticsHook`
+        self.shows_gradients = False  # whether the next step logs what its balancer knows of gradients
+        self.register_buffer("loss_scale", torch.ones(len(self.tasks)) if scaled else None)
+
+    def set_loss_scales(self, scales: Mapping[str, float]) -> None:
+        """Divide the losses of some tasks from now on; those of others stay as they are.
+
+        Raises:
+            ValueError: the module was made without `scaled`.
+        """
+        if self.loss_scale is None:
+            raise ValueError("TrainingModule: losses have no scales; make it with scaled=True.")
+        values = [scales.get(task.name, 1.0) for task in self.tasks]
+        self.loss_scale.copy_(torch.tensor(values, device=self.loss_scale.device))
+
+    def loss_scales(self) -> dict[str, float]:
+        """{task: what its loss is divided by}; empty if the module was made without `scaled`."""
+        if self.loss_scale is None:
+            return {}
+        return {task.name: float(item) for task, item in zip(self.tasks, self.loss_scale, strict=True)}
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +138,11 @@ class TrainingModule(nn.Module):
         tasks = [task.name for task in self.tasks if task.name in batch.labels]
         output = self.network.outputs(batch.image, tasks=tasks, size=batch.label_size)
         with torch.autocast(self.device.type, enabled=False):
-            return output, self.losses(output, batch, counts)
+            losses = self.losses(output, batch, counts)
+        if self.loss_scale is not None:
+            scales = dict(zip((task.name for task in self.tasks), self.loss_scale, strict=True))
+            losses = {name: loss / scales[name] for name, loss in losses.items()}
+        return output, losses
 
     @torch.no_grad()
     def blame(self, batch: Batch, precision: Precision) -> None:
@@ -115,8 +156,8 @@ class TrainingModule(nn.Module):
         check_finite(losses, batch, output)
 
     def train_step(self, batch: Batch, optim_wrapper: PrecisionOptimWrapper) -> dict[str, Tensor]:
-        """One optimizer step; returns what to log."""
-        return train_step(self, self, batch, optim_wrapper)
+        """The optimizer steps of one batch; returns what to log."""
+        return in_rounds(self.step, self.balancer, partial(train_step, self, self, batch, optim_wrapper))
 
     def val_step(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Predictions per sample, without batch axis, on the CPU."""
@@ -132,6 +173,9 @@ class DistributedModule(DistributedDataParallel):
     Unused parameters are expected: a rank whose images have no labels of a task does not compute that task.
     The balancer's parameters stay outside, because its loss is formed after the wrapped forward pass; the
     step averages their gradients.
+
+    Raises:
+        UnreachedError: a loss was computed that the balancer or the step left out of its gradients.
     """
 
     def __init__(self, module: TrainingModule) -> None:
@@ -141,8 +185,26 @@ class DistributedModule(DistributedDataParallel):
         super().__init__(module, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
 
     def train_step(self, batch: Batch, optim_wrapper: PrecisionOptimWrapper) -> dict[str, Tensor]:
-        """One optimizer step over all ranks."""
-        return train_step(self.module, self, batch, optim_wrapper)
+        """As the module's, over all ranks."""
+        update = partial(train_step, self.module, self, batch, optim_wrapper)
+        try:
+            return in_rounds(self.module.step, self.module.balancer, update)
+        except RuntimeError as error:
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise UnreachedError(self._left_out(str(error))) from error
+
+    def _left_out(self, message: str) -> str:
+        """DDP's complaint with names; it gives the numbers of parameters."""
+        found = re.search(r"did not receive grad for rank \d+: ([\d ]+)", message)
+        trained = [name for name, item in self.module.named_parameters() if item.requires_grad]
+        own = [name for name in trained if name not in self.parameters_to_ignore]
+        names = [own[int(number)] for number in found.group(1).split()] if found else []
+        what = some(grouped(names, own), 8) if names else "some parameters (torch does not say which)"
+        return (
+            "a loss was computed, but not used for gradients, so that processes wait for one another: "
+            f"{what}. A balancer or step has to use every loss it is given; multiply by 0 to leave one out."
+        )
 
     def val_step(self, batch: Batch) -> list[dict[str, Tensor]]:
         """As the module's; ranks score different images."""
@@ -178,6 +240,7 @@ def train_step(
         parts = [part.completed(whole.tasks) for part in parts]
     kept = _statistics(module) if optim_wrapper.non_finite == "skip" else {}
     error: NonFiniteError | None = None
+    measured = module.watch(_again(module, parts, whole, optim_wrapper)) if module.watch else {}
     try:
         logs = _gradients(module, wrapped, parts, whole, optim_wrapper)
         values = list(logs.values())
@@ -186,7 +249,9 @@ def train_step(
         sound, logs, error = False, {}, found
     if sound:
         optim_wrapper.step()
-        return logs
+        if module.step.follows_up(module.balancer):
+            module.step.after_update(_again(module, parts, whole, optim_wrapper))
+        return {**logs, **with_shares(measured, logs)}
     blamed: NonFiniteError | None = None
     if error is None:
         finite = all(bool(value.isfinite()) for value in logs.values())
@@ -211,7 +276,7 @@ def _gradients(
 ) -> dict[str, Tensor]:
     """Add the gradients of all parts to `.grad`; returns means over parts and processes for logs."""
     by_hand = module.step.averages_gradients(module.balancer)  # then DDP's hooks must stay out of it
-    shares = [len(part) / sum(len(item) for item in parts) for part in parts]
+    shares = shares_of(parts)
     logs: list[Mapping[str, Tensor]] = []
     for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
         last = index == len(parts) - 1
@@ -234,6 +299,20 @@ def _gradients(
             ]
         ).sum()
     return module.log_means(means)
+
+
+def _again(
+    module: TrainingModule,
+    parts: Sequence[Batch],
+    whole: WholeBatch | None,
+    optim_wrapper: PrecisionOptimWrapper,
+) -> list[tuple[StepProblem, Batch]]:
+    """The problem of each part for a further pass, without data-parallel hooks."""
+    shares = shares_of(parts)
+    return [
+        (_problem(module, module, optim_wrapper, part, share, whole, {}), part)
+        for part, share in zip(parts, shares, strict=True)
+    ]
 
 
 def _statistics(module: nn.Module) -> dict[str, Tensor]:
@@ -301,7 +380,7 @@ def _problem(
         return report if one is None else one.scaled(report, share)
 
     def scale(loss: Tensor) -> Tensor:
-        return optim_wrapper.scale(loss * share)
+        return optim_wrapper.scale(loss if share == 1 else loss * share)
 
     def backward(loss: Tensor) -> None:
         scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -316,12 +395,6 @@ def _problem(
         gather=gather,
         tasks=module.tasks,
         role_overrides=module.role_overrides,
+        buffers=list(module.network.named_buffers()),
+        shows_gradients=module.shows_gradients,
     )
-
-
-def split(batch: Batch, parts: int) -> list[Batch]:
-    """Cut a batch into at most `parts` consecutive pieces of nearly equal size; empty ones are dropped."""
-    if parts == 1:
-        return [batch]
-    cuts = torch.arange(len(batch)).tensor_split(parts)
-    return [batch.part(cut.tolist()) for cut in cuts if len(cut)]

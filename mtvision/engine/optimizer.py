@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from mtvision.core.registry import OPTIMIZERS, SCHEDULES
 from mtvision.core.roles import is_architecture
@@ -16,12 +17,13 @@ from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.models.network import Network
 from mtvision.recipe.sections import TrainingSettings
 from mtvision.recipe.settings import to_plain_data
+from mtvision.runtime.launch import rank_and_world_size
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def build_optimizer(
-    network: Network, balancer: nn.Module, config: Mapping[str, Any]
+    network: Network, balancer: nn.Module, config: Mapping[str, Any], *, shard: bool = False
 ) -> torch.optim.Optimizer:
     """Optimizer over the trainable parameters of network and balancer.
 
@@ -39,6 +41,9 @@ def build_optimizer(
             * `balancer_lr` (default `lr`): rate of the balancer's own parameters.
             * `architecture_lr` (default `lr`): rate of architecture parameters (`mtvision.core.roles`). They
               are never decayed.
+
+        shard: keep the state of every parameter on one process only (ZeRO, stage 1). The updates are the
+            same.
 
     Raises:
         ValueError: `lr` is missing, no parameter is trainable, or a glob matches none.
@@ -80,6 +85,9 @@ def build_optimizer(
         groups[balancer_lr, -1.0] = {"params": own, "lr": balancer_lr, "weight_decay": 0.0}
     if not groups:
         raise ValueError("optimizer: no parameter of the network is trainable; unfreeze some.")
+    if shard and rank_and_world_size()[1] > 1:
+        local: Any = factory  # torch says "class", but calls it only
+        return ZeroRedundancyOptimizer(list(groups.values()), optimizer_class=local, **options)
     optimizer: torch.optim.Optimizer = factory(list(groups.values()), **options)
     return optimizer
 
@@ -89,6 +97,8 @@ def regrouped(
     then: Sequence[Sequence[str]],
     now: Sequence[Sequence[str]],
     fresh: Mapping[str, Any],
+    *,
+    partly: bool = False,
 ) -> dict[str, Any]:
     """An optimizer's state for other groups of the same parameters, such as those of another `lr_factors`.
 
@@ -97,6 +107,7 @@ def regrouped(
         then: names of the parameters in each of its groups.
         now: names in each group of the optimizer that takes the state.
         fresh: its `state_dict()`.
+        partly: take the state of the parameters that both have, such as beside another balancer's own.
 
     Raises:
         ValueError: the parameters are not the same.
@@ -104,12 +115,12 @@ def regrouped(
     before = {name: index for index, name in enumerate(name for group in then for name in group)}
     after = [name for group in now for name in group]
     other = sorted(before.keys() ^ set(after))
-    if other:
+    if other and not partly:
         raise ValueError(f"the optimizer has other parameters: {', '.join(other[:3])}, …")
     state = {
         index: saved["state"][before[name]]
         for index, name in enumerate(after)
-        if before[name] in saved["state"]
+        if name in before and before[name] in saved["state"]
     }
     # mmengine adds a group of its own, `base_param_settings`, where there are several
     settings = ("param_groups", "base_param_settings")
@@ -118,7 +129,12 @@ def regrouped(
 
 
 def build_optimization(
-    config: Mapping[str, Any], training: TrainingSettings, network: Network, balancer: nn.Module
+    config: Mapping[str, Any],
+    training: TrainingSettings,
+    network: Network,
+    balancer: nn.Module,
+    *,
+    steps: int | None = None,
 ) -> tuple[PrecisionOptimWrapper, list[Any]]:
     """The config's optimizer in its wrapper, and its schedulers.
 
@@ -127,17 +143,20 @@ def build_optimization(
         training: its section `training`.
         network: what is trained.
         balancer: its own parameters are trained too.
+        steps: that the schedules span; None = those of the run.
 
     Raises:
         ValueError, UnknownNameError: as `build_optimizer`.
     """
     wrapper = PrecisionOptimWrapper(
-        build_optimizer(network, balancer, to_plain_data(config["optimizer"] or {})),
+        build_optimizer(
+            network, balancer, to_plain_data(config["optimizer"] or {}), shard=training.shard == "zero"
+        ),
         precision=training.precision,
         max_norm=training.clip_grad,
         non_finite=training.non_finite,
     )
-    return wrapper, build_schedule(config, training.iterations, wrapper)
+    return wrapper, build_schedule(config, training.iterations if steps is None else steps, wrapper)
 
 
 def build_schedule(config: Mapping[str, Any], iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:

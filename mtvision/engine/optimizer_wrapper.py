@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from mtvision.core.non_finite import NonFiniteGradientError, in_words, non_finite
 from mtvision.runtime.precision import Precision
@@ -69,11 +70,11 @@ class PrecisionOptimWrapper(OptimWrapper):
         Args:
             watched: (N,) further values, e.g. losses.
         """
-        if self._scaler.is_enabled():
-            self._scaler.unscale_(self.optimizer)
         parameters = self._with_gradients()
         if not parameters:
             return watched is None or bool(watched.isfinite().all())
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self.optimizer)
         norm = total_norm([item.grad for item in parameters if item.grad is not None]).view(1)
         values = norm if watched is None else torch.cat([norm.to(watched), watched])
         sound = bool(values.isfinite().all())
@@ -83,7 +84,7 @@ class PrecisionOptimWrapper(OptimWrapper):
 
     def step(self, **_: Any) -> None:
         """Update the parameters with gradients that `is_sound` has looked at, and clear these."""
-        if self._scaler.is_enabled():
+        if self._scaler.is_enabled() and self._with_gradients():  # torch refuses to unscale nothing
             self._scaler.step(self.optimizer)
             self._scaler.update()
         else:
@@ -128,6 +129,11 @@ class PrecisionOptimWrapper(OptimWrapper):
     def _with_gradients(self) -> list[nn.Parameter]:
         groups = self.optimizer.param_groups
         return [item for group in groups for item in group["params"] if item.grad is not None]
+
+    def collect_state(self) -> None:
+        """Bring a sharded optimizer's state to rank 0, for its `state_dict`; all processes call this."""
+        if isinstance(self.optimizer, ZeroRedundancyOptimizer):
+            self.optimizer.consolidate_state_dict(to=0)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state and, with fp16, the scaler's."""

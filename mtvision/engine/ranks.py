@@ -12,13 +12,14 @@ Two kinds of means, `training.loss_means`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
@@ -28,6 +29,9 @@ from mtvision.steps.problem import LossReport
 
 LossMeans = Literal["rank", "global"]
 
+_BUCKET = 2**23
+"""Numbers that are sent together: enough to make the start of an exchange cheap."""
+
 
 def number_of_ranks() -> int:
     """Processes of the run; 1 outside a group."""
@@ -35,10 +39,33 @@ def number_of_ranks() -> int:
 
 
 def average_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
-    """Mean of each tensor over all processes; the tensors themselves on a single one."""
+    """Mean of each tensor over all processes; the tensors themselves on a single one.
+
+    Neighbours of the same type are sent together, up to `_BUCKET` numbers at once.
+    """
     if number_of_ranks() == 1:
         return tensors
-    return [sum_over_ranks(tensor).div_(number_of_ranks()) for tensor in tensors]
+    means: list[Tensor] = []
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        dist.all_reduce(flat)
+        parts = torch.split(flat.div_(number_of_ranks()), [tensor.numel() for tensor in bucket])
+        means += [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
+    return means
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors in order, in lists of one type and device; a tensor of more than `_BUCKET` is alone."""
+    buckets: list[list[Tensor]] = []
+    filled = 0
+    for tensor in tensors:
+        alike = buckets and (tensor.dtype, tensor.device) == (buckets[-1][0].dtype, buckets[-1][0].device)
+        if not alike or filled + tensor.numel() > _BUCKET:
+            buckets.append([])
+            filled = 0
+        buckets[-1].append(tensor)
+        filled += tensor.numel()
+    return buckets
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -48,6 +75,40 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     total = tensor.clone()
     dist.all_reduce(total)
     return total
+
+
+def largest_over_ranks(number: int) -> int:
+    """The largest of all processes' numbers; all of them call this.
+
+    It stays on the CPU where the group has a way to, so that no GPU is waited for.
+    """
+    if number_of_ranks() == 1:
+        return number
+    given = torch.tensor([number], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(given, dist.ReduceOp.MAX)
+    return int(given)
+
+
+@contextmanager
+def statistics_of_main(network: nn.Module) -> Iterator[None]:
+    """Within the block, all processes have the buffers of the main one, which are those of checkpoints.
+
+    Running statistics of batch norms differ between processes. Scores would depend on who scores which
+    image, and a resumed run, which loads the main process's statistics everywhere, would score otherwise.
+    """
+    if number_of_ranks() == 1:
+        yield
+        return
+    saved = network.state_dict(keep_vars=True)
+    buffers = [item for name, item in network.named_buffers() if name in saved]
+    own = [item.clone() for item in buffers]
+    for item in buffers:
+        dist.broadcast(item, 0)
+    try:
+        yield
+    finally:
+        for item, before in zip(buffers, own, strict=True):
+            item.copy_(before)
 
 
 @dataclass(frozen=True)

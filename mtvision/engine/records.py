@@ -30,7 +30,6 @@ from mtvision.report.cost import measure_cost
 from mtvision.report.provenance import (
     code_version,
     config_entry,
-    file_sha256,
     package_versions,
     without_paths,
 )
@@ -38,8 +37,10 @@ from mtvision.report.record import Record, RecordError
 from mtvision.report.schema_check import violations
 from mtvision.runtime.attempts import Attempts, IncompleteError
 from mtvision.runtime.launch import is_main_process, rank_and_world_size
+from mtvision.runtime.whole import file_sha256
 
 AGAIN = "score again with `mtvision test CONFIG CHECKPOINT`"
+NOT_YET = f"table, pictures, loggers: not done when the record was written; {AGAIN}"
 UNFINISHED = f"data, constant predictor, cost: the run ended before they were measured; {AGAIN}"
 
 _RULE = "last"
@@ -91,6 +92,7 @@ def scored_record(
     protocol = settings.protocol
     batches = meta.get("batches") or [_batch_of(config)]
     known = {"iterations": meta.get("iter"), "loss_means": meta.get("loss_means"), **training}
+    known["pretrained"] = _pretrained(config)
     notes = [] if protocol.checkpoint_rule == _RULE else [_OTHER_RULE.format(protocol.checkpoint_rule)]
     if len(batches) > 1:
         notes.append(batches_in_words(batches))
@@ -122,6 +124,17 @@ def scored_record(
     return record
 
 
+def _pretrained(config: Mapping[str, Any]) -> dict[str, str | None] | None:
+    """Name and licence of the weights that a backbone starts from; None for random ones and files."""
+    backbone = config["model"]["backbone"]
+    name = backbone.get("name")
+    if backbone.get("pretrained") is not True or not name:
+        return None
+    from mtvision.models.weights import licence_of  # imports timm, and with it W&B
+
+    return {"name": str(name), "licence": licence_of(str(name))}
+
+
 def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
     """One sentence on batches that changed when a run was resumed.
 
@@ -131,7 +144,16 @@ def batches_in_words(batches: Sequence[Mapping[str, int]]) -> str:
     >>> earlier = {"after": 0, "processes": 2, "images": 4}
     >>> batches_in_words([earlier, {"after": 500, "processes": 4, "images": 4}])
     'The batch changed on resume: 8 images per step (2 x 4), after iteration 500 16 (4 x 4).'
+    >>> batches_in_words([earlier, {"after": 500, "processes": 4, "images": 2}])
+    'The 8 images per step were dealt anew on resume: 2 x 4, after iteration 500 4 x 2.'
     """
+    if len({entry["processes"] * entry["images"] for entry in batches}) == 1:
+        dealt = [f"{entry['processes']} x {entry['images']}" for entry in batches]
+        later = [
+            f"after iteration {entry['after']} {text}" for entry, text in zip(batches, dealt, strict=True)
+        ]
+        whole = batches[0]["processes"] * batches[0]["images"]
+        return f"The {whole} images per step were dealt anew on resume: {', '.join([dealt[0], *later[1:]])}."
     parts: list[str] = []
     for entry in batches:
         count, images = entry["processes"], entry["images"]
@@ -187,6 +209,7 @@ class Measured:
         checkpoint: the scored file.
         data: {`train` and the name of the scored split: data set}.
         constant: scores of the constant predictor, or None.
+        licence: of the checkpoint, as it says itself; None if it does not.
     """
 
     settings: Settings
@@ -194,6 +217,7 @@ class Measured:
     checkpoint: Path
     data: Mapping[str, DenseDataset]
     constant: Scores | None
+    licence: str | None = None
 
 
 def add_parts(record: Record, measured: Measured, attempts: Attempts, *, with_cost: bool = True) -> Record:
@@ -304,6 +328,7 @@ def _checkpoint(measured: Measured, record: Record) -> dict[str, Any]:
         "iteration": (record.training or {}).get("iterations"),
         "rule": _RULE,
         "tasks": list(measured.network.task_names),
+        **({"licence": measured.licence} if measured.licence else {}),
     }
 
 

@@ -6,12 +6,17 @@ Every result, table, checkpoint and cache of the package is written by this modu
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.\w+")
+"""Names that `atomic_path` gives to its temporary files."""
 
 
 @contextmanager
@@ -99,3 +104,30 @@ def require_writable(folder: Path) -> None:
         raise NotADirectoryError(f"{folder} cannot be written: {there} is a file. Choose another folder.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written: no permission in {there}. Choose another folder.")
+
+
+def remove_temporaries(folder: Path) -> list[str]:
+    """Remove what killed writes of this module left in a folder; returns the names.
+
+    Only for a folder without another writer at the moment, because a write in progress would be lost.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    there = folder.iterdir() if folder.is_dir() else iter(())
+    found = sorted(path for path in there if _TEMPORARY.fullmatch(path.name) and path.is_file())
+    for path in found:
+        path.unlink(missing_ok=True)
+    return [path.name for path in found]
+
+
+def set_aside(path: Path, word: str) -> Path:
+    """Rename a file or folder to `NAME.WORD`, or `NAME.WORD-2` and so on where that exists.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    names = (f"{path.name}.{word}" + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+    target = next(place for name in names if not (place := path.with_name(name)).exists())
+    os.replace(path, target)
+    return target

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.core.naming import ReportedError
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 T = TypeVar("T")
 

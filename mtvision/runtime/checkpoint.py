@@ -7,8 +7,11 @@ import json
 import logging
 import pickle
 import random
+import re
+import time
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mtvision.core.files.foreign import ForeignError, cause, foreign_errors, stand_in_of
 from mtvision.core.naming import ReportedError, UnknownNameError
 from mtvision.core.non_finite import in_words, non_finite
 from mtvision.runtime.atomic import atomic_file
@@ -27,13 +31,22 @@ from mtvision.runtime.state_dicts import (
     align,
     find_state,
     nearest_prefixes,
+    network_state,
+    of_another_type,
 )
+from mtvision.runtime.whole import MANIFEST, HashedFile, damage, enter, is_entered, newest_whole
 
 _log = logging.getLogger("mtvision")
 
 FORMAT = "mtvision-checkpoint-1"
+NOTES = "mtvision"
+"""Key under which other files hold what is known about the network, as JSON."""
 _PLAIN_CLASSES = [argparse.Namespace]
 """Classes without behaviour that other training code stores beside weights; unpickling one runs nothing."""
+
+
+_SHARD = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.")
+_JOIN = "Join the tensors of all parts in one file with safetensors.torch.save_file."
 
 
 class CheckpointError(ReportedError, RuntimeError):
@@ -79,10 +92,56 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"].cpu())
 
 
-def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint; a crash at any moment leaves the old file or the new one, never half of one."""
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is on the disk.
+
+    Args:
+        path: of the file.
+        size: bytes.
+        seconds: that writing took.
+    """
+
+    path: Path
+    size: int
+    seconds: float
+
+    def __str__(self) -> str:
+        unit, divisor = ("GB", 1e9) if self.size >= 1e9 else ("MB", 1e6)
+        return f"checkpoint {self.path.name}: {self.size / divisor:.2f} {unit} in {self.seconds:.1f} s"
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any], *, entered: bool = False) -> Saved:
+    """Write a checkpoint; a crash at any moment leaves the old file or the new one, never half of one.
+
+    Args:
+        path: of the file.
+        content: plain data and tensors.
+        entered: enter its SHA-256 in the folder's manifest (`mtvision.runtime.whole`). A file that has an
+            entry already gets the new one in any case.
+
+    Raises:
+        OSError: the file or the manifest cannot be written.
+    """
+    begun = time.monotonic()
     with atomic_file(path) as file:
-        torch.save({"format": FORMAT, **content}, file)
+        hashed = HashedFile(file)
+        torch.save({"format": FORMAT, **content}, hashed)  # type: ignore[arg-type]
+        if entered or is_entered(path):
+            enter(path, hashed.sha256, hashed.size)
+    return Saved(path, hashed.size, time.monotonic() - begun)
+
+
+def save_network(path: Path, state: Mapping[str, Any], meta: Mapping[str, Any]) -> Saved:
+    """Write a network alone, its tensors named as in a run's checkpoints.
+
+    Args:
+        path: of the file.
+        state: {name: tensor} of the network.
+        meta: what is known about it.
+    """
+    named = {f"network.{name}": item for name, item in to_plain(state).items()}
+    return save_checkpoint(path, {"meta": meta, "state_dict": named})
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -98,11 +157,15 @@ def _file_and_part(path: str | Path) -> tuple[Path, str | None]:
     return Path(file), part
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, *, examined: bool = False) -> dict[str, Any]:
     """Read a checkpoint of this suite, or weights of other code (`.safetensors`, `.pth`).
 
     A state dict may lie in a wrapper (`{"model": ...}`, `{"ema": {"module": ...}}`). Where a file has
     several, `FILE#PART` names one of them.
+
+    Args:
+        path: of the file.
+        examined: the caller has found it whole already; a large file is not read twice.
 
     Returns:
         A dict with at least `state_dict` (tensors on the CPU) and `meta`. `found` says what was unwrapped,
@@ -111,12 +174,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: no such file.
         UnknownNameError: PART is not in the file.
-        CheckpointError: the file is truncated, not a checkpoint, holds pickled code, several state dicts, or
-            weights that are NaN or infinite.
+        CheckpointError: the file is truncated, damaged, not a checkpoint, holds pickled code, several state
+            dicts, or weights that are NaN or infinite.
     """
-    file, part = _file_and_part(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"checkpoint {file} does not exist.")
+    file, part = _usable_file(path, examined=examined)
     content = _read(file, part)
     state = content["state_dict"]
     found = non_finite((str(key), value) for key, value in state.items())
@@ -128,22 +189,60 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _read(file: Path, part: str | None) -> dict[str, Any]:
+def load_meta(path: str | Path, *, examined: bool = False) -> dict[str, Any]:
+    """`meta` of a checkpoint, whose tensors are mapped and not read.
+
+    Arguments and exceptions are those of `load_checkpoint`, which also looks at the values of the weights.
+    """
+    file, part = _usable_file(path, examined=examined)
+    meta: dict[str, Any] = _read(file, part, mapped=zipfile.is_zipfile(file))["meta"]
+    return meta
+
+
+def _usable_file(path: str | Path, *, examined: bool) -> tuple[Path, str | None]:
+    """The file and the part that `path` names, if the file can be a whole checkpoint."""
+    file, part = _file_and_part(path)
+    if not file.exists():
+        raise FileNotFoundError(f"checkpoint {file} does not exist.")
+    other = stand_in_of(file)
+    if other is not None:
+        raise CheckpointError(f"checkpoint {file}: {other}")
+    if file.name.endswith(".index.json"):
+        raise CheckpointError(f"checkpoint {file} is the index of a checkpoint in parts. {_JOIN}")
+    if not examined:
+        _require_whole(file)
+    return file, part
+
+
+def _require_whole(file: Path) -> None:
+    """Refuse a file that is not what was written, by its entry in the manifest or its own checksums."""
+    problem = damage(file)
+    if not problem:
+        return
+    advice = "Use an earlier one, or copy it again."
+    if is_entered(file):
+        advice += f" If you replaced it on purpose, remove its entry from {file.parent / MANIFEST}."
+    raise CheckpointError(f"checkpoint {file} is damaged: it {problem}. {advice}")
+
+
+def _read(file: Path, part: str | None, *, mapped: bool = False) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         return _unwrapped(_load_safetensors(file), file, part)
     try:
-        with torch.serialization.safe_globals(_PLAIN_CLASSES):  # type: ignore[arg-type]
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        with (
+            foreign_errors(pickle.UnpicklingError),
+            torch.serialization.safe_globals(_PLAIN_CLASSES),  # type: ignore[arg-type]
+        ):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower():  # no foreign class named: not a pickle at all
             raise CheckpointError(_unreadable(file, error)) from error
         raise CheckpointError(
             f"checkpoint {file} is refused: it holds more than tensors and plain data, which is not loaded "
-            f"because it could run code ({str(error).splitlines()[0]}). Convert it in an environment you "
-            "trust."
+            f"because it could run code ({_torch_cause(error)}). Convert it in an environment you trust."
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise CheckpointError(_unreadable(file, error)) from error
+    except ForeignError as foreign:
+        raise CheckpointError(_unreadable(file, foreign.error)) from foreign.error
     if not isinstance(content, dict) or not content:
         raise CheckpointError(
             f"checkpoint {file} holds a {type(content).__name__}, expected a dict of tensors."
@@ -170,23 +269,42 @@ def _unwrapped(content: dict[str, Any], file: Path, part: str | None) -> dict[st
 def _unreadable(file: Path, error: Exception) -> str:
     return (
         f"checkpoint {file} ({file.stat().st_size} bytes) is truncated or not a checkpoint: "
-        f"{str(error).splitlines()[0]}. Use an earlier one, or copy it again."
+        f"{_torch_cause(error)}. Use an earlier one, or copy it again."
     )
+
+
+def _torch_cause(error: Exception) -> str:
+    """Why torch did not load a file, without its advice to let the file run code."""
+    text = str(error)
+    named = re.search(r"GLOBAL ([\w.]+)", text)
+    if named:
+        return f"it names {named[1]}"
+    if "TorchScript" in text:
+        return (
+            "a TorchScript archive, expected tensors, as torch.save(network.state_dict(), FILE) writes them"
+        )
+    if ".tar format" in text:
+        return "a tar archive, or torch's format before 2018; unpack it"
+    if text.startswith("Weights only load failed"):
+        return "no pickle of tensors"
+    return cause(error)
 
 
 def _load_safetensors(file: Path) -> dict[str, Any]:
     """The tensors, and as `meta` what this suite noted about them."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
-        with safe_open(str(file), framework="pt") as content:  # type: ignore[no-untyped-call]
+        with foreign_errors(), safe_open(str(file), framework="pt") as content:  # type: ignore[no-untyped-call]
             state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  not a mapping
-            notes = json.loads((content.metadata() or {}).get("mtvision", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+            notes = json.loads((content.metadata() or {}).get(NOTES, "{}"))
+            if not isinstance(notes, dict):
+                raise ValueError("its note 'mtvision' is no JSON object")
+    except ForeignError as foreign:
         raise CheckpointError(
             f"checkpoint {file} ({file.stat().st_size} bytes) is truncated or not a safetensors file: "
-            f"{error}."
-        ) from error
+            f"{cause(foreign.error)}. Copy it again."
+        ) from foreign.error
     return {"format": FORMAT, "meta": notes, "state_dict": state} if notes else state
 
 
@@ -201,11 +319,8 @@ def network_tensors(checkpoint: Mapping[str, Any], own: Mapping[str, Any], path:
     Raises:
         CheckpointError: several parts of the file fit the network.
     """
-    state = {str(key): value for key, value in checkpoint["state_dict"].items()}
-    if any(key.startswith("network.") for key in state):  # a training module: network, balancer, step
-        state = {key[len("network.") :]: value for key, value in state.items() if key.startswith("network.")}
     try:
-        aligned = align(state, own)
+        aligned = align(network_state(checkpoint), own)
     except StateDictError as error:
         raise CheckpointError(
             f"checkpoint {path}: {error}".replace("FILE#", f"{checkpoint_file(path)}#")
@@ -214,13 +329,6 @@ def network_tensors(checkpoint: Mapping[str, Any], own: Mapping[str, Any], path:
     if said and is_main_process():
         _log.warning("%s: %s.", path, "; ".join(said))
     return aligned
-
-
-def of_another_type(found: Any, own: Any) -> bool:
-    """Whether a tensor's values cannot stand for another's: integers for real numbers, complex for real."""
-    if not isinstance(found, Tensor) or not isinstance(own, Tensor):
-        return isinstance(found, Tensor) != isinstance(own, Tensor)
-    return (found.is_floating_point(), found.is_complex()) != (own.is_floating_point(), own.is_complex())
 
 
 def load_network_weights(network: nn.Module, checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -259,7 +367,11 @@ def load_network_weights(network: nn.Module, checkpoint: Mapping[str, Any], path
         trained = checkpoint["meta"].get("architecture")
         if trained:
             lines.append(f"  The file was trained as {json.dumps(trained)[:600]}")
-        lines.append("  Use the config it was trained with (it lies beside the checkpoint).")
+        shard = _SHARD.search(str(path))
+        remedy = "Use the config it was trained with (it lies beside the checkpoint)."
+        if shard and missing:
+            remedy = f"The file is part {int(shard[1])} of {int(shard[2])}. {_JOIN}"
+        lines.append(f"  {remedy}")
         raise CheckpointError("\n".join(lines))
     network.load_state_dict(state)
 
@@ -269,17 +381,17 @@ def _type(value: Any) -> str:
 
 
 def find_checkpoint(work_dir: Path) -> Path:
-    """The newest readable checkpoint of a work dir.
+    """The newest whole checkpoint of a work dir.
 
     Raises:
-        CheckpointError: there is none; resuming would silently start anew otherwise.
+        CheckpointError: there is none; the message names those that are damaged.
     """
-    found = sorted(work_dir.glob("iter_*.pth"), key=lambda item: int(item.stem.split("_")[1]))
-    for path in reversed(found):
-        if zipfile.is_zipfile(path):
-            return path
-    raise CheckpointError(
-        f"--resume: no checkpoint iter_*.pth in {work_dir}"
-        + (f" is readable ({len(found)} found)." if found else ".")
-        + " Check --work-dir, or start without --resume."
-    )
+    newest, damaged = newest_whole(work_dir)
+    if newest is None:
+        found = "".join(f"\n  {path.name} {problem}" for path, problem in damaged.items())
+        raise CheckpointError(
+            f"no checkpoint iter_*.pth in {work_dir} is whole:{found}"
+            if found
+            else f"no checkpoint iter_*.pth in {work_dir}."
+        )
+    return newest.path

@@ -225,3 +225,17 @@ def some(items: Iterable[str], shown: int = 5) -> str:
     """
     listed = list(items)
     return ", ".join(listed[:shown]) + (f", … ({len(listed)} in all)" if len(listed) > shown else "")
+
+
+def network_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors of the network in a checkpoint; a run's also holds those of its balancer and step."""
+    state = {str(key): value for key, value in checkpoint["state_dict"].items()}
+    own = {key.removeprefix("network."): item for key, item in state.items() if key.startswith("network.")}
+    return own or state
+
+
+def of_another_type(found: Any, own: Any) -> bool:
+    """Whether a tensor's values cannot stand for another's: integers for real numbers, complex for real."""
+    if not isinstance(found, Tensor) or not isinstance(own, Tensor):
+        return isinstance(found, Tensor) != isinstance(own, Tensor)
+    return (found.is_floating_point(), found.is_complex()) != (own.is_floating_point(), own.is_complex())

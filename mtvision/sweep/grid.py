@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import itertools
 import re
@@ -13,13 +12,18 @@ from typing import Any
 
 from mtvision.core.naming import look_up, within
 from mtvision.recipe.config import RunConfig, load_config, parse_option
+from mtvision.recipe.differences import fingerprint
 from mtvision.recipe.plugins import resolve_plugin
-from mtvision.recipe.sections import TOP_LEVEL, section_defaults
-from mtvision.report.provenance import without_paths
-from mtvision.report.record import Record, RecordError
+from mtvision.report.record import Record, RecordError, json_files
+from mtvision.tracking.run_id import RUN_ID_FILE
 
 FINISHED, RESUMABLE, NEW = "finished", "resumable", "new"
 LOG_FILE = "launch.log"
+_LEFT = (
+    *("config.py", "record.json", "*.jsonl", "iter_*.pth", "checkpoints.json", "attempts/*", "train.log"),
+    *("selection.json", RUN_ID_FILE, LOG_FILE),
+)
+"""What `discard` deletes."""
 
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -56,9 +60,9 @@ class Run:
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments of `mtvision train`: resume from a checkpoint, or start over if there is none."""
+        """Arguments of `mtvision train`, whatever is there: it starts, continues, or is done."""
         words = [str(self.config), "--work-dir", str(self.work_dir), "--seed", str(self.seed)]
-        words.append("--resume" if self.state == RESUMABLE else "--overwrite")
+        words.append("--resume")
         words += [word for name in self.plugins for word in ("--plugin", name)]
         return words + (["--cfg-options", *self.options] if self.options else [])
 
@@ -250,38 +254,6 @@ def _slug(label: str) -> str:
     return f"{short[:40]}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
-def fingerprint(text: str) -> str:
-    """SHA-256 of a completed config, without the keys that have their default and without absolute paths.
-
-    A newer version of this package adds keys to completed configs; what was trained before it stays finished.
-
-    Args:
-        text: one `key = value` per line, as `RunConfig.text` gives it.
-    """
-    defaults = section_defaults()
-    kept = {}
-    for node in ast.parse(without_paths(text)).body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-            continue
-        name, value = node.targets[0].id, node.value
-        if name in defaults and isinstance(value, ast.Call):
-            value.keywords = [
-                item
-                for item in value.keywords
-                if not _is_default(item.value, defaults[name].get(item.arg or "", ...))
-            ]
-        if not _is_default(value, TOP_LEVEL.get(name, ...)):
-            kept[name] = ast.unparse(value)
-    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
-
-
-def _is_default(node: ast.expr, default: Any) -> bool:
-    try:
-        return bool(ast.literal_eval(node) == default)
-    except ValueError:  # `dict(…)` with or without entries
-        return ast.unparse(node) == "dict()" and default == {}
-
-
 def record_key(record: Record) -> tuple[str, int] | None:
     """Key of a run's record: the config's fingerprint and the seed; None if the record does not have them."""
     if record.config is None or record.seed is None:
@@ -332,7 +304,7 @@ def start_state(run: Run) -> str:
 
 def discard(run: Run) -> None:
     """Throw away what an earlier run left in the folder."""
-    for pattern in ("config.py", "record.json", "losses.jsonl", "iter_*.pth", "last_checkpoint", LOG_FILE):
+    for pattern in _LEFT:
         for path in run.work_dir.glob(pattern):
             path.unlink()
 
@@ -350,7 +322,7 @@ def known_records(folders: Sequence[Path]) -> dict[tuple[str, int], Record]:
     """{`record_key`: newest record, whole ones first} of what lies below the folders; others are skipped."""
     found: dict[tuple[str, int], Record] = {}
     for folder in folders:
-        for file in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
+        for file in json_files(folder) if folder.is_dir() else ():
             try:
                 record = Record.load(file)
             except (OSError, RecordError):

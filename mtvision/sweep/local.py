@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from mtvision.report.record import Record
 from mtvision.runtime.lock import lock_file
+from mtvision.runtime.signals import INTERRUPTED, REQUEUE
 from mtvision.sweep.grid import Run, finished_record, start_state
 
 TRAIN = (sys.executable, "-m", "mtvision.cli.main", "train")
@@ -178,7 +179,7 @@ def outcome_of(run: Run, code: int, stopping: bool = False) -> Outcome:
     record = finished_record(run)
     if code == 0 and record is not None and record.whole:
         return Outcome(run, record)
-    if stopping or code == 130:
+    if stopping or code in (INTERRUPTED, REQUEUE):
         return Outcome(run, None, "interrupted; run the same command to continue", interrupted=True)
     if record is not None and record.missing:
         return Outcome(run, record, f"its record is not whole: {'; '.join(record.missing)}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.recipe.config import parse_option
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 from mtvision.runtime.lock import lock_file
 from mtvision.sweep.grid import Run, finished_record
 from mtvision.sweep.local import TRAIN, Outcome, Watcher, outcome_of, prepared

@@ -59,6 +59,7 @@ def launch(tmp_path, capsys, monkeypatch):
     return Launch(tmp_path, capsys, BALANCERS)
 
 
+@pytest.mark.slow
 def test_a_grid_ends_with_its_records_mean_and_spread(launch, tmp_path):
     code, out = launch("--results", str(tmp_path / "results"), "--workers", "2")
     assert code == 0, out
@@ -102,6 +103,7 @@ def test_failures_are_listed_with_their_logs(launch, tmp_path):
     assert (code, "6 runs: 5 finished, 1 to train" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_record_that_is_not_whole_counts_and_is_made_again(launch, tmp_path):
     run, whole = launch.stage.runs[0], Record.load(launch.stage.folder / f"{launch.stage.runs[0].name}.json")
     launch.rewrite(0, missing=["cost: RuntimeError: no kernel"], cost=None)
@@ -119,6 +121,7 @@ def test_a_record_that_is_not_whole_counts_and_is_made_again(launch, tmp_path):
     assert Record.load(tmp_path / "results" / f"{run.name}.json").whole
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_the_results_stops_no_run_and_no_summary(launch, tmp_path, monkeypatch):
     original = atomic.os.replace
 

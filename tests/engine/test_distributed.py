@@ -20,18 +20,19 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.conformance("parallel", "2 ranks = 1", "resume")
 @pytest.mark.slow
 def test_two_processes_train_save_resume_and_score_like_one(tmp_path):
     config = discs.write_config(tmp_path)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    tool(2, "train", config, "--work-dir", whole, dropout=True)
-    tool(
-        2, "train", config, "--work-dir", cut, "--cfg-options", "training.checkpoint_interval=7", dropout=True
-    )
+    options = ("--cfg-options", "training.val_interval=8", "training.checkpoint_interval=7")
+    tool(2, "train", config, "--work-dir", whole, *options[:2], dropout=True)
+    tool(2, "train", config, "--work-dir", cut, *options, dropout=True)
     for name in ("iter_12.pth", "record.json"):
         (cut / name).unlink()
-    tool(2, "train", config, "--work-dir", cut, "--resume", dropout=True)
+    tool(2, "train", config, "--work-dir", cut, "--resume", *options[:2], dropout=True)
     assert losses(cut) == losses(whole)
+    assert (cut / "validations.jsonl").read_text() == (whole / "validations.jsonl").read_text()
     torch.testing.assert_close(
         load_checkpoint(cut / "iter_12.pth")["state_dict"],
         load_checkpoint(whole / "iter_12.pth")["state_dict"],
@@ -56,6 +57,7 @@ def test_two_processes_train_save_resume_and_score_like_one(tmp_path):
     assert scores[1] == scores[2]
 
 
+@pytest.mark.conformance("{balancer}", "2 ranks = 1")
 @pytest.mark.slow
 @pytest.mark.parametrize("balancer", ["FixedWeights", "UPGrad", "Uncertainty"])
 def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, balancer):
@@ -126,6 +128,7 @@ def test_two_data_sets_train_alike_on_one_process_and_on_two(tmp_path):
     )
 
 
+@pytest.mark.fault("SIGINT, resumed, kill -9, resumed", expected="the losses of an undisturbed run")
 @pytest.mark.slow
 def test_a_run_killed_between_checkpoints_resumes_exactly(tmp_path):
     config = discs.write_config(tmp_path)

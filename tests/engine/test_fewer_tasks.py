@@ -53,6 +53,7 @@ def scored(trained, folder, *options):
     return evaluate_checkpoint(load_config(file, [*common, *options]), folder, checkpoint, quiet=True)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_whole_network(trained, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "mtvision"):
         record = scored(trained, tmp_path, "tasks=depth")

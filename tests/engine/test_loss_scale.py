@@ -56,6 +56,7 @@ def test_update_is_that_of_fp32(max_norm):
     torch.testing.assert_close(found[0], torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fault("fp16 gradients overflow", expected="the step is left out, the scale is halved")
 def test_overflow_skips_the_update_and_halves_the_scale():
     weight, wrapper = wrapper_of("fp16", value=1.0)
     step(weight, wrapper, [3e38, 1.0])  # times the scale, that is infinite

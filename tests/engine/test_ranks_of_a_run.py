@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import data_problems as problems
 import discs
 import pytest
 import torch
@@ -45,6 +46,9 @@ def trained(tmp_path_factory):
     return {n: root / str(n) for n in (1, 2)}
 
 
+@pytest.mark.fault(
+    "ranks have unequal numbers of labels", expected="weights and losses.jsonl are those of one process"
+)
 def test_unequal_labels_train_alike_on_one_process_and_on_two(trained, tmp_path):
     """Half of the images lack depth; the losses in the log are those of the whole batch."""
     torch.testing.assert_close(weights(trained[2]), weights(trained[1]), rtol=1e-4, atol=1e-6)
@@ -59,6 +63,7 @@ def test_unequal_labels_train_alike_on_one_process_and_on_two(trained, tmp_path)
     assert max(float(item.abs().max()) for item in apart) > 1e-4
 
 
+@pytest.mark.fault("an infinite label at one rank", expected="all ranks stop")
 def test_a_label_that_makes_one_process_infinite_stops_both(tmp_path):
     config = discs.write_config(tmp_path, TEXT)
     options = [*OPTIONS, "train_data.dataset.broken=3", "train_data.batch_size=6"]  # all images in each step
@@ -70,6 +75,10 @@ def test_a_label_that_makes_one_process_infinite_stops_both(tmp_path):
     assert not list((tmp_path / "run").glob("*.pth"))
 
 
+@problems.RESUME_SAID
+@pytest.mark.fault(
+    "resumed on another number of ranks", expected="said and recorded; --keep-batch keeps the batch"
+)
 def test_another_number_of_processes_on_resume_is_said_and_recorded(tmp_path):
     folder = tmp_path / "run"
     train(folder, 2, "train_data.batch_size=2", "training.iterations=2")
@@ -91,6 +100,9 @@ def test_another_number_of_processes_on_resume_is_said_and_recorded(tmp_path):
     assert non_finite(weights(folder).items()) == {}
 
 
+@pytest.mark.fault(
+    "images do not divide by the ranks", expected="predictions are those of one process, bit for bit"
+)
 def test_predictions_of_two_processes_are_those_of_one_bit_for_bit(trained, tmp_path):
     """Seven images in batches of three: every process gets whole batches."""
     config = discs.write_config(tmp_path, TEXT)

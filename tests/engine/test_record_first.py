@@ -6,6 +6,8 @@ import errno
 import json
 import logging
 import os
+import shutil
+from dataclasses import asdict, replace
 
 import discs
 import pytest
@@ -16,6 +18,8 @@ from mtvision.engine import records as records_file
 from mtvision.engine import training as training_file
 from mtvision.engine.evaluate import evaluate_checkpoint
 from mtvision.engine.records import RefusedRecordError, portable, require_whole
+from mtvision.engine.run_dir.start import finished
+from mtvision.engine.tracked import run as tracked_file
 from mtvision.engine.training import train
 from mtvision.evaluation import scoring as scoring_file
 from mtvision.metrics.depth import Depth
@@ -23,6 +27,7 @@ from mtvision.recipe.config import load_config
 from mtvision.report.record import Record
 from mtvision.runtime import atomic
 from mtvision.runtime.attempts import IncompleteError
+from mtvision.runtime.lock import HOLDER_FILE, Holder
 from mtvision.tracking import loggers as loggers_file
 
 pytestmark = pytest.mark.slow  # every test trains or scores a run
@@ -90,6 +95,9 @@ LATER = {
 }
 
 
+@pytest.mark.fault(
+    "the disk is full after training", expected="the record is there; what is missing is named"
+)
 @pytest.mark.parametrize("name", LATER)
 def test_a_full_disk_after_the_record_costs_only_what_it_hits(name, trained, tmp_path, monkeypatch, caplog):
     module, function, line = LATER[name]
@@ -108,6 +116,7 @@ def test_a_full_disk_after_the_record_costs_only_what_it_hits(name, trained, tmp
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.fault("pictures cannot be drawn", expected="the record is there; one line says why")
 @pytest.mark.parametrize(
     "error", [ValueError("a 3-channel task\nhas no colours"), RuntimeError(), KeyError(3)]
 )
@@ -143,7 +152,7 @@ def test_the_first_record_stays_where_its_lines_cannot_be_added(trained, tmp_pat
     monkeypatch.setattr(scoring_file, "write_picture", fill)
     assert score_again(trained, tmp_path) == 0
     record = Record.load(tmp_path / "record.json")
-    assert (record.whole, record.failures) == (True, [])
+    assert (record.whole, record.failures) == (True, [records_file.NOT_YET])
     said = [item.getMessage().split(":")[0] for item in caplog.records if item.name == "mtvision"]
     assert said == ["pictures", "failures in record.json"]
 
@@ -204,6 +213,7 @@ def test_everything_at_once(trained, tmp_path, monkeypatch):
     assert record.scores == trained[2].scores
 
 
+@pytest.mark.fault("the record cannot be written", expected="it is in the temporary folder, else printed")
 def test_a_record_that_its_folder_cannot_take_is_in_the_temporary_folder(
     trained, tmp_path, monkeypatch, caplog
 ):
@@ -221,6 +231,7 @@ def test_a_record_that_its_folder_cannot_take_is_in_the_temporary_folder(
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"table.md", "pictures"}
 
 
+@pytest.mark.fault("the record cannot be written", expected="it is in the temporary folder, else printed")
 def test_a_record_that_no_disk_takes_is_printed(trained, tmp_path, monkeypatch, capsys):
     full_for(monkeypatch, "record.json")
     assert score_again(trained, tmp_path) == 1
@@ -253,7 +264,7 @@ class Broken:
     def __init__(self, *arguments, **options):
         pass
 
-    scalars = image = finish = failing(ConnectionError("the server is gone\nfor ever"))
+    scalars = image = predictions = finish = failing(ConnectionError("the server is gone\nfor ever"))
 
 
 class DiesAtTheEnd(Broken):
@@ -263,6 +274,7 @@ class DiesAtTheEnd(Broken):
         pass
 
 
+@pytest.mark.fault("a logger fails during training", expected="the run goes on; said once and recorded")
 @pytest.mark.parametrize("kind", [Broken, DiesAtTheEnd])
 def test_a_logger_that_fails_is_said_once_and_recorded(kind, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(loggers_file, "TensorBoardLogger", kind)
@@ -289,8 +301,8 @@ def test_a_logger_that_cannot_start_does_not_end_the_run(tmp_path, monkeypatch):
 
 def test_what_follows_training_is_attempted_part_by_part(tmp_path, monkeypatch):
     monkeypatch.setattr(training_file, "write_selection", failing(FULL))
-    monkeypatch.setattr(training_file, "record_summary", failing(KeyError("cost")))
-    monkeypatch.setattr(training_file.cv2, "imread", failing(training_file.cv2.error("damaged")))
+    monkeypatch.setattr(tracked_file, "record_summary", failing(KeyError("cost")))
+    monkeypatch.setattr(tracked_file.cv2, "imread", failing(tracked_file.cv2.error("damaged")))
     options = ["logging.tensorboard=true", "training.iterations=10", "training.val_interval=1"]
     config = load_config(discs.write_config(tmp_path), [*options, "evaluation.select=average_last_10"])
     record = train(config, tmp_path / "run")
@@ -328,6 +340,7 @@ def test_a_constant_predictor_that_cannot_be_right_does_not_take_the_scores_alon
     assert record.missing[0].startswith(start)
 
 
+@pytest.mark.fault("stopped between scores and pictures", expected="the scores are in the record")
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_scores_are_kept_when_the_rest_is_interrupted(stop, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(records_file, "measure_cost", failing(stop()))
@@ -341,6 +354,28 @@ def test_scores_are_kept_when_the_rest_is_interrupted(stop, trained, tmp_path, m
     with pytest.raises(stop):
         score_again(trained, tmp_path)
     assert Record.load(tmp_path / "record.json").whole  # an earlier whole one is not replaced by a part
+
+
+@pytest.mark.fault(
+    "killed between record and pictures, or before the lock is released",
+    expected="--resume scores again, or says that all is done; nothing is left over",
+)
+def test_a_run_that_was_cut_after_its_record_is_not_done(trained, tmp_path, monkeypatch):
+    config, folder = load_config(trained[0], SHORT), tmp_path / "run"
+    shutil.copytree(trained[1].parent, folder)
+    (folder / HOLDER_FILE).write_text(json.dumps(asdict(replace(Holder.this_process(), pid=2**22 + 1))))
+    assert finished(config, folder, "auto").scores == trained[2].scores
+    assert not (folder / HOLDER_FILE).exists()
+    shutil.rmtree(folder / "pictures")
+    monkeypatch.setattr(evaluate_file, "write_panels", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, folder, resume=str(folder / "iter_2.pth"))
+    assert Record.load(folder / "record.json").failures == [records_file.NOT_YET]
+    assert finished(config, folder, "auto") is None
+    monkeypatch.undo()
+    assert train(config, folder, resume="auto").failures == []
+    assert list((folder / "pictures").iterdir())
+    assert Record.load(folder / "record.json").failures == []
 
 
 def test_lines_of_a_record_hold_no_path_and_no_broken_character(trained):

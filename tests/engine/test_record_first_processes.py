@@ -12,7 +12,9 @@ import pytest
 import warm
 from several_processes import SUPPORT, variables
 
+from mtvision.engine.records import NOT_YET
 from mtvision.report.record import Record
+from mtvision.runtime.lock import LOCK_FILE
 
 SHORT = ("training.iterations=2", "training.val_interval=0", "evaluation.constant_predictor=4")
 
@@ -50,10 +52,10 @@ def test_a_real_limit_after_the_record(tmp_path):
     done = python("-c", LIMITED.format(limit=64), config, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     stored = Record.load(tmp_path / "run" / "record.json")
-    assert (stored.whole, stored.failures) == (True, [])  # it cannot be rewritten either
+    assert (stored.whole, stored.failures) == (True, [NOT_YET])  # it cannot be rewritten either
     for what in ("table.md", "pictures", "TensorBoardLogger stopped", "failures in record.json"):
         assert f"{what}: OSError: [Errno 27] File too large" in done.stderr
-    assert [path.name for path in (tmp_path / "run").rglob(".*")] == []
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [LOCK_FILE]
 
 
 @pytest.mark.slow
@@ -89,6 +91,7 @@ sys.exit(call("train", sys.argv[1:]))
 """
 
 
+@pytest.mark.fault("one rank's part of the scoring fails", expected="no rank waits for it")
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_no_process_waits_for_one_whose_part_failed(rank, tmp_path):

@@ -16,11 +16,12 @@ from torch import nn
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.engine import records as records_file
-from mtvision.engine import training as training_file
 from mtvision.engine.building import tasks_with_losses
 from mtvision.engine.evaluate import evaluate_checkpoint
 from mtvision.engine.evaluator import LoopEvaluator
 from mtvision.engine.hooks import ProgressHook
+from mtvision.engine.run_dir.journal import Journal
+from mtvision.engine.tracked import run as tracked_run
 from mtvision.engine.training import train
 from mtvision.protocols import own_protocol
 from mtvision.recipe.config import load_config
@@ -51,7 +52,7 @@ class Kept:
     def image(self, name, picture, step):
         self.pictures[name] = (step, picture)
 
-    def finish(self, summary):
+    def finish(self, summary, files):
         self.summary = summary
 
 
@@ -59,7 +60,7 @@ class Kept:
 def progress(tmp_path):
     """Five iterations with losses 1 to 5 and rates .1 to .5, reported every second."""
     kept, text = Kept(), io.StringIO()
-    hook = ProgressHook(kept, 2, ["depth/rmse"], Console(file=text, width=200))
+    hook = ProgressHook(kept, 2, ["depth/rmse"], Journal(Console(file=text, width=200), None))
     group = {"lr": 0.0}
     optimizer = SimpleNamespace(param_groups=[group])
     runner = SimpleNamespace(
@@ -106,9 +107,10 @@ def test_pictures_reach_the_loggers_in_rgb(tmp_path, monkeypatch):
     blue, green, red = 10, 20, 30
     cv2.imwrite(str(tmp_path / "pictures" / "a.png"), np.full((2, 3, 3), (blue, green, red), np.uint8))
     (tmp_path / "pictures" / "b.png").write_text("no picture")
-    monkeypatch.setattr(training_file, "record_summary", lambda record: {"of": record})
+    monkeypatch.setattr(tracked_run, "record_summary", lambda record: {"of": record})
     kept = Kept()
-    training_file._log_result(kept, "the record", tmp_path, 7, Attempts())
+    monkeypatch.setattr(tracked_run, "result_files", lambda *_: [])
+    tracked_run.log_result(kept, "the record", tmp_path / "iter_7.pth", tmp_path, 7, Attempts())
     assert list(kept.pictures) == ["pictures/a"]
     step, picture = kept.pictures["pictures/a"]
     assert (step, picture.shape, picture[0, 0].tolist()) == (7, (2, 3, 3), [red, green, blue])
@@ -146,9 +148,7 @@ def test_loss_options_of_an_unknown_task_are_refused():
 def test_scored_split_is_the_one_asked_for_or_the_one_there_is(tmp_path):
     """`test_data` falls back to `val_data` where a config has none; a record names what was scored."""
     text = discs.CONFIG + '\ntest_data = dict(dataset=dict(type="TinyDiscs", split="test", length=5))\n'
-    text = text.replace("pictures=1", "pictures=0, constant_predictor=0").replace(
-        "iterations=12", "iterations=2"
-    )
+    text = text.replace("pictures=1", "pictures=0").replace("iterations=12", "iterations=2")
     config = load_config(discs.write_config(tmp_path, text))
     train(config, tmp_path / "run")
     checkpoint = tmp_path / "run" / "iter_2.pth"

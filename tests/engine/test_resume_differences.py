@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+import data_problems as problems
 import discs
 import pytest
 import torch
@@ -51,7 +52,9 @@ REFUSED = {
 }
 
 
+@pytest.mark.fault("resumed with a config that cannot continue it", expected="refused; the key is named")
 @pytest.mark.parametrize("case", REFUSED)
+@problems.RESUME_REFUSED
 def test_what_a_run_cannot_change_is_refused_by_name(case, trained, tmp_path):
     options, line = REFUSED[case]
     with pytest.raises(ResumeError, match="cannot be continued with this config") as caught:
@@ -60,6 +63,7 @@ def test_what_a_run_cannot_change_is_refused_by_name(case, trained, tmp_path):
     assert "training.load_from" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_refused_config_does_not_replace_that_of_the_run(tmp_path):
     run(tmp_path)
     own = (tmp_path / "run/config.py").read_text()
@@ -70,6 +74,8 @@ def test_a_refused_config_does_not_replace_that_of_the_run(tmp_path):
     assert "lr=0.5" in (tmp_path / "run/config.py").read_text()
 
 
+@problems.RESUME_REFUSED
+@pytest.mark.fault("resumed with a config that cannot continue it", expected="refused; the key is named")
 def test_another_architecture_is_refused_with_its_difference(trained, tmp_path):
     with pytest.raises(CheckpointError, match=r"does not fit[\s\S]*model.backbone.width: \(absent\) → 16"):
         resumed(trained, tmp_path, "model.backbone.width=16")
@@ -84,7 +90,9 @@ SAID = {
 }
 
 
+@pytest.mark.fault("resumed with another seed, batch or optimizer", expected="said and recorded")
 @pytest.mark.parametrize("case", SAID)
+@problems.RESUME_SAID
 def test_what_changes_the_training_is_said_and_kept(case, trained, tmp_path, caplog):
     options, line = SAID[case]
     resumed(trained, tmp_path, *options)

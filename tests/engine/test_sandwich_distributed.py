@@ -28,6 +28,7 @@ def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return {name: value for name, value in content.items() if torch.is_tensor(value)}
 
 
+@pytest.mark.conformance("slimmable", "2 ranks = 1")
 @pytest.mark.slow
 @pytest.mark.parametrize("balancer", ["FixedWeights", "Uncertainty", "UPGrad"])
 def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, balancer):
@@ -41,6 +42,10 @@ def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, bal
     torch.testing.assert_close(state(tmp_path / "2", 4), state(tmp_path / "1", 4), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.conformance("slimmable", "resume")
+@pytest.mark.fault(
+    "kill -9 of slimmable training in bf16", expected="weights and scores of an undisturbed run"
+)
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     config = discs.write_config(tmp_path, TEXT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import data_problems as problems
 import discs
 import pytest
 import torch
@@ -24,7 +25,7 @@ from mtvision.engine.training import train
 from mtvision.losses.task_losses import NonFiniteLossError
 from mtvision.recipe.config import load_config
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mtvision.steps import jacobian
+from mtvision.steps.gradients import matrix as matrix_file
 
 pytestmark = pytest.mark.slow  # most tests train a run
 
@@ -54,6 +55,9 @@ def poison(monkeypatch, when, value=NAN, name="network.decoder"):
     monkeypatch.setattr(PrecisionOptimWrapper, "is_sound", is_sound)
 
 
+@pytest.mark.fault(
+    "a gradient of NaN or infinity", expected="stops; no such weights are saved; resuming works"
+)
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("options", [(), ("training.clip_grad=1.0",)])
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, value, options):
@@ -72,6 +76,9 @@ def test_the_message_says_when_there_is_no_checkpoint(tmp_path, monkeypatch):
         run(tmp_path)
 
 
+@pytest.mark.fault(
+    "a gradient of NaN or infinity", expected="stops; no such weights are saved; resuming works"
+)
 def test_resume_goes_on_after_a_stop(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         poison(patched, {8})
@@ -82,6 +89,7 @@ def test_resume_goes_on_after_a_stop(tmp_path, monkeypatch):
     assert len(rows(tmp_path)) == 12
 
 
+@pytest.mark.fault("an infinite gradient in the last step", expected="exit code 1")
 def test_an_infinite_gradient_in_the_last_step_is_no_success(tmp_path, monkeypatch):
     poison(monkeypatch, {12}, INF)
     with pytest.raises(NonFiniteGradientError, match="iteration 12"):
@@ -106,7 +114,7 @@ def test_a_loss_of_nan_is_left_out_with_the_statistics_of_norms(tmp_path, monkey
         return original(self, batch, counts)
 
     monkeypatch.setattr(TrainingModule, "forward", forward)
-    record = run(tmp_path, "training.non_finite=skip")
+    record = run(tmp_path, "training.non_finite=skip", "training.first_look=0")
     assert record.training["skipped_steps"] == 1
     (row,) = [row for row in rows(tmp_path) if "skipped" in row]
     assert row["iter"] == 4
@@ -121,6 +129,7 @@ def test_many_in_a_row_stop_the_run_all_the_same(tmp_path, monkeypatch):
         run(tmp_path, "training.non_finite=skip", "training.iterations=40")
 
 
+@pytest.mark.fault("every step is left out", expected="exit code 1")
 def test_a_run_whose_every_step_is_left_out_is_no_success(tmp_path, monkeypatch):
     poison(monkeypatch, set(range(1, 99)))
     with pytest.raises(NonFiniteError, match="all 12 steps were left out"):
@@ -129,7 +138,7 @@ def test_a_run_whose_every_step_is_left_out_is_no_success(tmp_path, monkeypatch)
 
 
 def test_jacobian_rows_stop_before_the_aggregator(tmp_path, monkeypatch):
-    gradients, counted = jacobian._gradients, iter(range(1, 99))
+    gradients, counted = matrix_file._gradients, iter(range(1, 99))
 
     def sick(*given):
         matrix, plain = gradients(*given)
@@ -137,23 +146,25 @@ def test_jacobian_rows_stop_before_the_aggregator(tmp_path, monkeypatch):
             matrix[1, 0] = torch.nan
         return matrix, plain
 
-    monkeypatch.setattr(jacobian, "_gradients", sick)
+    monkeypatch.setattr(matrix_file, "_gradients", sick)
     with pytest.raises(NonFiniteGradientError, match="iteration 7: .* for the loss of depth"):
-        run(tmp_path, "balancer.type=UPGrad")
+        run(tmp_path, "balancer.type=UPGrad", "step.products=matrix")
 
 
 def test_jacobian_rows_can_be_left_out(tmp_path, monkeypatch):
-    gradients, counted = jacobian._gradients, iter(range(1, 99))
+    gradients, counted = matrix_file._gradients, iter(range(1, 99))
 
     def sick(*given):
         matrix, plain = gradients(*given)
         return (matrix * torch.nan if next(counted) == 7 else matrix), plain
 
-    monkeypatch.setattr(jacobian, "_gradients", sick)
-    record = run(tmp_path, "balancer.type=UPGrad", "training.non_finite=skip")
+    monkeypatch.setattr(matrix_file, "_gradients", sick)
+    options = ("balancer.type=UPGrad", "step.products=matrix", "training.non_finite=skip")
+    record = run(tmp_path, *options)
     assert record.training["skipped_steps"] == 1
 
 
+@pytest.mark.fault("weights that overflow", expected="not written; earlier checkpoints stay")
 def test_weights_that_overflow_are_not_written(tmp_path, monkeypatch):
     """An update that overflows; the checkpoint comes before the next step, whose loss would show it."""
     step, counted = torch.optim.SGD.step, iter(range(1, 99))
@@ -179,7 +190,9 @@ def test_a_loss_names_the_image_also_under_upgrad(tmp_path):
     assert caught.value.ids == {"depth": ["disc-3"]}
 
 
+@pytest.mark.fault("a checkpoint of NaN weights", expected="refused by the name of the tensor")
 @pytest.mark.parametrize("value", [NAN, INF])
+@problems.SICK_WEIGHTS
 def test_a_checkpoint_of_sick_weights_is_refused(tmp_path, value):
     run(tmp_path)
     path = tmp_path / "run" / "iter_12.pth"
@@ -263,6 +276,7 @@ def test_non_finite_counts_and_names():
     assert in_words(many, 9) == "1 value of a, 1 value of b, 1 value of c, … (5 of 9 tensors)"
 
 
+@problems.ALL_IGNORED
 def test_labels_that_are_all_missing_are_told(tmp_path, monkeypatch, capsys):
     """A loss of 0 without a labelled pixel looks like success; it is counted and said."""
     original = discs.TinyDiscs.read
@@ -274,7 +288,7 @@ def test_labels_that_are_all_missing_are_told(tmp_path, monkeypatch, capsys):
         return sample
 
     monkeypatch.setattr(discs.TinyDiscs, "read", read)
-    record = run(tmp_path, "training.log_interval=4")
+    record = run(tmp_path, "training.log_interval=4", "training.first_look_errors=warn")
     assert record.training["unlabelled_steps"] == {"semseg": 12}
     assert all(row["unlabelled/semseg"] == 1 and row["loss/semseg"] == 0 for row in rows(tmp_path))
     said = capsys.readouterr().err

@@ -12,12 +12,13 @@ import torch
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.sample import Batch
-from mtvision.engine.loop import TrainingInterruptedError
-from mtvision.engine.module import TrainingModule, split
+from mtvision.engine.module import TrainingModule
+from mtvision.engine.parts import split
 from mtvision.engine.training import evaluate_checkpoint, train
 from mtvision.losses.task_losses import NonFiniteLossError
 from mtvision.recipe.config import load_config
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint
+from mtvision.runtime.signals import TrainingInterruptedError
 
 
 def run(folder: Path, name: str, *options: str, **arguments):
@@ -61,6 +62,7 @@ VARIANTS = {
 SLOW = {"workers", "bf16", "uncertainty", "upgrad"}  # one after another they take ten seconds
 
 
+@pytest.mark.conformance("{id}", "resume")
 @pytest.mark.parametrize(
     "options",
     [
@@ -126,11 +128,6 @@ def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
     run(tmp_path, "a", overwrite=True)
 
 
-def test_resume_without_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint iter_"):
-        run(tmp_path, "a", resume="auto")
-
-
 def test_micro_batches_give_the_same_gradient(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
     options = ("model.backbone.norm=group", "model.decoder.norm=group", "training.val_interval=0")
@@ -141,6 +138,7 @@ def test_micro_batches_give_the_same_gradient(tmp_path, monkeypatch):
             assert row == pytest.approx(other, rel=2e-4)
 
 
+@pytest.mark.conformance("parallel", "partial labels")
 def test_partial_labels_train(tmp_path):
     record = run(tmp_path, "a", "train_data.dataset.without_depth=(0,1,2,3,4,5,6,7,8)")
     assert record.scores["depth"]["rmse"] > 0
@@ -233,6 +231,7 @@ def test_task_without_a_head(tmp_path):
         train(load_config(discs.write_config(tmp_path, text)), tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_batch_size(tmp_path):
     run(tmp_path, "a")
     records = [

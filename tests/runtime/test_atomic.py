@@ -27,6 +27,7 @@ def test_text_and_bytes_arrive_as_they_are(tmp_path):
     assert [item.read_bytes() for item in (tmp_path / "new" / "folder").iterdir()] == [b"\0"]
 
 
+@pytest.mark.fault("a umask", expected="files and checkpoints have its mode, not 0600")
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
 def test_the_umask_decides_the_permissions(tmp_path, umask, mask):
     umask(mask)
@@ -42,6 +43,7 @@ def _interrupted(path, error):
         raise error
 
 
+@pytest.mark.fault("interrupted while a file is written", expected="the old file stays; no temporary file")
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
 def test_an_interruption_leaves_the_old_file_alone(tmp_path, error):
     path = tmp_path / "a.json"

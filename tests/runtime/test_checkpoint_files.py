@@ -33,6 +33,9 @@ def test_round_trip_without_pickled_code(tmp_path):
     assert torch.equal(content["state_dict"]["w"], torch.arange(3))
 
 
+@pytest.mark.fault(
+    "the disk is full while a checkpoint is written", expected="the old file stays; no temporary file"
+)
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "iter_1.pth"
     save_checkpoint(path, {"state_dict": {"w": torch.zeros(1)}})
@@ -47,6 +50,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert [item.name for item in tmp_path.iterdir()] == ["iter_1.pth"]
 
 
+@pytest.mark.fault("a checkpoint that was cut off", expected="refused, with its size")
 def test_truncated_file(tmp_path):
     path = tmp_path / "iter_1.pth"
     save_checkpoint(path, {"state_dict": {"w": torch.zeros(1000)}})
@@ -55,6 +59,7 @@ def test_truncated_file(tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.fault("a pickle that would run code", expected="refused; nothing runs")
 def test_file_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": {}, "hook": os.system}, path)
@@ -92,13 +97,16 @@ def test_weights_of_another_architecture(tmp_path):
 
 
 def test_newest_readable_checkpoint_is_found(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no checkpoint iter_\*.pth in"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint iter_\*.pth in .*\.$"):
         find_checkpoint(tmp_path)
     for step in (9, 10):
         save_checkpoint(tmp_path / f"iter_{step}.pth", {"state_dict": {"w": torch.zeros(9)}})
     assert find_checkpoint(tmp_path).name == "iter_10.pth"
     (tmp_path / "iter_10.pth").write_bytes(b"half")
     assert find_checkpoint(tmp_path).name == "iter_9.pth"
+    (tmp_path / "iter_9.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"is whole:\n  iter_10.pth is cut.*\n  iter_9.pth is empty"):
+        find_checkpoint(tmp_path)
 
 
 def test_random_states_come_back():
