@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -40,11 +40,28 @@ class DataMapStep(nn.Module, Step):
         self.inner: Step = STEPS.build(dict(step or {"type": "PlainStep"}))
         self.held_out = self.inner.held_out
         self.divides_batches = self.inner.divides_batches
+        self.serves = self.inner.serves
         self.data_map = DataMap()
 
     def averages_gradients(self, balancer: Balancer) -> bool:
         """As the step inside."""
         return self.inner.averages_gradients(balancer)
+
+    def check_balancer(self, balancer: Balancer) -> None:
+        """As the step inside."""
+        self.inner.check_balancer(balancer)
+
+    def updates(self, balancer: Balancer) -> int:
+        """As the step inside."""
+        return self.inner.updates(balancer)
+
+    def follows_up(self, balancer: Balancer) -> bool:
+        """As the step inside."""
+        return self.inner.follows_up(balancer)
+
+    def after_update(self, parts: Sequence[tuple[StepProblem, Batch]]) -> None:
+        """As the step inside; this pass is not recorded."""
+        self.inner.after_update(parts)
 
     def __call__(self, problem: StepProblem, batch: Batch) -> dict[str, Tensor]:
         """See `Step`.

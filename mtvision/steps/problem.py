@@ -8,10 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config
 
 from mtvision.balance.balancer import Balancer
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
+
+if torch.__version__ >= "2.6":
+    # Steps run backward several times through one graph. Code of `torch.compile` else reuses the memory of
+    # its graph in the first pass. torch reads this switch when it compiles and in every backward pass.
+    config.donated_buffer = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,18 @@ class StepProblem:
         gather: what every process gave, in the order of their ranks; all processes call it equally often.
         tasks: of the network, in order.
         role_overrides: {glob pattern of parameter names: role}, see `mtvision.core.roles`.
+        buffers: `(name, buffer)` of the network, which a forward pass may change.
+        shows_gradients: a step whose balancer reads products of gradients logs norms, cosines and conflicts
+            (`mtvision.steps.gradients.diagnostics.relations`), too.
+
+    >>> from mtvision.balance.scalar.weighted import FixedWeights
+    >>> from mtvision.steps.plain import PlainStep
+    >>> weight = nn.Parameter(torch.tensor(3.0))
+    >>> rule = FixedWeights(tasks=["depth"])
+    >>> problem = StepProblem(lambda batch: LossReport({"depth": weight**2}), rule, [("weight", weight)])
+    >>> logs = PlainStep()(problem, Batch(torch.zeros(1, 3, 2, 2), {}, {}, []))
+    >>> weight.grad, logs["total"]
+    (tensor(6.), tensor(9.))
     """
 
     forward: Callable[[Batch], LossReport]
@@ -74,3 +92,5 @@ class StepProblem:
     gather: Callable[[Any], list[Any]] = _alone
     tasks: Sequence[Task] = ()
     role_overrides: Mapping[str, str] = field(default_factory=dict)
+    buffers: Sequence[tuple[str, Tensor]] = ()
+    shows_gradients: bool = False

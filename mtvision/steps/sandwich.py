@@ -19,9 +19,11 @@ from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
 from mtvision.core.values import Count, Factor, Positive, Share
 from mtvision.steps.distillation import FEATURE_DISTANCES, Seen, feature_distance, output_distances
-from mtvision.steps.jacobian import JacobianGradients
+from mtvision.steps.gradients.jacobian import JacobianGradients
+from mtvision.steps.gradients.passes import average_over_processes, set_aside
+from mtvision.steps.gradients.scalar import combined
 from mtvision.steps.problem import LossReport, StepProblem
-from mtvision.steps.step import Step, add_to_grad, refuse_empty, summary
+from mtvision.steps.step import Step, refuse_empty, summary
 
 
 @STEPS.register_module()
@@ -99,9 +101,10 @@ class SandwichStep(nn.Module, Step):
         call = int(self.calls)
         self.calls += 1
         weight = self.beta * min(1.0, call / self.warmup if self.warmup else 1.0)
-        by_hand = problem.balancer.needs == "jacobian"
+        self.check_balancer(problem.balancer)
+        by_hand = not problem.balancer.combines
         owners = [item for _, item in problem.parameters] + list(problem.balancer.parameters())
-        earlier = [] if by_hand else _set_aside(owners)
+        earlier = [] if by_hand else set_aside(owners)
         logs: dict[str, Tensor] = {}
         teacher = Seen()
         for index, widths in enumerate(self.configurations(problem.balancer.tasks, call)):
@@ -121,15 +124,15 @@ class SandwichStep(nn.Module, Step):
                 logs |= {f"smallest/{name}": item.detach() for name, item in report.losses.items()}
                 logs |= {f"smallest/{name}": item.detach() for name, item in report.auxiliary.items()}
         if not by_hand:
-            _average(problem, owners, earlier)
+            average_over_processes(problem, owners, earlier)
         return logs
 
     def _gradients(
         self, problem: StepProblem, batch: Batch, report: LossReport
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if problem.balancer.needs == "jacobian":
+        if not problem.balancer.combines:
             return self._jacobian(problem, batch, report)
-        total = problem.balancer.combine(report.losses)
+        total = combined(problem, report.losses)
         for loss in report.auxiliary.values():
             total = total + loss
         problem.backward(total)
@@ -148,29 +151,3 @@ class SandwichStep(nn.Module, Step):
         if self.distillation is not None:
             auxiliary["distillation"] = weight * feature_distance(self.distillation, seen, teacher)
         return LossReport(losses, auxiliary)
-
-
-def _set_aside(owners: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    """Take away gradients of earlier micro-batches, which are averaged over processes already."""
-    earlier = [item.grad for item in owners]
-    for item in owners:
-        item.grad = None
-    return earlier
-
-
-def _average(problem: StepProblem, owners: Sequence[nn.Parameter], earlier: list[Tensor | None]) -> None:
-    """Average this batch's gradients over processes and add the earlier ones.
-
-    A parameter that no process used keeps no gradient, so that the optimizer leaves it alone.
-    """
-    if not owners:
-        return
-    flags = torch.tensor([float(item.grad is not None) for item in owners], device=owners[0].device)
-    used = (problem.average([flags])[0] > 0).tolist()
-    chosen = [item for item, hit in zip(owners, used, strict=True) if hit]
-    fresh = [torch.zeros_like(item) if item.grad is None else item.grad for item in chosen]
-    averaged = iter(problem.average(fresh))
-    for item, hit, before in zip(owners, used, earlier, strict=True):
-        item.grad = before
-        if hit:
-            add_to_grad(item, next(averaged))

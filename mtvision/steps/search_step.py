@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
 from mtvision.core.context import current_context, use_context
-from mtvision.core.held_out import HELD_OUT_SHARE, is_held_out
+from mtvision.core.random import HELD_OUT_SHARE, is_held_out
 from mtvision.core.registry import STEPS
 from mtvision.core.roles import is_architecture
 from mtvision.core.sample import Batch
 from mtvision.core.values import Share
-from mtvision.steps.jacobian import JacobianGradients
+from mtvision.steps.gradients.jacobian import JacobianGradients
+from mtvision.steps.gradients.sums import averaged_gradients, somewhere
 from mtvision.steps.problem import LossReport, StepProblem
-from mtvision.steps.step import Step, add_to_grad, refuse_empty, summary
+from mtvision.steps.step import Step, refuse_empty, summary
 
 
 @STEPS.register_module()
@@ -53,8 +54,18 @@ class SearchStep(nn.Module, Step):
         """Always: data-parallel hooks expect one forward and one backward pass."""
         return True
 
+    def check_balancer(self, balancer: Balancer) -> None:
+        """See `Step`; a process may skip a pass, so rules over losses of all processes cannot be served."""
+        super().check_balancer(balancer)
+        if balancer.combines and balancer.common_losses:
+            raise ValueError(
+                f"SearchStep: {type(balancer).__name__} reads the losses of all processes, of which some may "
+                "have no images for a pass. Use FixedWeights, LogSum, Uncertainty or a rule over gradients."
+            )
+
     def __call__(self, problem: StepProblem, batch: Batch) -> dict[str, Tensor]:
         """See `Step`. Losses on held-out images are logged as `held_out/<task>`."""
+        self.check_balancer(problem.balancer)
         call = int(self.calls)
         self.calls += 1
         named = [(name, item) for name, item in problem.parameters if item.requires_grad]
@@ -64,10 +75,10 @@ class SearchStep(nn.Module, Step):
         flags = [is_held_out(name, self.held_out) for name in batch.ids]
         rest = [index for index, held in enumerate(flags) if not held]
         held = [index for index, is_held in enumerate(flags) if is_held]
-        if not _somewhere(problem, batch, bool(batch.labels)):
+        if not somewhere(problem, bool(batch.labels)):
             raise refuse_empty(batch)
         logs: dict[str, Tensor] = {}
-        with _averaging(problem, [*weights, *chosen]):
+        with averaged_gradients(problem, [*weights, *chosen]):
             with _frozen(chosen if self.held_out else []):
                 logs |= self._pass(problem, batch.part(rest), (call, 0))
             if self.held_out:
@@ -84,10 +95,10 @@ class SearchStep(nn.Module, Step):
     def _pass(
         self, problem: StepProblem, batch: Batch, number: tuple[int, int], *, plain: bool = False
     ) -> dict[str, Tensor]:
-        jacobian = problem.balancer.needs == "jacobian" and not plain
+        jacobian = not problem.balancer.combines and not plain
         labelled = bool(batch.labels)
         # A Jacobian is averaged over processes: all of them compute it as soon as one has a label.
-        if not (_somewhere(problem, batch, labelled) if jacobian else labelled):
+        if not (somewhere(problem, labelled) if jacobian else labelled):
             return {}
         report = LossReport({})
         if labelled:
@@ -106,14 +117,8 @@ class SearchStep(nn.Module, Step):
         return summary(report, {} if plain else problem.balancer.weights(), total)
 
 
-def _somewhere(problem: StepProblem, batch: Batch, here: bool) -> bool:
-    """Whether something holds on any process; all of them call this."""
-    (share,) = problem.average([torch.tensor(float(here), device=batch.image.device)])
-    return bool(share > 0)
-
-
 def _combined(problem: StepProblem, report: LossReport) -> Tensor:
-    if problem.balancer.needs == "jacobian":
+    if not problem.balancer.combines:
         total = torch.stack(list(report.losses.values())).sum()
     else:
         total = problem.balancer.combine(report.losses)
@@ -132,28 +137,3 @@ def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for item in parameters:
             item.requires_grad_(True)
-
-
-@contextmanager
-def _averaging(problem: StepProblem, owners: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Average what is added to `.grad` inside the block over processes, and then add earlier gradients.
-
-    A parameter that no process used keeps no gradient. (A `jacobian` balancer has averaged already: the mean
-    over processes of equal tensors changes nothing.)
-    """
-    earlier = [item.grad for item in owners]
-    for item in owners:
-        item.grad = None
-    yield
-    flags = torch.tensor([float(item.grad is not None) for item in owners], device=owners[0].device)
-    used = (problem.average([flags])[0] > 0).tolist()
-    fresh = [
-        torch.zeros_like(item) if item.grad is None else item.grad
-        for item, hit in zip(owners, used, strict=True)
-        if hit
-    ]
-    averaged = iter(problem.average(fresh))
-    for item, hit, before in zip(owners, used, earlier, strict=True):
-        item.grad = before
-        if hit:
-            add_to_grad(item, next(averaged))

@@ -7,15 +7,16 @@ from torchjd.aggregation import MGDA, Aggregator, AlignedMTL, ConFIG
 from torchjd.aggregation import UPGrad as TheirUPGrad
 
 from mtvision.balance import TorchJD, UPGrad
-from mtvision.balance.jacobian import AGGREGATORS
+from mtvision.balance.jacobian.aggregators import AGGREGATORS
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import BALANCERS
 
 TASKS = ("semseg", "depth", "edge")
-NEEDS_OTHER_SOLVER = {"CAGrad", "NashMTL", "FairGrad"}
+NEEDS_OTHER_SOLVER = {"CAGrad", "NashMTL"}
 OPTIONS = {
     "Krum": {"n_byzantine": 0},
     "TrimmedMean": {"trim_number": 1},
+    "FairGrad": {"alpha": 1.0},
 }
 USABLE = sorted(set(AGGREGATORS) - NEEDS_OTHER_SOLVER)
 STATEFUL = ["ExcessMTL", "GradVac", "PCD"]

@@ -22,7 +22,7 @@ def run_job(job: dict, rank: int, world: int) -> dict:
     network = make_toy()
     network.selective = job.get("selective", False)
     balancer = BALANCERS.build(job["balancer"], tasks=NAMES).double()
-    step = PlainStep()
+    step = PlainStep(**job.get("step", {}))
     forward = ToyForward(network, regulariser=job.get("regulariser", 0.0))
     if not step.averages_gradients(balancer) and world > 1:
         shell = torch.nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)

@@ -254,7 +254,7 @@ def test_a_single_task_needs_no_balancer():
 
 
 def test_roles_are_found_once_for_each_set_of_tasks(monkeypatch):
-    import mtvision.steps.jacobian as module
+    import mtvision.steps.gradients.layout as module
 
     calls = []
     original = module.find_reach

@@ -13,13 +13,13 @@ from mtvision.architecture.widths import WidthConfig
 from mtvision.balance import FixedWeights, TorchJD
 from mtvision.core.context import Context
 from mtvision.core.sample import collate
-from mtvision.engine.loop import TrainingInterruptedError
 from mtvision.engine.module import TrainingModule
 from mtvision.engine.training import train
 from mtvision.losses import TaskLosses
 from mtvision.models import build_network
 from mtvision.recipe.config import load_config
 from mtvision.runtime.checkpoint import load_checkpoint
+from mtvision.runtime.signals import TrainingInterruptedError
 from mtvision.steps import LossReport, SandwichStep, StepProblem
 from mtvision.steps.distillation import attention_distance, nested_distance, projected_distance
 
@@ -91,6 +91,7 @@ def test_draws_hold_the_extremes_and_depend_on_seed_and_call_alone():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nested", "attention", "projector"])
 def test_distillation_reaches_the_smaller_networks_only(batch, kind):
     """beta scales an extra gradient; the teacher's pass gets none of it; warm-up starts from zero."""

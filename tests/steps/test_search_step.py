@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mtvision.balance import TorchJD
-from mtvision.balance.weighted import FixedWeights
-from mtvision.core.held_out import is_held_out
+from mtvision.balance.scalar.weighted import FixedWeights
+from mtvision.core.random import is_held_out
 from mtvision.core.sample import Batch, Meta
 from mtvision.steps import LossReport, StepProblem
 from mtvision.steps.search_step import SearchStep

@@ -30,6 +30,15 @@ JOBS = {
     },
     "fixed": {"balancer": {"type": "FixedWeights"}, "batches": [EIGHT]},
     "uncertainty": {"balancer": {"type": "Uncertainty"}, "batches": [EIGHT]},
+    "gradnorm": {"balancer": {"type": "GradNorm"}, "batches": [EIGHT, make_samples(8, 9)]},
+    "nash": {"balancer": {"type": "NashMTL"}, "batches": [EIGHT, SPLIT]},
+    "reused": {
+        "balancer": {"type": "MGDA"},
+        "step": {"every": 2},
+        "batches": [EIGHT, make_samples(8, 9)],
+        "regulariser": 0.1,
+    },
+    "geometric": {"balancer": {"type": "Scalarizer"}, "batches": [EIGHT]},
 }
 
 
@@ -59,7 +68,10 @@ def test_processes_agree(results, job):
         assert_equal(results[0][job][kind], results[1][job][kind], rtol=0)
 
 
-@pytest.mark.parametrize("job", ["upgrad", "accumulated", "random", "fixed", "uncertainty"])
+ALIKE = ["upgrad", "accumulated", "random", "fixed", "uncertainty", "gradnorm", "geometric", "reused"]
+
+
+@pytest.mark.parametrize("job", ALIKE)
 def test_two_processes_of_four_equal_one_of_eight(results, job):
     alone = run_job(JOBS[job], rank=0, world=1)
     for kind in ("gradients", "balancer"):

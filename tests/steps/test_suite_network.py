@@ -58,6 +58,7 @@ def run(network, batch, balancer):
     return gradients(network), logs
 
 
+@pytest.mark.slow
 def test_roles_follow_the_architecture(network, batch):
     roles = find_roles(losses_of(network, batch), network.named_parameters())
     for name, role in roles.items():

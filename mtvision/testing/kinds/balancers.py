@@ -5,21 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtvision.balance.balancer import Balancer
 from mtvision.core.naming import UnknownNameError
-from mtvision.steps import LossReport, PlainStep, StepProblem
 from mtvision.testing import modules
 from mtvision.testing.battery import Battery, subject_of
-from mtvision.testing.inputs import toy_batch, toy_tasks
+from mtvision.testing.kinds.training import TRAINING
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import TOLERANCES, all_finite, close, expect, same
-from mtvision.testing.processes import Group
 from mtvision.testing.report import NotApplicable, PropertyError, Report
 
 WIDTH = 6
@@ -64,11 +61,26 @@ def update(
         values: of the losses, 1, 2, ... by default.
     """
     names = [name for name in balancer.tasks if name in gradients]
-    if balancer.needs == "jacobian":
-        return balancer.aggregate(torch.stack([gradients[name] for name in names]), names)
+    _, losses = _losses(gradients, values)
+    if not balancer.combines:
+        if balancer.common_losses:
+            balancer.see_losses({name: losses[name].detach() for name in names})
+        rows = torch.stack([gradients[name] for name in names])
+        return aggregated(balancer, rows, names)
     shared, losses = _losses(gradients, values)
     (gradient,) = torch.autograd.grad(balancer.combine(losses), shared, allow_unused=True)
+    if balancer.needs in ("extra_forward", "held_out", "bilevel"):
+        balancer.observe({name: 0.9 * item.detach() for name, item in losses.items()})
     return torch.zeros_like(shared) if gradient is None else gradient.detach()
+
+
+def aggregated(balancer: Balancer, rows: Tensor, names: Sequence[str]) -> Tensor:
+    """Result of a rule over gradients (T, WIDTH); rules that read parts of a batch get the same ones."""
+    if balancer.needs == "several_batches":
+        return balancer.aggregate_parts([rows] * balancer.batches, names)
+    if balancer.needs == "features":
+        return balancer.weigh(rows @ rows.T, names) @ rows
+    return balancer.aggregate(rows, names)
 
 
 def _losses(
@@ -196,9 +208,9 @@ def unknown_and_missing_tasks_are_refused(case: BalancerCase) -> None:
     }
     for what, (kind, given) in errors.items():
         try:
-            if balancer.needs == "jacobian":
+            if not balancer.combines:
                 rows = torch.stack(list(given.values())) if given else gradient.new_zeros(0, WIDTH)
-                balancer.aggregate(rows, list(given))
+                aggregated(balancer, rows, list(given))
             else:
                 balancer.combine({name: item.sum() for name, item in given.items()})
         except kind:
@@ -215,7 +227,7 @@ def non_finite_is_not_hidden(case: BalancerCase) -> None:
         gradients[case.tasks[0]][1] = bad
         balancer = case.build()
         try:
-            if balancer.needs == "jacobian":
+            if not balancer.combines:
                 found = update(balancer, gradients)
             else:
                 _, losses = _losses(case.gradients(), None)
@@ -232,8 +244,10 @@ def inputs_are_left_alone(case: BalancerCase) -> None:
     balancer = case.build()
     rows = torch.stack(list(gradients.values()))
     before = rows.clone()
-    if balancer.needs == "jacobian":
-        found = balancer.aggregate(rows, list(gradients))
+    if not balancer.combines:
+        _, losses = _losses(gradients, None)
+        balancer.see_losses({name: item.detach() for name, item in losses.items()})
+        found = aggregated(balancer, rows, list(gradients))
         same(rows, before, "jacobian after aggregate")
         expect(
             found.shape == (WIDTH,) and found.dtype == rows.dtype,
@@ -292,38 +306,6 @@ def state_round_trip(case: BalancerCase) -> None:
             same(update(balancer, case.gradients(call)), want[call], f"{name}, call {call}")
 
 
-@BALANCER.property("PlainStep on two processes with half a batch each against one with the whole")
-def halves_average_to_the_whole(case: BalancerCase) -> None:
-    """Two processes with half a batch each end with the gradient of one process with the whole batch.
-
-    Losses are means over samples. Gradients of `jacobian` balancers are averaged before they aggregate.
-    """
-    parts = [case.gradients(seed) for seed in (0, 1)]
-    values = [{name: 1.0 + index + number for index, name in enumerate(case.tasks)} for number in (0, 1)]
-    whole = {name: (parts[0][name] + parts[1][name]) / 2 for name in case.tasks}
-    mean = {name: (values[0][name] + values[1][name]) / 2 for name in case.tasks}
-    group = Group(2)
-    members = [
-        partial(_stepped, case, given, own, group.average) for given, own in zip(parts, values, strict=True)
-    ]
-    found = torch.stack(group.run(members)).mean(dim=0)  # data parallel hooks average what is left
-    close(found, _stepped(case, whole, mean, list), "mean over two processes")
-
-
-def _stepped(
-    case: BalancerCase,
-    gradients: Mapping[str, Tensor],
-    values: Mapping[str, float],
-    average: Callable[[list[Tensor]], list[Tensor]],
-) -> Tensor:
-    """Gradient of the shared numbers after a `PlainStep`."""
-    shared = nn.Parameter(torch.zeros_like(gradients[case.tasks[0]]))
-    losses = {name: (item * shared).sum() + values[name] for name, item in gradients.items()}
-    problem = StepProblem(lambda _: LossReport(losses), case.build(), [("shared", shared)], average=average)
-    PlainStep()(problem, toy_batch(toy_tasks(), 1))
-    return torch.zeros_like(shared) if shared.grad is None else shared.grad
-
-
 @BALANCER.property("balancer.combine(losses).backward(); [p.grad for p in balancer.parameters()]")
 def own_parameters_learn(case: BalancerCase) -> None:
     """Learnable parameters get a finite gradient; an absent task's entries get none."""
@@ -331,8 +313,12 @@ def own_parameters_learn(case: BalancerCase) -> None:
     own = dict(balancer.named_parameters())
     if not own:
         raise NotApplicable("the balancer has no parameters.")
-    _, losses = _losses(case.gradients(), None)
-    balancer.combine(losses).backward()  # type: ignore[no-untyped-call]
+    if balancer.combines:
+        _, losses = _losses(case.gradients(), None)
+        balancer.combine(losses).backward()  # type: ignore[no-untyped-call]
+    else:
+        update(balancer, case.gradients())
+        update(balancer, case.gradients(1))
     for name, item in own.items():
         expect(item.grad is not None and bool(item.grad.any()), f"no gradient reaches {name}.")
     all_finite((f"gradient of {name}", item.grad) for name, item in own.items() if item.grad is not None)
@@ -347,3 +333,7 @@ def copies_are_equal(case: BalancerCase) -> None:
     want = update(balancer, case.gradients(1))
     for way, other in made.items():
         same(update(other, case.gradients(1)), want, way)
+
+
+for look, claim in TRAINING:
+    BALANCER.property(look)(claim)

@@ -15,12 +15,17 @@ from typing import Any
 import torch
 import torchjd.aggregation as torchjd_aggregation
 from torch import Tensor, nn
-from torchjd import Stateful
 from torchjd.aggregation import Aggregator, GramianWeightedAggregator, WeightedAggregator
 from torchjd.linalg import QuadprogProjector
 
-from mtvision.balance.balancer import Balancer, complete_weights
-from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.balance.balancer import Balancer, Need, Own, complete_weights
+from mtvision.balance.foreign import (
+    Held,
+    accepts,
+    checked_options,
+    common_randomness,
+)
+from mtvision.core.naming import look_up
 from mtvision.core.registry import BALANCERS
 from mtvision.core.values import Count, TaskWeights
 
@@ -37,12 +42,10 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
 }
 """torchjd's aggregators by class name."""
 
-_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
-_OURS = ("pref_vector", "projector")
+WITHOUT_STATE = "an aggregator without state (UPGrad, AlignedMTL, MGDA, ...)"
+
 _RANK_DEFICIENT = 1e-6
 """Eigenvalues of a Gramian below this fraction of the largest count as 0 (float32 products of 10^7 terms)."""
-
-State = dict[str, dict[str, Any]]
 
 
 @BALANCERS.register_module()
@@ -67,6 +70,8 @@ class TorchJD(Balancer):
         preference: {task: weight >= 0} for aggregators that take one (`pref_vector`), for every task; the
             rows present are used. None is equal weights.
         seed: of aggregators that draw at random.
+        own: gradients of parameters of a single task: `plain`, or `weighted` by the task's weight as in
+            LibMTL's FairGrad, NashMTL and ExcessMTL.
         default_weights: ignored.
         options: the aggregator's own arguments; lists of numbers become tensors.
 
@@ -76,7 +81,7 @@ class TorchJD(Balancer):
         ValueError: the aggregator keeps state that cannot be saved (NashMTL), or takes no preference.
     """
 
-    needs = "jacobian"
+    needs: Need = "jacobian"
 
     def __init__(
         self,
@@ -85,19 +90,22 @@ class TorchJD(Balancer):
         aggregator: str = "UPGrad",
         preference: TaskWeights | None = None,
         seed: Count = 0,
+        own: Own = "plain",
         default_weights: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(tasks=tasks, default_weights=default_weights)
         self.name = aggregator
         self.seed = seed
+        self.own = own
         factory = look_up("torchjd aggregator", aggregator, AGGREGATORS)
         self._preference = self._read_preference(factory, preference)
-        # In a tuple: not a submodule, because its buffers are absent until the first call, which
-        # `load_state_dict` of a fresh object refuses. `get_extra_state` saves them instead.
-        self._held = (_build(factory, options),)
-        self._stateful = _saved_state(self.aggregator) != {}
-        self._pending: State | None = None
+        self._held = Held(_build(factory, options))
+        self._rotates = issubclass(factory, torchjd_aggregation.ConFIG)
+        reads_products = self._rotates or isinstance(self.aggregator, GramianWeightedAggregator)
+        if reads_products and type(self).aggregate is TorchJD.aggregate:  # else a subclass wants the matrix
+            self.needs = "gramian"
+        self._stateful = self._held.state() != {}
         self._calls = 0
         self._last: dict[str, Tensor] = {}
         self._row_weights: Tensor | None = None
@@ -107,14 +115,14 @@ class TorchJD(Balancer):
     @property
     def aggregator(self) -> Aggregator:
         """torchjd's object."""
-        return self._held[0]
+        return self._held.owner
 
     def aggregate(self, jacobian: Tensor, tasks: Sequence[str]) -> Tensor:
         """Apply the aggregator; see the base class.
 
         Raises:
-            ValueError: the number of rows is not that of `tasks`; or the aggregator keeps state per task and
-                a task is missing from the batch.
+            ValueError: the number of rows is not that of `tasks`.
+            ValueError: the aggregator keeps state per task, or needs more tasks than the batch has.
         """
         self.check_tasks(tasks)
         if jacobian.ndim != 2 or jacobian.shape[0] != len(tasks):
@@ -122,40 +130,85 @@ class TorchJD(Balancer):
                 f"{self.name}: jacobian has shape {tuple(jacobian.shape)} for the {len(tasks)} tasks "
                 f"{list(tasks)}; expected (tasks, parameters)."
             )
-        if self._stateful and tuple(tasks) != self.tasks:
-            raise ValueError(
-                f"{self.name} keeps state for every task: it needs all of {list(self.tasks)}, in this order, "
-                f"in every batch, but got {list(tasks)}. "
-                "Use an aggregator without state (UPGrad, AlignedMTL, MGDA, ...) on partially labelled data."
-            )
+        if self._stateful:
+            self.require_all(tasks, WITHOUT_STATE, self.name)
         self._last = {}
         self._calls += 1
-        peak = torch.linalg.vector_norm(jacobian, ord=float("inf")) if jacobian.numel() else jacobian.sum()
-        if not bool(peak.isfinite()) or not bool(peak > 0):
+        largest = jacobian.sum() if not jacobian.numel() else torch.stack(jacobian.aminmax()).abs().max()
+        if not bool(largest.isfinite()) or not bool(largest > 0):
             return jacobian.sum(dim=0)
-        self._load_pending(jacobian.device)
-        if self._preference is not None:
-            preference = [self._preference[name] for name in tasks]
-            dtype = torch.float64 if self.name == "ConFIG" else jacobian.dtype
-            self.aggregator.pref_vector = torch.tensor(preference, dtype=dtype, device=jacobian.device)
         self._row_weights = None
-        with torch.no_grad(), _common_randomness(jacobian.device, self.seed, self._calls):
-            if self.name == "ConFIG":
-                result = _by_isometry(self.aggregator, jacobian)
+        with self._ready(jacobian, tasks):
+            if self._rotates:
+                self._row_weights = _by_isometry(self.aggregator, jacobian @ jacobian.T)
+                result = self._row_weights @ jacobian
             else:
                 result = self.aggregator(jacobian)
         if self._row_weights is not None:
             self._last = dict(zip(tasks, self._row_weights.unbind(), strict=True))
         return result
 
+    def weigh(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
+        """The aggregator's weights, for those that read products of gradients alone.
+
+        Gradients that are all zero or not finite weigh 1.
+
+        Raises:
+            ValueError: as `aggregate`.
+            NotImplementedError: the aggregator reads the gradients themselves.
+        """
+        self.check_tasks(tasks)
+        if self.needs != "gramian":
+            return super().weigh(gramian, tasks)
+        if gramian.shape != (len(tasks), len(tasks)):
+            raise ValueError(
+                f"{self.name}: products of gradients have shape {tuple(gramian.shape)} for the tasks "
+                f"{list(tasks)}; expected {(len(tasks), len(tasks))}."
+            )
+        if self._stateful:
+            self.require_all(tasks, WITHOUT_STATE, self.name)
+        self._calls += 1
+        weights = gramian.new_ones(len(tasks))
+        if bool(gramian.isfinite().all()) and bool(gramian.diagonal().max() > 0):
+            with self._ready(gramian, tasks):
+                weights = self._weights_from(gramian)
+        self._last = dict(zip(tasks, weights.unbind(), strict=True))
+        return weights
+
+    def _weights_from(self, gramian: Tensor) -> Tensor:
+        if isinstance(self.aggregator, GramianWeightedAggregator):
+            weights: Tensor = self.aggregator.gramian_weighting(gramian)
+            return weights
+        return _by_isometry(self.aggregator, gramian)
+
+    @contextmanager
+    def _ready(self, given: Tensor, tasks: Sequence[str]) -> Iterator[None]:
+        """State, preference and random numbers of this call, on the device of what is given."""
+        self._held.on(given.device)
+        if self._preference is not None:
+            preference = [self._preference[name] for name in tasks]
+            dtype = torch.float64 if self._rotates else given.dtype
+            self.aggregator.pref_vector = torch.tensor(preference, dtype=dtype, device=given.device)
+        with torch.no_grad(), common_randomness(given.device, self.seed, self._calls):
+            try:
+                yield
+            except ValueError as error:  # e.g. Krum, which needs three rows or more
+                raise ValueError(
+                    f"{self.name} refuses the gradients of {list(tasks)}, of the tasks {list(self.tasks)}: "
+                    f"{error} On partially labelled data use one that takes any number of tasks, e.g. UPGrad."
+                ) from error
+
     def weights(self) -> dict[str, Tensor]:
         """Weights of the rows in the last call; empty if the aggregator is not a weighted sum."""
         return dict(self._last)
 
+    def own_weights(self) -> dict[str, Tensor]:
+        """The weights if `own` is `weighted`."""
+        return dict(self._last) if self.own == "weighted" else {}
+
     def get_extra_state(self) -> dict[str, Any]:
         """Number of calls and the aggregator's own state (part of `state_dict`)."""
-        state = _saved_state(self.aggregator) if self._pending is None else self._pending
-        return {"aggregator": self.name, "calls": self._calls, "state": state}
+        return {"aggregator": self.name, "calls": self._calls, "state": self._held.state()}
 
     def set_extra_state(self, state: Any) -> None:
         """Counterpart of `get_extra_state`; the state is put in place on the next call's device.
@@ -169,7 +222,7 @@ class TorchJD(Balancer):
                 f"{self.name}. Start from the network's weights alone or keep the aggregator."
             )
         self._calls = int(state["calls"])
-        self._pending = dict(state["state"])
+        self._held.load(state["state"])
 
     def extra_repr(self) -> str:
         """For `print`."""
@@ -181,18 +234,13 @@ class TorchJD(Balancer):
         if preference is None:
             return None
         if "pref_vector" not in inspect.signature(factory).parameters:
-            able = [name for name, item in AGGREGATORS.items() if _accepts(item, "pref_vector")]
+            able = [name for name, item in AGGREGATORS.items() if accepts(item, "pref_vector")]
             raise ValueError(f"{self.name} takes no preference; these do: {', '.join(sorted(able))}.")
         numbers = complete_weights(self.name, "preference", preference, self.tasks)
         return dict(zip(self.tasks, numbers, strict=True))
 
     def _remember(self, module: nn.Module, inputs: tuple[Any, ...], weights: Tensor) -> None:
         self._row_weights = weights.detach()
-
-    def _load_pending(self, device: torch.device) -> None:
-        if self._pending is not None:
-            _restore_state(self.aggregator, self._pending, device)
-            self._pending = None
 
 
 @BALANCERS.register_module()
@@ -219,124 +267,25 @@ class UPGrad(TorchJD):
         )
 
 
-def _accepts(factory: type[Aggregator], argument: str) -> bool:
-    return argument in inspect.signature(factory).parameters
-
-
 def _build(factory: type[Aggregator], options: Mapping[str, Any]) -> Aggregator:
     """The aggregator from plain options."""
-    name = factory.__name__
-    known = [item for item in inspect.signature(factory).parameters if item not in _OURS]
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"{name} argument", option, known)
-    missing = [
-        key
-        for key, item in inspect.signature(factory).parameters.items()
-        if item.default is item.empty and key not in options
-    ]
-    if missing:
-        raise TypeError(f"TorchJD: {name} needs {', '.join(missing)} (given: {sorted(options)}).")
-    given = {
-        key: torch.tensor(value) if isinstance(value, list | tuple) else value
-        for key, value in options.items()
-    }
     try:
-        if _accepts(factory, "projector"):
-            given["projector"] = QuadprogProjector(norm_eps=0.0)
-        built = factory(**given)
+        projector = QuadprogProjector(norm_eps=0.0) if accepts(factory, "projector") else None
+        return factory(**checked_options(factory, options, {"pref_vector": None, "projector": projector}))
     except ImportError as error:
-        ours = " (or mtvision[balancers])" if _accepts(factory, "projector") else ""
-        raise ImportError(f"balancer {name}: {error}{ours}") from error
-    _saved_state(built)
-    return built
+        ours = " (or mtvision[balancers])" if accepts(factory, "projector") else ""
+        raise ImportError(f"balancer {factory.__name__}: {error}{ours}") from error
 
 
-def _saved_state(aggregator: Aggregator) -> State:
-    """{path of a stateful part: {attribute: value}}; constructor arguments are not state.
-
-    Raises:
-        ValueError: something is neither a tensor nor a plain value, so that resuming could not restore it.
-    """
-    state: State = {}
-    for path, module in aggregator.named_modules():
-        if not issubclass(type(module), Stateful):
-            continue
-        arguments = inspect.signature(type(module)).parameters
-        own: dict[str, Any] = {
-            key: value
-            for key, value in vars(module).items()
-            if key not in _MODULE_ATTRIBUTES and key.removeprefix("_") not in arguments
-        }
-        own |= dict(module.named_buffers(recurse=False)) | {
-            key: None for key, value in module._buffers.items() if value is None
-        }
-        for key, value in own.items():
-            if not _is_plain(value):
-                raise ValueError(
-                    f"balancer {type(aggregator).__name__}: its state ({key}: {type(value).__name__}) "
-                    "cannot be saved, so a resumed run would differ. Use another aggregator."
-                )
-        if own:
-            state[path] = own
-    return state
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | Tensor)
-
-
-def _restore_state(aggregator: Aggregator, state: State, device: torch.device) -> None:
-    """Put saved values back: on the gradients' device if the state names a device, else on the CPU."""
-    modules = dict(aggregator.named_modules())
-    for path, attributes in state.items():
-        leaves = [leaf for value in attributes.values() for leaf in _leaves(value)]
-        follows = any(isinstance(leaf, torch.device) for leaf in leaves)
-        home = device if follows else torch.device("cpu")
-        for key, value in attributes.items():
-            setattr(modules[path], key, _moved(value, home))
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, tuple | list):
-        return [leaf for item in value for leaf in _leaves(item)]
-    return [value]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().to(device, copy=True)
-    if isinstance(value, torch.device):
-        return device
-    if isinstance(value, tuple | list):
-        return type(value)(_moved(item, device) for item in value)
-    return value
-
-
-@contextmanager
-def _common_randomness(device: torch.device, seed: int, call: int) -> Iterator[None]:
-    """The same random numbers for the same call on every process; global generators stay as they were."""
-    number = seed * 1_000_003 + call
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.default_generator.manual_seed(number)
-        for item in devices:
-            with torch.cuda.device(item):
-                torch.cuda.manual_seed(number)
-        yield
-
-
-def _by_isometry(aggregator: Aggregator, jacobian: Tensor) -> Tensor:
-    """Result of an aggregator that commutes with rotations, computed on a T x T matrix with the same Gramian.
+def _by_isometry(aggregator: Aggregator, gramian: Tensor) -> Tensor:
+    """Weights (T,) of an aggregator that commutes with rotations, from a T x T matrix with the same Gramian.
 
     Let J Jᵀ = V Λ Vᵀ. The rows of S = V Λ^½ are the rows of J in an orthonormal basis of their span. The
     result a found there is Jᵀ V Λ^{−½} a in the parameters' coordinates.
     """
-    values, vectors = torch.linalg.eigh((jacobian @ jacobian.T).double())
+    values, vectors = torch.linalg.eigh(gramian.double())
     kept = values > _RANK_DEFICIENT * values.max()
     roots, vectors = values[kept].sqrt(), vectors[:, kept]
     reduced = aggregator(vectors * roots)
     weights: Tensor = vectors @ (reduced / roots)
-    return weights.to(jacobian.dtype) @ jacobian
+    return weights.to(gramian.dtype)

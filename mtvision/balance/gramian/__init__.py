@@ -1,0 +1,1 @@
+"""Rules that read products of gradients: they give one weight per task."""

@@ -1,0 +1,1 @@
+"""Rules over the gradient of every task."""

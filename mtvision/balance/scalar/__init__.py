@@ -1,0 +1,1 @@
+"""Rules over losses: one scalar, one backward pass."""

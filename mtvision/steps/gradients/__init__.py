@@ -1,0 +1,1 @@
+"""How a batch becomes gradients for each kind of balancer."""
