@@ -18,7 +18,12 @@ from mtvision.runtime.checkpoint import CheckpointError
 
 
 def config_of_checkpoint(
-    content: Mapping[str, Any], path: str | Path, options: Sequence[str] = (), plugins: Sequence[str] = ()
+    content: Mapping[str, Any],
+    path: str | Path,
+    options: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    *,
+    trusted: bool = True,
 ) -> RunConfig:
     """The config in a checkpoint's `meta`.
 
@@ -27,9 +32,11 @@ def config_of_checkpoint(
         path: of the checkpoint, for messages.
         options: `--cfg-options`.
         plugins: `--plugin`.
+        trusted: False refuses a config that names plugins which are not in `plugins`, because importing one
+            runs its code.
 
     Raises:
-        CheckpointError: the checkpoint holds no config.
+        CheckpointError: the checkpoint holds no config, or is not trusted and names plugins.
         ValueError, PluginError, UnknownNameError: the config in it cannot be used here.
     """
     text = content["meta"].get("config")
@@ -42,6 +49,13 @@ def config_of_checkpoint(
     own = {Path(name).name for name in plugins}
     if isinstance(data.get("plugins"), list):  # a file that is elsewhere on this machine
         data["plugins"] = [item for item in data["plugins"] if Path(str(item)).name not in own]
+    if data.get("plugins") and not trusted:
+        names = ", ".join(map(str, data["plugins"]))
+        raise CheckpointError(
+            f"checkpoint {path} names the plugins {names}. They are not imported, because the file comes "
+            "from the hub and importing runs code. If you trust them, name them yourself: --plugin NAME, or "
+            "plugins=[...]."
+        )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config_in_checkpoint.py"
         write_text(file, "".join(f"{name} = {value!r}\n" for name, value in data.items()))

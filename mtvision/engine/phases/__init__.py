@@ -1,0 +1,1 @@
+"""What happens between two phases of a run."""
