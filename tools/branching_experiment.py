@@ -142,8 +142,8 @@ def scores_of(
             f"model.adapters.0.tree={json.dumps(tree.to_plain())}",
         ]  # fmt: skip
         config = str(CONFIGS / problem.retrain)
-        begun = ["--resume"] if list(work.glob("iter_*.pth")) else ["--overwrite"]
-        run("train", config, "--work-dir", str(work), *begun, "--seed", str(seed), "--cfg-options", *options)
+        place = ["--work-dir", str(work), "--resume"]
+        run("train", config, *place, "--seed", str(seed), "--cfg-options", *options)
     record = json.loads((work / "record.json").read_text())
     headlines = {task.name: task.headline for task in get_protocol(problem.protocol).tasks}
     row = {name: record["scores"][name][headlines[name]] for name in problem.tasks}

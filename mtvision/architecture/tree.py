@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.json_file import read_json
 from mtvision.core.naming import UnknownNameError
 
 Group = tuple[str, ...]
@@ -110,8 +110,8 @@ class Tree:
                 "or write the tree into the config."
             )
         try:
-            return cls.from_plain(json.loads(file.read_text()))
-        except (json.JSONDecodeError, AttributeError, TypeError) as error:
+            return cls.from_plain(read_json(file))
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"tree: {file} holds no tree ({error}).") from error
 
     def to_plain(self) -> dict[str, Any]:

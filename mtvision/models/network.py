@@ -14,6 +14,7 @@ from mtvision.core.context import Context, current_context, use_context
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.observer import observe
 from mtvision.core.output import Auxiliary, NetworkOutput
+from mtvision.core.pyramid import size_of
 from mtvision.core.task import Task
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.check import check_heads
@@ -59,7 +60,7 @@ class Network(nn.Module):
         self._frozen: tuple[str, ...] = ()
 
     def freeze(self, patterns: Sequence[str]) -> Frozen:
-        """Stop training the parameters that a glob matches; see `mtvision.models.freezing`.
+        """Stop training the parameters that a glob matches, `!GLOB` excepted; see `mtvision.models.freezing`.
 
         Modules whose parameters are all frozen stay in evaluation mode, also after `train()`. Running
         statistics of their norms do not move, and they drop nothing.
@@ -71,6 +72,11 @@ class Network(nn.Module):
         self._frozen = frozen.modules
         self.train(self.training)
         return frozen
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        """Paths of the modules that `freeze` keeps in evaluation mode, the outermost ones only."""
+        return self._frozen
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; frozen modules stay in evaluation mode."""
@@ -118,7 +124,7 @@ class Network(nn.Module):
         for name in tasks or ():
             if name not in self.heads:
                 raise UnknownNameError("task of this network", name, self.task_names)
-        image_size = (int(image.shape[-2]), int(image.shape[-1]))
+        image_size = size_of(image)
         read = self.decoder.reads(tasks)
         active = replace(context or current_context(), tasks=None if read is None else tuple(read))
         with use_context(active):
@@ -152,10 +158,11 @@ class Network(nn.Module):
 
     def _to_size(self, logits: Tensor, image: tuple[int, int], size: tuple[int, int] | None) -> Tensor:
         """Logits at `size`. The maps of a backbone that padded cover more than the image: cut that off."""
-        multiple, target = self.backbone.size_multiple, size or image
-        padded = [-(-side // multiple) * multiple for side in image]
-        height, width = (
-            round(goal * whole / side) for goal, whole, side in zip(target, padded, image, strict=True)
-        )
+        target, padded = size or image, self.backbone.padded_size(image)
+        if size is not None:
+            sides = zip(target, padded, image, strict=True)
+            height, width = (round(goal * whole / side) for goal, whole, side in sides)
+        else:
+            height, width = padded
         real = logits if logits.dtype == torch.float64 else logits.float()
         return resize(real, (height, width))[..., : target[0], : target[1]]

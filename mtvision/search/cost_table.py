@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import combinations, product
 from typing import Any
 
@@ -203,11 +204,16 @@ def _count_coupled(
     tasks = [f"task {name}" for name in control.tasks]
     ratios = {**dict.fromkeys(stages, encoder), **dict.fromkeys([*tasks, "shared"], decoders)}
 
-    def total(given: Mapping[str, float]) -> int:
+    @cache
+    def counted(parts: frozenset[tuple[str, float]]) -> int:
+        given = dict(parts)
         own = {name: given.get(f"task {name}", 1.0) for name in control.tasks}
         widths = WidthConfig(tuple(given.get(name, 1.0) for name in stages), own)
         with control.shared_at(given.get("shared", 1.0)), network.context(widths=widths.to_plain()):
             return meter.count(lambda: network(image))["total"]
+
+    def total(given: Mapping[str, float]) -> int:
+        return counted(frozenset(given.items()))
 
     full = total({})
     terms: Terms = {

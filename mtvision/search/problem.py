@@ -50,6 +50,13 @@ class Searcher(ABC):
     Attributes:
         compares_single_tasks: needs one trained single-task network per task as `SearchProblem.others`, which
             are trained where none are given; `SearchProblem.network` then has the weights it starts with.
+
+    >>> class WorstTask(Searcher):
+    ...     def search(self, problem):
+    ...         losses = problem.losses(None)
+    ...         return {"kind": "worst_task", "task": max(losses, key=losses.get)}
+    >>> WorstTask().compares_single_tasks
+    False
     """
 
     compares_single_tasks: bool = False

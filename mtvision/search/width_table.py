@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtvision.architecture.widths import WidthConfig
+from mtvision.core.files.foreign import reading
+from mtvision.core.files.json_file import read_json
 from mtvision.core.naming import UnknownNameError
 from mtvision.runtime.atomic import write_text
 from mtvision.search.cost_table import CostTable
@@ -252,8 +254,10 @@ class WidthTable:
 
         Raises:
             FileNotFoundError: there is no such file.
+            DecodeError: it is no such table.
         """
-        return cls.from_plain(json.loads(path.read_text()))
+        with reading(path, "not a table of widths", "Make it again."):
+            return cls.from_plain(read_json(path))
 
 
 def normalise(preference: Mapping[str, float] | None, tasks: Sequence[str]) -> dict[str, float]:

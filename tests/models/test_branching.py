@@ -205,6 +205,7 @@ def test_selection_is_exact_forward_and_straight_through_backward():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.conformance("BranchingSearch", "export")
 @pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 @pytest.mark.parametrize("kind", BACKBONE_CONFIGS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtvision.architecture.tree import Tree
-from mtvision.core.held_out import is_held_out
+from mtvision.core.random import is_held_out
 from mtvision.core.registry import BACKBONES as BACKBONE_REGISTRY
 from mtvision.core.registry import BALANCERS, DECODERS
 from mtvision.core.sample import Batch, Meta, Sample, collate
@@ -43,6 +43,7 @@ CONV = {"type": "ConvHead"}
 DECODER_AND_HEAD = {
     "ParallelDecoder": ({"width": 8}, CONV),
     "ConcatDecoder": ({}, CONV),
+    "MedusaDecoder": ({"width": 16}, CONV),
     "PADNetDecoder": ({"width": 8}, {"type": "ResidualHead"}),
     "MTINetDecoder": ({}, {"type": "HighResolutionHead"}),
     "InvPTDecoder": ({"width": 32, "hidden": 8}, CONV),
@@ -160,17 +161,20 @@ def test_every_decoder_of_the_suite_is_listed_here():
     assert ours == set(DECODER_AND_HEAD) | REFUSED
 
 
+@pytest.mark.conformance("{decoder}", "branches")
 @pytest.mark.parametrize("decoder", DECODER_AND_HEAD)
 def test_a_tree_trains_with_every_decoder(decoder):
     check_retraining(decoder=decoder)
 
 
+@pytest.mark.conformance("{decoder}", "branches")
 @pytest.mark.parametrize("mixing", ["straight_through", "streams"])
 @pytest.mark.parametrize("decoder", DECODER_AND_HEAD)
 def test_a_search_steps_with_every_decoder(decoder, mixing):
     check_search(mixing, decoder=decoder)
 
 
+@pytest.mark.conformance("{balancer}", "branches")
 @pytest.mark.parametrize("balancer", BALANCER_CONFIGS)
 @pytest.mark.parametrize("decoder", ["ParallelDecoder", "PADNetDecoder"])
 def test_a_tree_trains_with_every_balancer(balancer, decoder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import data_problems as problems
 import discs
 import pytest
 import torch
@@ -38,6 +39,7 @@ def run(folder: Path, name: str, *options: str, **arguments):
     return {key: item for key, item in state.items() if torch.is_tensor(item)}
 
 
+@problems.FREEZING
 def test_modules_without_anything_to_train_stay_in_evaluation_mode(network):
     frozen = network.freeze(["backbone.stage0.*", "backbone.stage1.0.*", "heads.depth.*"])
     assert frozen.modules == ("backbone.stage0", "backbone.stage1.0", "heads.depth")
@@ -53,6 +55,7 @@ def test_modules_without_anything_to_train_stay_in_evaluation_mode(network):
     assert str(frozen).startswith("frozen: 8 tensors, 0.00 of 0.01 M parameters; in evaluation mode: back")
 
 
+@problems.FREEZING
 def test_the_optimizer_gets_none_of_them(network):
     network.freeze(["backbone.*"])
     balancer = Uncertainty(tasks=network.task_names)
@@ -64,6 +67,7 @@ def test_the_optimizer_gets_none_of_them(network):
         build_optimizer(network, balancer, {"type": "SGD", "lr": 0.1, "lr_factors": {"backbone.*": 2.0}})
 
 
+@problems.FREEZING
 def test_wrong_patterns_are_named_with_near_ones(network):
     before = {name: item.requires_grad for name, item in network.named_parameters()}
     with pytest.raises(
@@ -78,6 +82,24 @@ def test_wrong_patterns_are_named_with_near_ones(network):
     assert {name: item.requires_grad for name, item in network.named_parameters()} == before
 
 
+@problems.FREEZING
+def test_exceptions_thaw_what_earlier_patterns_froze(network):
+    frozen = network.freeze(["backbone.*", "heads.*", "!*.bias", "!backbone.stage1.*", "heads.depth.*"])
+    trained = {name for name, item in network.named_parameters() if item.requires_grad}
+    for name in dict(network.named_parameters()):
+        last = name.startswith("heads.depth.")  # the last pattern that matches decides
+        thawed = name.endswith(".bias") or name.startswith(("backbone.stage1.", "decoder."))
+        assert (name in trained) == (thawed and not last), name
+    assert "heads.depth" in frozen.modules
+    assert not any(path.startswith("backbone.stage1") for path in frozen.modules)
+    (sum(item.square().sum() for item in network(torch.randn(2, 3, 32, 32)).values())).backward()
+    assert {name for name, item in network.named_parameters() if item.grad is not None} <= trained
+    with pytest.raises(FreezeError, match=r"'!heads\.\*', but no earlier pattern froze.*\['backbone"):
+        network.freeze(["backbone.*", "!heads.*"])
+    with pytest.raises(FreezeError, match=r"'backbone\.\*\.bia', which matches no parameter"):
+        network.freeze(["backbone.*", "!backbone.*.bia"])
+
+
 BALANCERS = {
     "uncertainty and average": ("balancer.type=Uncertainty", "training.ema=0.1"),
     "upgrad": ("balancer.type=UPGrad", "training.micro_batches=2", "training.non_finite=skip"),
@@ -85,6 +107,7 @@ BALANCERS = {
 
 
 @pytest.mark.parametrize("case", ["uncertainty and average", pytest.param("upgrad", marks=pytest.mark.slow)])
+@problems.FREEZING
 def test_a_run_moves_nothing_that_is_frozen_and_resumes_bit_for_bit(case, tmp_path):
     options = [*BALANCERS[case], "training.freeze=['backbone.stage0.*', 'heads.depth.*']"]
     whole = run(tmp_path, "whole", *options)

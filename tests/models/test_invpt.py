@@ -165,6 +165,7 @@ def derive(levels, w):
     return logits, early
 
 
+@pytest.mark.conformance("invpt", "formulas")
 def test_agrees_with_an_independent_derivation():
     both, maps = decoder_and_heads(), flat((8, 12))
     weights, _ = revert(both.state_dict(), "invpt")
@@ -194,6 +195,7 @@ def derive_network(w, image):
     return {name: bilinear(item, image.shape[-2:]) for name, item in derive(levels, w)[0].items()}
 
 
+@pytest.mark.conformance("invpt", "formulas", "layout")
 @compares("invpt")
 def test_converted_weights_predict_as_in_the_authors_code():
     network = tiny(TASKS, size=(64, 128))
@@ -266,6 +268,7 @@ def tiny(tasks, size=64):
     return build_network(cfg, tasks)
 
 
+@pytest.mark.conformance("invpt", "layout")
 @pytest.mark.parametrize("protocol", ["nyud-invpt", "pascal-invpt"])
 def test_there_and_back_is_the_identity_but_for_dead_parameters(protocol):
     network = shake(tiny(get_protocol(protocol).tasks))
@@ -298,12 +301,14 @@ def official_size(protocol):
         return build_network(cfg, get_protocol(protocol).tasks)
 
 
+@pytest.mark.conformance("invpt", "layout")
 @pytest.mark.skipif(not KEYS.is_file(), reason="list of official keys not here")
 def test_the_full_model_has_the_official_names_and_shapes():
     state, _ = revert(official_size("nyud-invpt").state_dict(), "invpt")
     assert {key: tuple(value.shape) for key, value in state.items()} == listed(KEYS)
 
 
+@pytest.mark.conformance("invpt", "counts")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "parameters", "macs"), [("nyud-invpt", 402.093, 601.9), ("pascal-invpt", 422.930, 672.4)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
+from mtvision.core.shapes import without_values
 from mtvision.models.factory import build_network
 from mtvision.recipe.building import without_pretrained
 from mtvision.recipe.config import load_config
@@ -55,10 +55,11 @@ KNOWN = {
 
 def build(name):
     config = load_config(CONFIGS / f"{name}.py")
-    with torch.device("meta"):
+    with without_values():
         return build_network(without_pretrained(config["model"]), protocol_of(config).tasks)
 
 
+@pytest.mark.conformance("{name}", "counts")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 def test_parameters(name):

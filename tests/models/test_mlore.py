@@ -126,6 +126,7 @@ def derive_network(w, image):
     return logits
 
 
+@pytest.mark.conformance("mlore", "formulas")
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_equals_the_formulas(drop):
     made, maps = decoder(drop=drop), pyramid()
@@ -135,6 +136,7 @@ def test_equals_the_formulas(drop):
         torch.testing.assert_close(features[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.conformance("mlore", "formulas", "layout")
 @compares("mlore")
 def test_converted_weights_predict_as_in_the_authors_code():
     image = torch.randn(4, 3, 48, 64, dtype=torch.float64)
@@ -143,6 +145,7 @@ def test_converted_weights_predict_as_in_the_authors_code():
     check_outputs("mlore", network, derive_network, image, idle=(".convsp.bias",))
 
 
+@pytest.mark.conformance("mlore", "merges")
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_folded_form_agrees_and_is_rebuilt_from_its_state(drop):
     made, maps = decoder(drop=drop), pyramid()
@@ -237,6 +240,7 @@ def vit_network(**experts):
     return build_network(cfg, TASKS)
 
 
+@pytest.mark.conformance("mlore", "layout")
 def test_conversion_round_trip():
     network = vit_network()
     state = network.state_dict()

@@ -56,6 +56,7 @@ def bottleneck(state, name, x):
     return (y + norm("downsample.1", F.conv2d(x, state[f"{name}.downsample.0.weight"]))).relu()
 
 
+@pytest.mark.conformance("mtan", "formulas")
 @pytest.mark.parametrize("stride", [8, 32])
 def test_as_published(stride):
     network = disturb(build(output_stride=stride)).eval()

@@ -40,6 +40,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.conformance("{decoder}", "counts")
 @pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "protocol", "parameters", "rest", "scans"), PUBLISHED)
 def test_official_sizes_and_costs(decoder, protocol, parameters, rest, scans):
@@ -166,6 +167,7 @@ def pyramid(size=(32, 48), batch=2):
     return Pyramid.of(maps, SMALL["strides"])
 
 
+@pytest.mark.conformance("mtmamba plus={plus}", "formulas")
 @pytest.mark.parametrize("plus", [False, True])
 def test_agrees_with_an_independent_derivation(plus):
     both, maps = decoder_and_heads(plus), pyramid((16, 32))
@@ -182,6 +184,7 @@ TINY_SWIN = {"name": "swin_tiny_patch4_window7_224", "embed_dim": 8, "depths": (
 TINY_SWIN |= {"levels": (0, 1, 2), "num_heads": (2, 2, 4)}
 
 
+@pytest.mark.conformance("{source}", "formulas", "layout")
 @compares("mtmamba", "mtmamba_plus")
 @pytest.mark.parametrize(("source", "decoder"), [("mtmamba", "MTMamba"), ("mtmamba_plus", "MTMambaPlus")])
 def test_converted_weights_predict_as_in_the_authors_code(source, decoder):

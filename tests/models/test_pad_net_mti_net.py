@@ -119,6 +119,7 @@ def pad_net(official, maps):
     return logits, early
 
 
+@pytest.mark.conformance("{model}", "formulas")
 @pytest.mark.parametrize(("model", "reference"), [("mti_net", mti_net), ("pad_net", pad_net)])
 def test_as_published(model, reference):
     network, image = disturb(build(model)).eval(), torch.randn(2, 3, 64, 96)

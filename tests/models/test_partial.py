@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import data_problems as problems
 import pytest
 import timm
 import torch
@@ -39,6 +40,7 @@ def loaded(network, content, folder, caplog):
     return report
 
 
+@problems.OTHER_NETWORK
 def test_other_classes_and_tasks(tmp_path, caplog):
     source, target = network_of(), network_of(OTHER)
     fresh = {name: item.clone() for name, item in target.state_dict().items()}
@@ -68,6 +70,7 @@ def test_the_same_network_loads_whole(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
+@problems.OTHER_NETWORK
 def test_a_backbone_alone_and_its_stem_of_other_channels(channels, tmp_path, caplog):
     target = network_of()
     stem = target.get_parameter("backbone.model.conv1.0.weight").clone()
@@ -98,6 +101,7 @@ def test_what_no_rule_resamples_stays_fresh(tmp_path, caplog):
     assert torch.equal(target.backbone.model.pos_embed, before)
 
 
+@problems.OTHER_NETWORK
 def test_another_network_is_refused_and_nothing_is_changed(tmp_path, caplog):
     target = network_of()
     before = {name: item.clone() for name, item in target.state_dict().items()}
@@ -126,6 +130,7 @@ def test_integers_do_not_become_weights(tmp_path, caplog):
     assert report.unfit == {"heads.depth.logits.bias": text}
 
 
+@problems.OTHER_NETWORK
 def test_a_network_without_its_backbone_trains_from_what_is_left(tmp_path, caplog):
     """A file whose every tensor fits is taken, however small its share."""
     target = network_of()
@@ -139,7 +144,11 @@ def test_a_network_without_its_backbone_trains_from_what_is_left(tmp_path, caplo
 def test_options_that_cannot_be_meant():
     with pytest.raises(ValueError, match=r"load_partly is set, but training.load_from names no checkpoint"):
         TrainingSettings(load_partly=True)
+
+
+@problems.CHANNELS
+@pytest.mark.parametrize("number", [0, 1, 4, 6])
+def test_other_images_than_rgb_are_refused_before_a_network_is_built(number):
     check_in_chans(3)
-    for number in (1, 4):
-        with pytest.raises(ValueError, match=rf"in_chans={number}: images are RGB"):
-            network_of(in_chans=number)
+    with pytest.raises(ValueError, match=rf"in_chans={number}: images are RGB"):
+        network_of(in_chans=number)

@@ -63,6 +63,7 @@ def built():
     return {kind: network(kind) for kind in BACKBONES}
 
 
+@pytest.mark.conformance("slimmable", "formulas")
 @pytest.mark.parametrize("kind", BACKBONES)
 @pytest.mark.parametrize("training", [False, True])
 def test_full_width_is_the_plain_network_bit_for_bit(built, kind, training):
@@ -84,6 +85,7 @@ def test_full_width_is_the_plain_network_bit_for_bit(built, kind, training):
         assert all(torch.equal(item, buffers[name]) for name, item in plain.named_buffers())
 
 
+@pytest.mark.conformance("slimmable", "slims")
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_export_equals_the_slimmed_network_and_can_be_rebuilt(built, kind):
     slim = copy.deepcopy(built[kind]).eval()

@@ -90,6 +90,7 @@ def stages(model, image):
     return [stem, model.layer1, model.layer2, model.layer3, model.layer4]
 
 
+@pytest.mark.conformance("cross_stitch", "formulas")
 def test_cross_stitch_as_published():
     """The formula on the official names of the weights: y_i = sum of alpha_ij x_j behind layer1 to layer4."""
     network = disturb(build_network(config({"type": "CrossStitch"}), TASKS)).eval()
@@ -114,6 +115,7 @@ def test_cross_stitch_as_published():
                 )
 
 
+@pytest.mark.conformance("nddr", "formulas")
 def test_nddr_as_published():
     network = build_network(config({"type": "NDDR", "places": NDDR_PLACES}), TASKS)
     network = disturb(network).eval()

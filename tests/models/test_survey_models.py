@@ -122,6 +122,7 @@ SHAPES = {  # spot checks of the authors' names and shapes
 }
 
 
+@pytest.mark.conformance("{name}", "counts", "layout")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_cost_and_official_names(name):
@@ -140,6 +141,7 @@ def test_parameters_cost_and_official_names(name):
     }
 
 
+@pytest.mark.conformance("{name}", "layout")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pad_net", "mti_net"])
 def test_there_and_back_is_the_identity(name):

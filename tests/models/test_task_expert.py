@@ -34,6 +34,7 @@ def freeze_gates(made, scores):
             gate.scores.bias.data = scores[: len(gate.scores.bias)].clone()
 
 
+@pytest.mark.conformance("taskexpert", "formulas")
 def test_one_task_and_uniform_gates_equal_a_plain_chain():
     """Uniform weights: a level adds Write(mean of experts and the memory read) to the memory."""
     made, maps = decoder(TASKS[:1]).eval(), pyramid()

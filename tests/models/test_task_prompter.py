@@ -142,6 +142,7 @@ def own_logits(network, image):
     return {name: network.heads[name](features[name]) for name in NAMES}
 
 
+@pytest.mark.conformance("taskprompter", "formulas", "layout")
 @compares("taskprompter")
 @pytest.mark.parametrize(("windows", "reweight"), [(2, HEADS), (1, None)])
 def test_converted_vit_predicts_as_in_the_authors_code(windows, reweight):
@@ -220,6 +221,7 @@ def test_every_parameter_learns(make):
     assert idle == []
 
 
+@pytest.mark.conformance("taskprompter", "subset = whole")
 def test_a_subset_of_tasks_and_what_tasks_share():
     image = torch.randn(1, 3, 64, 96)
     for reweight in (HEADS, None):
@@ -273,6 +275,7 @@ def test_sizes_and_backbones_that_do_not_fit():
         )
 
 
+@pytest.mark.conformance("taskprompter", "layout")
 @pytest.mark.parametrize(("make", "source"), [(vit, "taskprompter"), (swin, "taskprompter_swin")])
 def test_there_and_back_is_the_identity_but_for_dead_parameters(make, source):
     network = make(tasks=get_protocol("pascal-invpt").tasks) if make is vit else make()

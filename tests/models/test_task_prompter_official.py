@@ -42,6 +42,7 @@ def total_with_dead(network, source):
     return sum(p.numel() for p in network.parameters()) + sum(state[key].numel() for key in learnable) + row
 
 
+@pytest.mark.conformance("taskprompter", "counts")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "parameters", "macs"),
@@ -58,6 +59,7 @@ def test_official_vits_size_and_cost(options, parameters, macs):
     assert counted / 1e9 == pytest.approx(macs, rel=0.001)
 
 
+@pytest.mark.conformance("taskprompter", "counts")
 @pytest.mark.slow
 def test_official_swins_size_and_cost():
     """Without the third task's branch, whose convolutions are added here."""
@@ -74,6 +76,7 @@ def listed(name):
     return {row[0]: tuple(int(n) for n in row[1].strip("(),").split(",") if n.strip()) for row in rows}
 
 
+@pytest.mark.conformance("taskprompter", "layout")
 @pytest.mark.slow
 @pytest.mark.skipif(not KEYS.is_dir(), reason="lists of official keys not here")
 def test_the_full_models_have_the_official_names_and_shapes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import cv2
+import data_problems as problems
 import numpy as np
 import pytest
 import safetensors.torch
@@ -118,6 +119,7 @@ def test_backbone_of_our_own_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "network.", "module.network.", "_orig_mod.model."])
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+@problems.WRAPPED
 def test_backbone_of_a_network_in_wrappers_and_behind_prefixes(wrapper, prefix, tmp_path, caplog):
     trained = TimmBackbone("test_resnet")
     state = {f"{prefix}backbone.{key}": value for key, value in trained.state_dict().items()}
@@ -128,6 +130,7 @@ def test_backbone_of_a_network_in_wrappers_and_behind_prefixes(wrapper, prefix, 
     assert "left out: " in caplog.text
 
 
+@problems.SICK_WEIGHTS
 def test_weights_that_are_not_numbers_are_refused_by_name(tmp_path):
     state = timm.create_model("test_resnet").state_dict()
     state["layer2.0.conv1.weight"][0, 0] = float("nan")
@@ -200,6 +203,7 @@ def test_vit_npz_of_another_model(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@problems.CHECKPOINT_FILES
 def test_truncated_file(tmp_path, suffix):
     path = tmp_path / f"w.{suffix}"
     state = timm.create_model("test_resnet").state_dict()
@@ -209,6 +213,7 @@ def test_truncated_file(tmp_path, suffix):
         TimmBackbone("test_resnet", pretrained=path)
 
 
+@problems.CHECKPOINT_FILES
 def test_a_file_that_runs_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):

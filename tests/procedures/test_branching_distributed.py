@@ -34,6 +34,7 @@ def write(folder, adapter, more=""):
     return discs.write_config(folder, text + more)
 
 
+@pytest.mark.conformance("{adapter}", "2 ranks = 1")
 @pytest.mark.slow
 @pytest.mark.parametrize("balancer", ["FixedWeights", "UPGrad"])
 @pytest.mark.parametrize("adapter", ADAPTERS)

@@ -35,6 +35,7 @@ def found_in(folder):
     return json.loads((folder / "architecture.json").read_text())
 
 
+@pytest.mark.conformance("BranchingSearch", "resume")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixing", "searcher"), [("straight_through", "LTBSearcher"), ("streams", "BMTASSearcher")]
@@ -78,6 +79,7 @@ def test_a_search_goes_on_after_sigkill(tmp_path):
         assert found_in(work)[key] == found_in(tmp_path / "whole")[key]
 
 
+@pytest.mark.slow
 def test_the_found_tree_is_an_ordinary_config(tmp_path):
     config, work = supernet_config(tmp_path / "search"), tmp_path / "work"
     assert call("search", [str(config), "--work-dir", str(work)]) == 0

@@ -83,6 +83,7 @@ def test_cost_is_monotone_in_every_width(cost):
     assert costs == sorted(set(costs))
 
 
+@pytest.mark.slow
 def test_tables_survive_json_and_name_missing_widths(table):
     again = WidthTable.from_plain(json.loads(json.dumps(table.to_plain())))
     assert again.cost.stages == table.cost.stages

@@ -9,11 +9,49 @@ from mtvision.core.registry.lazy import lazy_exports
 if TYPE_CHECKING:
     from mtvision.models.adapters.adapter import Adapter
     from mtvision.models.adapters.class_token import DropClassToken
+    from mtvision.models.adapters.experts import MixtureOfExperts
+    from mtvision.models.adapters.low_rank import (
+        DiTASK,
+        Houlsby,
+        HyperLowRank,
+        LowRank,
+        PolySkills,
+        TADFormer,
+    )
     from mtvision.models.adapters.mtan import MTAN
+    from mtvision.models.adapters.necks import AdaTT, ImplicitVectors, PublicPrivate
+    from mtvision.models.adapters.pareto import ParetoManifold
     from mtvision.models.adapters.slimmable import Slimmable
     from mtvision.models.adapters.streams import NDDR, CrossStitch
+    from mtvision.models.adapters.surgery import Surgery
     from mtvision.models.adapters.task_prompts import TaskPrompts
+    from mtvision.models.adapters.vtagml import VTAGML
+    from mtvision.models.adapters.weight_deltas import TAPS, SparseDeltas, Subset
 else:
     __getattr__ = lazy_exports(__name__)
 
-__all__ = ["MTAN", "NDDR", "Adapter", "CrossStitch", "DropClassToken", "Slimmable", "TaskPrompts"]
+__all__ = [
+    "MTAN",
+    "NDDR",
+    "TAPS",
+    "VTAGML",
+    "AdaTT",
+    "Adapter",
+    "CrossStitch",
+    "DiTASK",
+    "DropClassToken",
+    "Houlsby",
+    "HyperLowRank",
+    "ImplicitVectors",
+    "LowRank",
+    "MixtureOfExperts",
+    "ParetoManifold",
+    "PolySkills",
+    "PublicPrivate",
+    "Slimmable",
+    "SparseDeltas",
+    "Subset",
+    "Surgery",
+    "TADFormer",
+    "TaskPrompts",
+]

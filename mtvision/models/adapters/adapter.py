@@ -19,6 +19,12 @@ class Adapter:
 
     Attributes:
         task_options: constructor's options that are {task: value}, see `for_tasks`.
+
+    >>> class Frozen(Adapter):
+    ...     def apply(self, backbone, tasks):
+    ...         return backbone.requires_grad_(False)
+    >>> Frozen().plain({"type": "Frozen"})
+    {'type': 'Frozen'}
     """
 
     task_options: ClassVar[tuple[str, ...]] = ()

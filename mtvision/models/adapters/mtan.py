@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.naming import look_up
-from mtvision.core.pyramid import Pyramid, TaskPyramids
+from mtvision.core.pyramid import Pyramid, TaskPyramids, size_of
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Positive
@@ -79,7 +79,7 @@ class AttentionBackbone(Backbone):
 
     def forward(self, image: Tensor) -> TaskPyramids:
         """Attended pyramids of an image batch (B, 3, H, W), computed for the tasks that are read."""
-        size = (int(image.shape[-2]), int(image.shape[-1]))
+        size = size_of(image)
         last, behind = self._stages(image, size)
         names = list(self.attention[0])  # type: ignore[call-overload]
         shared = Pyramid.of(behind, self.strides)

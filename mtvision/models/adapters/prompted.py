@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mtvision.core.pyramid import size_of
 from mtvision.models.backbones.backbone import Backbone, Shapes
 from mtvision.models.declarations import Channels, Declaration
 from mtvision.models.layers import resize
@@ -76,7 +77,7 @@ class PromptedBackbone(Backbone):
             ValueError: the image has another size than the weights are bound to.
         """
         tokens = self.first_tokens(self._fitted(image))
-        prompts = self.task_prompts.to(tokens.dtype).expand(len(tokens), -1, -1)
+        prompts = self.task_prompts.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return torch.cat([prompts, tokens], dim=1)
 
     @abstractmethod
@@ -99,7 +100,7 @@ class PromptedBackbone(Backbone):
 
     def forward(self, image: Tensor) -> PromptPyramid:
         """Pyramid of an image batch (B, 3, H, W), with the logits of each level."""
-        size = (int(image.shape[-2]), int(image.shape[-1]))
+        size = size_of(image)
         state, logits = self.stem(image), None
         maps: dict[int, Tensor] = {}
         found: dict[int, PromptLogits] = {}
@@ -129,7 +130,7 @@ class PromptedBackbone(Backbone):
         return module.read(state, logits)
 
     def _fitted(self, image: Tensor) -> Tensor:
-        given = (int(image.shape[-2]), int(image.shape[-1]))
+        given = size_of(image)
         if self.image_scale == 1:
             image = self.inner.pad(image)
         else:

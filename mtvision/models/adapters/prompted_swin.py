@@ -128,7 +128,7 @@ class PromptMerging(PromptUnit):
 
     def forward(self, state: Tensor) -> Tensor:
         """State (B, T + h/2·w/2, 2C)."""
-        image = state[:, self.count :].reshape(len(state), *self.grid, -1)
+        image = state[:, self.count :].reshape(state.shape[0], *self.grid, -1)
         return torch.cat([self.prompts(state[:, : self.count]), self.merging(image).flatten(1, 2)], dim=1)
 
     def read(self, state: Tensor, logits: PromptLogits | None) -> tuple[Tensor, PromptLogits]:
@@ -138,7 +138,7 @@ class PromptMerging(PromptUnit):
         pixels = self.pixels(logits.pixels.flatten(1, 2))
         channels = self.channels(logits.channels.transpose(2, -1)).transpose(2, -1)
         shape = logits.pixels.shape[1:3]
-        return self(state), PromptLogits(pixels.reshape(len(state), *shape, *pixels.shape[2:]), channels)
+        return self(state), PromptLogits(pixels.reshape(state.shape[0], *shape, *pixels.shape[2:]), channels)
 
 
 class PromptedSwin(PromptedBackbone):
@@ -200,7 +200,7 @@ class PromptedSwin(PromptedBackbone):
         del size
         pixels = state[:, len(self.prompts) :]
         pixels = self.norm(pixels) if level == len(self.exits) - 1 else pixels
-        return pixels.transpose(1, 2).reshape(len(state), -1, *self._grids[level])
+        return pixels.transpose(1, 2).reshape(state.shape[0], -1, *self._grids[level])
 
 
 def takes(backbone: Backbone) -> TypeGuard[TimmBackbone]:

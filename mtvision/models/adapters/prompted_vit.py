@@ -84,7 +84,7 @@ class PromptViTBlock(PromptUnit, Declares):
         count, g, (height, width) = self.count, self.windows, self.grid
         raw = query[:, :, :count] @ key.transpose(-2, -1)
         pixels = raw[..., count:].reshape(*raw.shape[:3], height, width)
-        batch, window = len(normed), (g, height // g, g, width // g)
+        batch, window = normed.shape[0], (g, height // g, g, width // g)
         drawn = self.to_map(normed[:, :count]).reshape(batch, count, *window)
         tokens = normed[:, count:].reshape(batch, *window, -1)
         channels = torch.einsum("btgihj,bgihjc->btcgh", drawn, tokens)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.pyramid import Pyramid, TaskPyramids
+from mtvision.core.pyramid import Pyramid, TaskPyramids, size_of
 from mtvision.core.registry import ADAPTERS
+from mtvision.core.shapes import RememberedShapes
 from mtvision.core.task import Task
 from mtvision.core.values import ByTask
 from mtvision.models.adapters.adapter import Adapter
@@ -59,7 +60,7 @@ class Streams(Backbone):
 
     def forward(self, image: Tensor) -> TaskPyramids:
         """Pyramids of an image batch (B, 3, H, W), one per task. All are computed: every one needs all."""
-        size = (int(image.shape[-2]), int(image.shape[-1]))
+        size = size_of(image)
         streams: dict[str, Backbone] = dict(self.streams.items())  # type: ignore[arg-type]
         modules = {
             name: [stream.get_submodule(path) for path in stream.block_names()]
@@ -135,7 +136,7 @@ def channel_axes(backbone: Backbone, widths: Sequence[int]) -> list[int]:
     side = max(128, 8 * backbone.size_multiple)
     twin = copy.deepcopy(backbone).to("meta").eval()
     axes = []
-    with torch.no_grad():
+    with torch.no_grad(), RememberedShapes():
         for state, width in zip(
             twin._states(torch.empty(1, 3, side, 2 * side, device="meta")), widths, strict=True
         ):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mtvision.core.pyramid import Pyramid
-from mtvision.models.declarations import Declares
+from mtvision.core.context import current_context, use_context
+from mtvision.core.pyramid import Pyramid, size_of
+from mtvision.core.shapes import RememberedShapes
+from mtvision.models.backbones.task_passes import TaskPasses, remembering
+from mtvision.models.declarations import Declaration, Declares
+from mtvision.models.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,29 @@ class Backbone(nn.Module, Declares):
             normalised image) to a multiple of this. Maps then cover the padded image; `Network` knows.
         grad_checkpointing: recompute blocks in the backward pass instead of storing their activations.
             Running statistics of batch norms then move twice a step.
+        task_passes: how an adapter lets the backbone differ between tasks; None = one pyramid for all.
+
+    >>> import torch
+    >>> class Pooled(Backbone):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.body = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1))
+    ...         self.first, self.exits = nn.Conv2d(3, 8, 3, 2, 1), (1, 2)
+    ...         self.measure()
+    ...
+    ...     def stem(self, image):
+    ...         return self.first(image)
+    ...
+    ...     def block_names(self):
+    ...         return ["body.0", "body.1"]
+    ...
+    ...     def to_map(self, state, level, size):
+    ...         return state
+    >>> backbone = Pooled()
+    >>> backbone.channels, backbone.strides
+    ((8, 8), (4, 8))
+    >>> [tuple(item.shape) for item in backbone(torch.zeros(1, 3, 64, 64)).maps]
+    [(1, 8, 16, 16), (1, 8, 8, 8)]
     """
 
     channels: tuple[int, ...]
@@ -78,6 +104,7 @@ class Backbone(nn.Module, Declares):
     exits: tuple[int, ...] = ()
     size_multiple: int = 1
     grad_checkpointing: bool = False
+    task_passes: TaskPasses | None = None
 
     def stem(self, image: Tensor) -> Tensor:
         """State before the first block, of an image batch (B, 3, H, W) of any size."""
@@ -97,7 +124,7 @@ class Backbone(nn.Module, Declares):
 
     def levels(self, image: Tensor) -> list[Tensor]:
         """Maps of an image batch (B, 3, H, W), fine to coarse, by running stem, blocks and exits."""
-        size = (int(image.shape[-2]), int(image.shape[-1]))
+        size = size_of(image)
         maps: dict[int, Tensor] = {}
         for position, state in enumerate(self._states(image)):
             for level, taken_at in enumerate(self.exits):
@@ -106,8 +133,16 @@ class Backbone(nn.Module, Declares):
         return [maps[level] for level in range(len(self.exits))]
 
     def forward(self, image: Tensor) -> Pyramid:
-        """Pyramid of an image batch (B, 3, H, W)."""
+        """Pyramid of an image batch (B, 3, H, W); one per task where layers depend on the task."""
+        if self.task_passes is not None:
+            return self.task_passes.run(self, image)
         return Pyramid.of(self.levels(image), self.strides)
+
+    def declaration(self) -> Declaration:
+        """A backbone that is computed per task already cannot branch as well."""
+        if self.task_passes is None:
+            return super().declaration()
+        return Declaration(cannot_branch="an adapter before computes it once per task")
 
     @property
     def blocks(self) -> list[Block]:
@@ -165,8 +200,12 @@ class Backbone(nn.Module, Declares):
 
     def pad(self, image: Tensor) -> Tensor:
         """`image` with zeros below and on the right up to `size_multiple`."""
-        bottom, right = (-int(side) % self.size_multiple for side in image.shape[-2:])
-        return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+        if self.size_multiple == 1:
+            return image
+        bottom, right = (-side % self.size_multiple for side in size_of(image))
+        # A traced program serves any size: whether this one needs no zeros must not decide what it does.
+        traced = torch.compiler.is_compiling()
+        return F.pad(image, (0, right, 0, bottom)) if traced or bottom or right else image
 
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of an image of `size` after `pad`."""
@@ -206,9 +245,15 @@ class _Trace(nn.Module):
         self.backbone = backbone
 
     def forward(self, image: Tensor) -> Shapes:
+        passes = self.backbone.task_passes  # all tasks have the same shapes
+        task = None if passes is None else passes.tasks[0]
+        with use_context(replace(current_context(), task=task)), remembering(size_of(image)):
+            return self._shapes(image)
+
+    def _shapes(self, image: Tensor) -> Shapes:
         backbone = self.backbone
         # Maps cover the padded image: 128 pixels make ten patches of 14, whose stride is 14 and not 12.
-        size = backbone.padded_size((int(image.shape[-2]), int(image.shape[-1])))
+        size = backbone.padded_size(size_of(image))
         if not backbone.exits:
             return Shapes((0, 1), (), tuple(_map_shape(item, size) for item in backbone.levels(image)))
         states = list(backbone._states(image))
@@ -221,21 +266,10 @@ def _map_shape(feature: Tensor, size: tuple[int, int]) -> tuple[int, int]:
     return int(feature.shape[1]), size[0] // int(feature.shape[2])
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = {item: item.training for item in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for item, training in modes.items():
-            item.training = training
-
-
 def _without_values(module: nn.Module, size: tuple[int, int]) -> Shapes:
     """Call `module` on a meta image with meta parameters in place of its own, which stay untouched."""
     tensors = (*module.named_parameters(), *module.named_buffers())
     empty = {name: torch.empty_like(item, device="meta") for name, item in tensors}
-    with torch.no_grad(), _evaluating(module):
+    with torch.no_grad(), evaluating(module), RememberedShapes():
         shapes: Shapes = functional_call(module, empty, (torch.empty(1, 3, *size, device="meta"),))
     return shapes

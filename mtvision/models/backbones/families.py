@@ -1,7 +1,4 @@
-"""Rules that cut timm's architectures into stem, blocks and exits.
-
-One small class per family of architectures; every method gets the timm model, none keeps it.
-"""
+"""Families of timm's architectures with several strides, and the list of all families with blocks."""
 
 from __future__ import annotations
 
@@ -9,40 +6,28 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
+from timm.models.hiera import Hiera, Reroll, Unroll
+from timm.models.hieradet_sam2 import HieraDet
+from timm.models.mambaout import MambaOut
 from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import ResNet
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-
-class Family:
-    """Cutting rules of one family. The default methods suit networks whose states are NCHW maps."""
-
-    classes: tuple[type[nn.Module], ...] = ()
-
-    def size_multiple(self, model: Any) -> int:
-        """Images are padded to a multiple of this; 1 where the network's own padding loses no border."""
-        return 1
-
-    def stem(self, model: Any, image: Tensor) -> Tensor:
-        """State before the first block."""
-        raise NotImplementedError
-
-    def units(self, model: Any) -> list[list[str]]:
-        """Names of the blocks, grouped by timm's feature levels; the first group precedes level 0."""
-        raise NotImplementedError
-
-    def to_map(self, model: Any, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """NCHW map of a state of an image of (padded) size `size`."""
-        return state
-
-    def shape(self, model: Any, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:
-        """(channels, stride) of a state."""
-        feature = self.to_map(model, state, size)
-        return int(feature.shape[1]), size[0] // int(feature.shape[2])
+from mtvision.models.backbones.family import ChannelsLastFamily, Family, call_qkv
+from mtvision.models.backbones.plain_families import (
+    BeitFamily,
+    EvaFamily,
+    NaFlexFamily,
+    SAMFamily,
+    ViTFamily,
+)
 
 
 def _children(model: nn.Module, path: str) -> list[str]:
@@ -55,6 +40,7 @@ class ResNetFamily(Family):
     """ResNet, ResNeXt, SE-ResNet, ...: level 0 is the stem, then the pooling and four stages of blocks."""
 
     classes = (ResNet,)
+    example = "resnet50"
 
     def stem(self, model: Any, image: Tensor) -> Tensor:
         """First convolution, stride 2."""
@@ -71,6 +57,7 @@ class MobileFamily(Family):
     """EfficientNet, MobileNet v1-v4, MNASNet, ...: levels are the last stages before a stride."""
 
     classes = (EfficientNet, MobileNetV3)
+    example = "efficientnet_b0"
 
     def stem(self, model: Any, image: Tensor) -> Tensor:
         """First convolution, stride 2."""
@@ -91,6 +78,7 @@ class ConvNeXtFamily(Family):
     """ConvNeXt v1, v2: patch convolutions without padding, so borders must be multiples of the stride."""
 
     classes = (ConvNeXt,)
+    example = "convnext_tiny"
 
     def size_multiple(self, model: Any) -> int:
         """The coarsest stride."""
@@ -106,10 +94,11 @@ class ConvNeXtFamily(Family):
         return [_stage(model, f"stages.{index}") for index in range(len(model.stages))]
 
 
-class SwinFamily(Family):
-    """Swin v1: NHWC states; windows and patch merging pad by themselves."""
+class SwinFamily(ChannelsLastFamily):
+    """Swin v1: windows and patch merging pad by themselves."""
 
-    classes = (SwinTransformer,)
+    classes: tuple[type[nn.Module], ...] = (SwinTransformer,)
+    example = "swin_tiny_patch4_window7_224"
 
     def size_multiple(self, model: Any) -> int:
         """The patch size."""
@@ -124,46 +113,136 @@ class SwinFamily(Family):
         """A stage's patch merging is a unit of its own."""
         return [_stage(model, f"layers.{index}") for index in range(len(model.layers))]
 
-    def to_map(self, model: Any, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """A view with the channels in front."""
-        return state.permute(0, 3, 1, 2)
 
+class SwinV2Family(SwinFamily):
+    """Swin v2: windows and masks are those of timm, made for the size of each image."""
 
-class ViTFamily(Family):
-    """Plain ViT, DeiT, DINOv2, CLIP image towers: token states (B, prefix + h*w, C), one stride."""
+    classes = (SwinTransformerV2,)
+    example = "swinv2_tiny_window8_256"
 
-    classes = (VisionTransformer,)
+    def prepare(self, model: Any) -> None:
+        """Let attention call its `qkv`, so that adapters on it are used."""
+        for stage in model.layers:
+            call_qkv(stage.blocks)
 
     def size_multiple(self, model: Any) -> int:
-        """The patch size."""
-        return math.lcm(*model.patch_embed.patch_size)
+        """The coarsest stride."""
+        return _coarsest(model)
+
+
+class MambaOutFamily(ChannelsLastFamily):
+    """MambaOut: stages of gated convolutions."""
+
+    classes = (MambaOut,)
+    example = "mambaout_tiny"
+
+    def size_multiple(self, model: Any) -> int:
+        """The coarsest stride."""
+        return _coarsest(model)
 
     def stem(self, model: Any, image: Tensor) -> Tensor:
-        """Patch embedding plus position embedding, resampled to the image's grid."""
-        tokens: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))
-        return tokens
+        """Two convolutions, stride 4, (B, H/4, W/4, C)."""
+        state: Tensor = model.stem(image)
+        return state
 
     def units(self, model: Any) -> list[list[str]]:
-        """One level after each transformer block."""
-        return [[f"blocks.{index}"] for index in range(len(model.blocks))]
+        """A stage's downsampling is a unit of its own."""
+        return [_stage(model, f"stages.{index}") for index in range(len(model.stages))]
+
+
+class HieraDetFamily(ChannelsLastFamily):
+    """Hiera of SAM 2: windows pad by themselves; the first block of a stage pools."""
+
+    classes = (HieraDet,)
+    example = "sam2_hiera_tiny"
+
+    def size_multiple(self, model: Any) -> int:
+        """The coarsest stride, and the windows of the position embedding."""
+        return math.lcm(_coarsest(model), 4 * int(model.window_spec[0]))
+
+    def stem(self, model: Any, image: Tensor) -> Tensor:
+        """Patch embedding plus position embedding, (B, H/4, W/4, C)."""
+        state: Tensor = model._pos_embed(model.patch_embed(image))
+        return state
+
+    def units(self, model: Any) -> list[list[str]]:
+        """Blocks of each stage."""
+        return _by_stage(model)
+
+
+class HieraFamily(Family):
+    """Hiera: tokens (B, h*w, C), ordered so that those of one window and of one pooling are neighbours."""
+
+    classes = (Hiera,)
+    example = "hiera_tiny_224"
+
+    def size_multiple(self, model: Any) -> int:
+        """The coarsest stride, and the mask units."""
+        units = [a * b for a, b in zip(model.mask_unit_size, model.patch_stride, strict=True)]
+        return math.lcm(_coarsest(model), *units)
+
+    def stem(self, model: Any, image: Tensor) -> Tensor:
+        """Patch embedding plus position embedding, resampled to the image's grid, in the model's order."""
+        size = (image.shape[2], image.shape[3])
+        grid = [side // stride for side, stride in zip(size, model.patch_stride, strict=True)]
+        tokens = model.patch_embed(image) + self._positions(model, grid)
+        ordered: Tensor = Unroll(size, model.patch_stride, model.unroll.schedule)(tokens)
+        return ordered
+
+    def units(self, model: Any) -> list[list[str]]:
+        """Blocks of each stage."""
+        return _by_stage(model)
 
     def to_map(self, model: Any, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """Class, register and distillation tokens are dropped."""
-        height, width = (
-            side // patch for side, patch in zip(size, model.patch_embed.patch_size, strict=True)
-        )
-        patches = state[:, model.num_prefix_tokens :]
-        feature: Tensor = patches.transpose(1, 2).reshape(len(state), -1, height, width)
-        return feature
+        """The order of the image again; the number of tokens tells how often they were pooled."""
+        rows, columns = (side // stride for side, stride in zip(size, model.patch_stride, strict=True))
+        poolings = round(math.log(rows * columns / state.shape[1], math.prod(model.q_stride)))
+        schedule = model.unroll.schedule
+        order = Reroll(size, model.patch_stride, schedule, model.stage_ends, model.q_pool)
+        feature: Tensor = order(state, model.stage_ends[poolings])
+        return feature.permute(0, 3, 1, 2)
+
+    def _positions(self, model: Any, grid: Sequence[int]) -> Tensor:
+        """(1, h*w, C)."""
+        if model.pos_embed_win is None:
+            positions: Tensor = resample_abs_pos_embed(
+                model.pos_embed, list(grid), list(model.tokens_spatial_shape), num_prefix_tokens=0
+            )
+            return positions
+        windows = [side // unit for side, unit in zip(grid, model.mask_unit_size, strict=True)]
+        tiles = model.pos_embed_win.tile(windows)
+        whole = F.interpolate(model.pos_embed, size=tiles.shape[-2:], mode="bicubic", antialias=True)
+        return torch.add(whole, tiles).flatten(2).transpose(1, 2)
 
 
-FAMILIES: tuple[Family, ...] = (ResNetFamily(), MobileFamily(), ConvNeXtFamily(), SwinFamily(), ViTFamily())
+FAMILIES: tuple[Family, ...] = (
+    ResNetFamily(),
+    MobileFamily(),
+    ConvNeXtFamily(),
+    SwinFamily(),
+    SwinV2Family(),
+    HieraFamily(),
+    HieraDetFamily(),
+    MambaOutFamily(),
+    SAMFamily(),
+    ViTFamily(),
+    EvaFamily(),
+    NaFlexFamily(),
+    BeitFamily(),
+)
 """Architectures with blocks. Any other timm model works too, as one piece."""
 
 
-def family_of(model: nn.Module) -> Family | None:
-    """Cutting rules of a timm model; None if it has none."""
-    return next((family for family in FAMILIES if isinstance(model, family.classes)), None)
+def family_of(model: nn.Module) -> tuple[Family | None, str]:
+    """Cutting rules of a timm model and, if it has none, why, as far as that is known."""
+    family = next((item for item in FAMILIES if isinstance(model, item.classes)), None)
+    refusal = "" if family is None else family.refusal(model)
+    return (None if refusal else family), refusal
+
+
+def examples(*, plain: bool) -> list[str]:
+    """timm names of models with blocks, of one stride or of several."""
+    return [family.example for family in FAMILIES if family.plain == plain]
 
 
 def default_levels(reductions: Sequence[int]) -> list[int]:
@@ -183,3 +262,16 @@ def _stage(model: nn.Module, path: str) -> list[str]:
     downsample = model.get_submodule(f"{path}.downsample")
     first = [] if isinstance(downsample, nn.Identity) else [f"{path}.downsample"]
     return first + _children(model, f"{path}.blocks")
+
+
+def _by_stage(model: Any) -> list[list[str]]:
+    """Units of a list of blocks in which some end a stage."""
+    starts = [0, *(end + 1 for end in model.stage_ends)]
+    return [
+        [f"blocks.{index}" for index in range(start, end + 1)]
+        for start, end in zip(starts, model.stage_ends, strict=False)
+    ]
+
+
+def _coarsest(model: Any) -> int:
+    return int(model.feature_info[-1]["reduction"])

@@ -11,11 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.core.pyramid import size_of
 from mtvision.core.registry import BACKBONES
-from mtvision.core.values import Share
+from mtvision.core.values import Positive, Share
 from mtvision.models.backbones.backbone import Backbone
-from mtvision.models.backbones.families import Family, default_levels, family_of
+from mtvision.models.backbones.families import default_levels, examples, family_of
+from mtvision.models.backbones.family import Family
 from mtvision.models.backbones.names import InputChannels, TimmName, check_in_chans, unknown_model
+from mtvision.models.backbones.plain_pyramid import (
+    PyramidKind,
+    check_pyramid,
+    make_pyramid,
+    pyramid_scales,
+)
 from mtvision.models.weights import LoadReport, create_pretrained, load_file, resampled_tensors
 
 # How the architectures that know only one image size are told to take any; the first that fits is used.
@@ -27,8 +35,8 @@ class TimmBackbone(Backbone):
     """A timm model by name, without its classifier; every parameter left serves the pyramid.
 
     Image sizes are free: position embeddings are resampled to the image, and the image is padded to
-    `size_multiple` where the architecture needs it. ResNet, EfficientNet, MobileNet, ConvNeXt, Swin v1 and
-    ViT families have `blocks`; other models run as one piece.
+    `size_multiple` where the architecture needs it. Plain ViTs of all kinds, Swin, Hiera, ConvNeXt, ResNet
+    and others have `blocks`, see docs/encoders.md. Other models run as one piece.
 
     ViT levels share one stride. Their last level, and only that one, passes the model's final norm
     (as in InvPT, ECCV 2022).
@@ -43,6 +51,9 @@ class TimmBackbone(Backbone):
             resampled in every forward pass. Other sizes still work.
         drop_path_rate: stochastic depth.
         level_norms: a LayerNorm over channels for every level (Swin levels come without a norm).
+        pyramid: strides 4 to 32 (patches of 14 pixels: 7 to 56) from a plain ViT. `simple`, all of the last
+            level, as in ViTDet; `dpt`, one of each of four levels, as DPT reassembles tokens.
+        pyramid_width: channels of every level of that pyramid.
         grad_checkpointing: recompute blocks in the backward pass: less memory, more time.
         in_chans: 3; other numbers are refused, because images are RGB throughout.
         options: further keyword arguments of `timm.create_model`.
@@ -62,6 +73,8 @@ class TimmBackbone(Backbone):
         img_size: int | Sequence[int] | None = None,
         drop_path_rate: Share | None = None,
         level_norms: bool = False,
+        pyramid: PyramidKind | None = None,
+        pyramid_width: Positive = 256,
         grad_checkpointing: bool = False,
         in_chans: InputChannels = 3,
         **options: Any,
@@ -77,13 +90,20 @@ class TimmBackbone(Backbone):
         reductions = [int(item["reduction"]) for item in _feature_info(self.model)]
         self._isotropic = len(set(reductions)) == 1
         self._levels = _check_levels(name, levels, reductions)
-        self._family = family_of(self.model)
+        self.name = name
+        self._family, self._refusal = family_of(self.model)
+        if self._family is not None:
+            self._family.prepare(self.model)
         self.size_multiple = self._family.size_multiple(self.model) if self._family else max(reductions)
         self.grad_checkpointing = grad_checkpointing
         self.exits, self._names = _units(self._family, self.model, self._levels)
-        _prune(self.model, self._levels, keep_norm=self._isotropic)
+        keep_norm = self._isotropic if self._family is None else self._family.final_norm
+        _prune(self.model, self._levels, keep_norm=keep_norm)
         if self.load_report is not None:
             self.load_report.require(self.model.state_dict())
+        self.pyramid: nn.ModuleList | None = None
+        if pyramid is not None:
+            self._add_pyramid(pyramid, pyramid_width, level_norms=level_norms)
         self.level_norms: nn.ModuleList | None = None
         self._only_size: tuple[int, int] | None = None
         self._measure_at_any_size(_own_size(self.model, options))
@@ -102,7 +122,7 @@ class TimmBackbone(Backbone):
 
     def to_map(self, state: Tensor, level: int, size: tuple[int, int]) -> Tensor:
         """Map of level `level`, normed where asked for."""
-        if self._isotropic and level == len(self.exits) - 1:
+        if self.norms_last and self.exits[level] == self.exits[-1]:
             state = self.model.norm(state)
         return self._norm(self._cut.to_map(self.model, state, self.padded_size(size)), level)
 
@@ -115,7 +135,7 @@ class TimmBackbone(Backbone):
         if self._family is not None:
             return super().levels(image)
         padded = self.pad(image)
-        size = (int(padded.shape[-2]), int(padded.shape[-1]))
+        size = size_of(padded)
         if self._only_size is not None and size != self._only_size:
             raise self._wrong_size(size, f"It was made for {self._only_size}.")
         try:
@@ -144,10 +164,39 @@ class TimmBackbone(Backbone):
         return f"channels={self.channels}, strides={self.strides}, size_multiple={self.size_multiple}"
 
     @property
+    def level_indices(self) -> tuple[int, ...]:
+        """Indices of the levels among timm's."""
+        return tuple(self._levels)
+
+    @property
+    def norms_last(self) -> bool:
+        """Whether the last level passes the model's final norm."""
+        return self._family is not None and self._family.final_norm
+
+    @property
     def _cut(self) -> Family:
         if self._family is None:
             raise self._uncut()
         return self._family
+
+    def _add_pyramid(self, kind: PyramidKind, width: int, *, level_norms: bool) -> None:
+        """Levels of four strides, of one exit or of four."""
+        plain = self._family is not None and self._family.plain
+        check_pyramid(self.name, plain=plain, levels=len(self.exits), kind=kind, level_norms=level_norms)
+        info = _feature_info(self.model)[-1]
+        patch = self.size_multiple
+        self.pyramid = make_pyramid(kind, int(info["num_chs"]), width, patch)
+        self.size_multiple = round(patch / pyramid_scales(patch)[-1])
+        if kind == "simple":
+            self.exits = self.exits[-1:] * len(self.pyramid)
+
+    def _uncut(self) -> NotImplementedError:
+        why = f" ({self._refusal})" if self._refusal else ""
+        return NotImplementedError(
+            f"{self.name} ({type(self.model).__name__} of timm) is not cut into blocks{why}, so layer decay, "
+            "branching, pruning and adapters of blocks cannot be used with it. Choose one with blocks, "
+            f"such as {', '.join(examples(plain=self._isotropic))}; docs/encoders.md lists what each can do."
+        )
 
     def _measure_at_any_size(self, own_size: tuple[int, int]) -> None:
         """Dry run at an arbitrary size; where that fails, at the model's own, which is then the only one."""
@@ -166,6 +215,9 @@ class TimmBackbone(Backbone):
         )
 
     def _norm(self, feature: Tensor, level: int) -> Tensor:
+        if self.pyramid is not None:
+            made: Tensor = self.pyramid[level](feature)
+            return made
         if self.level_norms is None:
             return feature
         normed: Tensor = self.level_norms[level](feature.permute(0, 2, 3, 1))

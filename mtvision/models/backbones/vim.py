@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtvision.core.naming import look_up
+from mtvision.core.pyramid import size_of
 from mtvision.core.registry import BACKBONES
 from mtvision.core.values import Positive, Share
 from mtvision.models.backbones.backbone import Backbone
@@ -89,9 +90,9 @@ class VimBackbone(Backbone):
         patches = cast(Tensor, self.patch_embed.proj(self.pad(image)))  # type: ignore[operator]
         tokens = patches.flatten(2).transpose(1, 2)
         middle = tokens.shape[1] // 2
-        token = self.cls_token.expand(len(tokens), -1, -1)
+        token = self.cls_token.expand(tokens.shape[0], -1, -1)
         tokens = torch.cat([tokens[:, :middle], token, tokens[:, middle:]], dim=1)
-        return tokens + self._positions((int(patches.shape[2]), int(patches.shape[3])))
+        return tokens + self._positions(size_of(patches))
 
     def block_names(self) -> list[str]:
         """One unit per block."""
@@ -104,7 +105,7 @@ class VimBackbone(Backbone):
         middle = (state.shape[1] - 1) // 2
         patches = torch.cat([state[:, :middle], state[:, middle + 1 :]], dim=1)
         height, width = (-(-side // 16) for side in size)
-        return patches.transpose(1, 2).reshape(len(state), -1, height, width)
+        return patches.transpose(1, 2).reshape(state.shape[0], -1, height, width)
 
     def state_shape(self, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:
         """(channels, stride) of a state."""

@@ -61,6 +61,11 @@ class Branched(Adapter):
     """
 
     def __init__(self, tree: Mapping[str, Any] | str | Path) -> None:
+        if isinstance(tree, Mapping) and "of_phase" in tree:
+            raise ValueError(
+                f"Branched: phase '{tree['of_phase']}' finds the tree while the config is trained. Give the "
+                "file that it wrote, or a checkpoint of the run."
+            )
         self.tree = Tree.from_plain(tree) if isinstance(tree, Mapping) else Tree.load(tree)
 
     def plain(self, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from mtvision.core.pyramid import size_of
+from mtvision.core.shapes import RememberedShapes
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.modes import evaluating
 from mtvision.ops.flops import count_flops
 
 Maps = dict[int, Tensor]
@@ -108,14 +111,8 @@ def exit_parameters(backbone: Backbone) -> list[set[str]]:
     empty = {name: torch.empty_like(item, device="meta") for name, item in tensors}
     names = {id(item): name.removeprefix("backbone.") for name, item in empty.items()}
     side = max(128, 8 * backbone.size_multiple)
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            read = functional_call(trace, empty, (torch.empty(1, 3, side, side, device="meta"),))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with torch.no_grad(), evaluating(backbone), RememberedShapes():
+        read = functional_call(trace, empty, (torch.empty(1, 3, side, side, device="meta"),))
     blocks = tuple(f"{name}." for name in backbone.block_names())
     return [
         {names[item] for item in level if item in names and not names[item].startswith(blocks)}
@@ -129,7 +126,7 @@ class _ExitTrace(nn.Module):
         self.backbone = backbone
 
     def forward(self, image: Tensor) -> list[set[int]]:
-        backbone, size = self.backbone, (int(image.shape[-2]), int(image.shape[-1]))
+        backbone, size = self.backbone, size_of(image)
         states = list(backbone._states(image))
         read = []
         for level, position in enumerate(backbone.exits):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtvision.core.context import current_context
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.pyramid import Pyramid, TaskPyramids
+from mtvision.core.pyramid import Pyramid, TaskPyramids, size_of
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.branching.cuts import check_cuts
 from mtvision.models.branching.node import Maps, Node, exit_parameters
@@ -123,7 +123,7 @@ class PathBackbone(Backbone):
 
     def run_paths(self, image: Tensor, paths: Paths) -> TaskPyramids:
         """One pyramid per task; what paths have in common from the start is computed once."""
-        size = (int(image.shape[-2]), int(image.shape[-1]))
+        size = size_of(image)
         done: dict[tuple[int, ...], tuple[Tensor, Maps]] = {(): (image, {})}
         pyramids = {}
         for name, path in paths.items():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mtvision.architecture.tree import Tree
 from mtvision.core.context import current_context
-from mtvision.core.pyramid import Pyramid, TaskPyramids
+from mtvision.core.pyramid import Pyramid, TaskPyramids, size_of
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Count, Factor, Positive
@@ -198,7 +198,7 @@ class Supernet(PathBackbone):
                 name: tuple(index % count for count in copies) for index, name in enumerate(self.task_names)
             }
             return self.run_paths(image, self._asked(own))
-        size = _size(image)
+        size = size_of(image)
         state, maps = image, Maps()
         for nodes in self._grid():
             results = [node(state, size) for node in nodes]
@@ -212,7 +212,7 @@ class Supernet(PathBackbone):
         """The sampled tree, with gradients for the logits of those parents that were run."""
         choices = [draw.argmax(dim=1).tolist() for draw in draws]
         paths = self._asked(self.paths(choices))
-        size = _size(image)
+        size = size_of(image)
         used = [sorted({path[level] for path in paths.values()}) for level in range(len(self.ends))]
         results: dict[int, tuple[Tensor, Maps]] = {}
         for level, indices in enumerate(used):
@@ -231,7 +231,7 @@ class Supernet(PathBackbone):
         return TaskPyramids(pyramids)
 
     def _streams(self, image: Tensor, draws: list[Tensor]) -> Pyramid:
-        size = _size(image)
+        size = size_of(image)
         pyramids = {}
         for position, name in enumerate(self.task_names):
             if name not in self.asked_tasks():
@@ -245,10 +245,6 @@ class Supernet(PathBackbone):
                     maps[level] = mix([own[level] for _, own in results], weights)
             pyramids[name] = self.pyramid(maps)
         return TaskPyramids(pyramids)
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return int(image.shape[-2]), int(image.shape[-1])
 
 
 def _choose(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mtvision.models.decoders.concat import ConcatDecoder
     from mtvision.models.decoders.decoder import Decoder
     from mtvision.models.decoders.invpt import InvPTDecoder
+    from mtvision.models.decoders.medusa import MedusaDecoder
     from mtvision.models.decoders.mlore import MLoREDecoder
     from mtvision.models.decoders.mti_net import MTINetDecoder
     from mtvision.models.decoders.mtmamba import MTMambaDecoder
@@ -29,6 +30,7 @@ __all__ = [
     "MTINetDecoder",
     "MTMambaDecoder",
     "MTMambaPlusDecoder",
+    "MedusaDecoder",
     "PADNetDecoder",
     "ParallelDecoder",
     "TaskExpertDecoder",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtvision.core.output import DecoderOutput
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.decoder import Decoder
@@ -17,7 +17,7 @@ from mtvision.models.layers import resize
 
 def concat_levels(maps: Sequence[Tensor]) -> Tensor:
     """All maps, resized bilinearly to the first and concatenated along channels."""
-    size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+    size = size_of(maps[0])
     return torch.cat([resize(item, size) for item in maps], dim=1)
 
 

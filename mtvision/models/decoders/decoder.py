@@ -30,6 +30,20 @@ class Decoder(nn.Module, Declares):
     Attributes:
         out_channels: {task name: channels of its feature map}.
         task_options: constructor's options that are {task: value}, see `for_tasks`.
+
+    >>> import torch
+    >>> from mtvision.protocols.tasks import depth
+    >>> class Finest(Decoder):
+    ...     def __init__(self, **options):
+    ...         super().__init__(**options)
+    ...         self.out_channels = {task.name: self.channels[0] for task in self.tasks}
+    ...
+    ...     def forward(self, pyramid, tasks=None):
+    ...         return DecoderOutput({t.name: pyramid.for_task(t.name).maps[0] for t in self.asked(tasks)})
+    >>> decoder = Finest(channels=[8, 16], strides=[4, 8], tasks=[depth()])
+    >>> output = decoder(Pyramid((torch.zeros(2, 8, 6, 6), torch.zeros(2, 16, 3, 3)), (4, 8)))
+    >>> output.features["depth"].shape
+    torch.Size([2, 8, 6, 6])
     """
 
     out_channels: dict[str, int]
@@ -70,6 +84,11 @@ class Decoder(nn.Module, Declares):
         """
         del tasks
         return None
+
+    def output_layers(self, task: str) -> list[nn.Conv2d]:
+        """The convolutions that make the task's logits of deep supervision; none by default."""
+        del task
+        return []
 
     def asked(self, tasks: Sequence[str] | None) -> list[Task]:
         """Task values of the names asked for, in the network's order.

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.output import Auxiliary, DecoderOutput
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import SHARED, Declaration
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.invpt_stage import HEADS, InvPTStage
+from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers import ConvNorm, resize
 
 DEAD = (
@@ -91,12 +92,16 @@ class InvPTDecoder(Decoder):
         """Positions of all tasks attend to one another, so all are as wide."""
         return Declaration(parts=dict.fromkeys(("mix", "skips", "stages"), SHARED))
 
+    def output_layers(self, task: str) -> list[nn.Conv2d]:
+        """Of deep supervision."""
+        return [as_convolution(self.predict[task])]
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w) at eight times the resolution of the first stage."""
         asked = [task.name for task in self.asked(tasks)]
         maps, auxiliary = self._start(pyramid, asked)
-        first = next(iter(maps.values()))
-        size = (8 * int(first.shape[-2]), 8 * int(first.shape[-1]))
+        height, width = size_of(next(iter(maps.values())))
+        size = (8 * height, 8 * width)
         message: Tensor | None = None
         total: dict[str, Tensor] = {}
         for index, stage in enumerate(cast(Sequence[InvPTStage], self.stages)):
@@ -113,7 +118,7 @@ class InvPTDecoder(Decoder):
         for task in self.tasks:
             coarse = pyramid.for_task(task.name).maps[-1]
             if self.flat:
-                height, width = (max(int(side) // 2, 1) for side in coarse.shape[-2:])
+                height, width = (max(side // 2, 1) for side in size_of(coarse))
                 coarse = resize(coarse, (height, width))
             hidden = self.preliminary[task.name](coarse)
             logits = self.predict[task.name](hidden)
@@ -132,7 +137,7 @@ class InvPTDecoder(Decoder):
             own = pyramid.for_task(name)
             if id(own) not in known:
                 level = own.maps[self.joining[index - 1]]
-                height, width = (2 * int(side) for side in feature.shape[-2:])
+                height, width = (2 * side for side in size_of(feature))
                 known[id(own)] = resize(self.skips[index - 1](level), (height, width))
             found[name] = known[id(own)]
         return found

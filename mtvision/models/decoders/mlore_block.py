@@ -151,13 +151,14 @@ class ExpertBlock(nn.Module, Declares):
     def _experts(self, feature: Tensor, weights: Tensor) -> Tensor:
         """Weighted sum of all experts; side by side they are one convolution down and one up."""
         experts = self.low_rank_experts()
-        ranks = torch.tensor(self.options.ranks, device=feature.device)
+        ranks = [place for place, rank in enumerate(self.options.ranks) for _ in range(rank)]
+        places = torch.tensor(ranks, device=feature.device)  # repeat_interleave has no ONNX form
         down = torch.cat([item.down.weight for item in experts])
         up = torch.cat([item.up.weight for item in experts], dim=1)
         inner = F.conv2d(
             feature, down, torch.cat([cast(Tensor, item.down.bias) for item in experts]), padding=1
         )
-        inner = inner * weights.repeat_interleave(ranks, dim=1, output_size=len(down))[..., None, None]
+        inner = inner * weights.index_select(1, places)[..., None, None]
         biases = torch.stack([cast(Tensor, item.up.bias) for item in experts])
         return F.conv2d(inner, up) + (weights @ biases.to(weights.dtype))[..., None, None]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from mtvision.core.output import Auxiliary, DecoderOutput
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.core.values import Factor, Positive
@@ -17,6 +17,7 @@ from mtvision.models.declarations import LAST_STAGE, SHARED, Channels, Declarati
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.distillation import Distillation, helpers_for, split_helpers
+from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers import resize
 from mtvision.models.layers.residual import basic_block
 
@@ -96,6 +97,11 @@ class MTINetDecoder(Decoder):
             parts |= dict.fromkeys(inside, SHARED if index < last else LAST_STAGE)
         return Declaration(parts=parts)
 
+    def output_layers(self, task: str) -> list[nn.Conv2d]:
+        """Of deep supervision."""
+        predict = [cast(Scale, scale).predict for scale in self.scales]
+        return [as_convolution(layers[task]) for layers in predict if task in layers]
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features at the finest scale: (B, sum of channels, h, w), of helpers (B, channels[0], h, w)."""
         asked = [task.name for task in self.asked(tasks)]
@@ -160,7 +166,7 @@ class Scale(nn.Module):
         refined = {}
         for name, feature in maps.items():
             if name in coarser:
-                size = (int(feature.shape[-2]), int(feature.shape[-1]))
+                size = size_of(feature)
                 feature = torch.cat([feature, resize(coarser[name], size)], dim=1)
             refined[name] = self.refine[name](feature)
         return refined

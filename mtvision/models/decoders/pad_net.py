@@ -15,6 +15,7 @@ from mtvision.core.values import Factor, Positive
 from mtvision.models.decoders.concat import concat_levels
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.decoders.distillation import Distillation, helpers_for, split_helpers
+from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers.residual import bottleneck
 
 
@@ -70,6 +71,10 @@ class PADNetDecoder(Decoder):
         )
         self.distillation = Distillation(width, self.main, names)
         self.out_channels = dict.fromkeys(names, width)
+
+    def output_layers(self, task: str) -> list[nn.Conv2d]:
+        """Of deep supervision."""
+        return [as_convolution(self.predict[task])] if task in self.predict else []
 
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w) at the finest level's stride. Every task needs all initial features."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 from torch import Tensor, nn
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.output import Auxiliary, DecoderOutput
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.core.values import ByTask, Factor, Positive
 from mtvision.models.decoders.decoder import Decoder
+from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers import ConvNorm, NormName, resize
 
 
@@ -84,6 +85,10 @@ class ParallelDecoder(Decoder):
         """Only the maps of the tasks asked for."""
         return tasks
 
+    def output_layers(self, task: str) -> list[nn.Conv2d]:
+        """Of deep supervision."""
+        return [*map(as_convolution, cast(FeaturePyramid, self.decoders[task]).auxiliary)]
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w) at the finest level's stride, or a quarter of a ViT's stride."""
         features, auxiliary = {}, []
@@ -131,17 +136,13 @@ class FeaturePyramid(nn.Module):
         """Result (B, width, h, w) and, in training mode, auxiliary logits, finer first."""
         levels = [lateral(item) for lateral, item in zip(self.lateral, maps, strict=True)]
         for index in range(len(levels) - 2, -1, -1):
-            levels[index] = levels[index] + resize(levels[index + 1], _size(levels[index]))
+            levels[index] = levels[index] + resize(levels[index + 1], size_of(levels[index]))
         levels = [smooth(item) for smooth, item in zip(self.smooth, levels, strict=True)]
         total = levels[0]
         for item in levels[1:]:
-            total = total + resize(item, _size(total))
+            total = total + resize(item, size_of(total))
         auxiliary = list(zip(self.auxiliary, levels[1:], strict=False)) if self.training else []
         return self.layers(total), [layer(item) for layer, item in auxiliary]
-
-
-def _size(feature: Tensor) -> tuple[int, int]:
-    return int(feature.shape[-2]), int(feature.shape[-1])
 
 
 def _resampling(strides: Sequence[int]) -> list[float]:

@@ -25,6 +25,7 @@ from mtvision.core.task import Task
 from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import SHARED, Channels, Declaration, Declares, Part
 from mtvision.models.decoders.decoder import Decoder
+from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers import common_grid, enlarge, once_per_map
 from mtvision.models.layers.gate import MapGate
 
@@ -96,6 +97,14 @@ class TaskExpertDecoder(Decoder):
         runs = {name: Channels(self.out_channels[name], Part("task", name)) for name in self.memory}
         return Declaration(tensors={f"memory.{name}": {0: run} for name, run in runs.items()}, part=SHARED)
 
+    def output_layers(self, task: str) -> list[nn.Conv2d]:
+        """Of deep supervision."""
+        return (
+            [*map(as_convolution, cast(nn.ModuleList, self.auxiliary[task]))]
+            if task in self.auxiliary
+            else []
+        )
+
     def forward(self, pyramid: Pyramid, tasks: Sequence[str] | None = None) -> DecoderOutput:
         """Features (B, width, h, w), `upscale` times finer than the common grid."""
         names = [task.name for task in self.asked(tasks)]
@@ -118,7 +127,7 @@ class TaskExpertDecoder(Decoder):
         height, width = feature.shape[-2:]
         start = self.memory[name] if name in self.memory else feature.new_zeros(1)  # as wide as is added
         # A copy: torch's counter of operations cannot take a parameter's view made without gradients.
-        return start[None, :, None, None].expand(len(feature), -1, height, width).contiguous()
+        return start[None, :, None, None].expand(feature.shape[0], -1, height, width).contiguous()
 
 
 class MemorialExperts(nn.Module, Declares):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mtvision.core.naming import look_up
 from mtvision.core.output import DecoderOutput
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.core.values import Positive
@@ -177,7 +177,7 @@ class PromptedLevel(nn.Module, Declares):
 
 def by_pixel(feature: Tensor, logits: Tensor) -> Tensor:
     """Y + S * Y; (B, heads, h, w) logits gate the group of channels that belongs to their head."""
-    grouped = feature.reshape(len(feature), logits.shape[1], -1, *feature.shape[2:])
+    grouped = feature.reshape(feature.shape[0], logits.shape[1], -1, *feature.shape[2:])
     return feature + (logits[:, :, None] * grouped).reshape(feature.shape)
 
 
@@ -190,7 +190,7 @@ def by_channel(feature: Tensor, logits: Tensor) -> Tensor:
 
 
 def _added(total: Tensor, item: Tensor) -> Tensor:
-    return total + resize(item, (int(total.shape[-2]), int(total.shape[-1])))
+    return total + resize(item, size_of(total))
 
 
 def _fuse(width: int, out_width: int, kernel: int) -> nn.Sequential:

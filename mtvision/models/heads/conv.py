@@ -55,6 +55,10 @@ class ConvHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.logits = nn.Conv2d(hidden or in_channels, task.out_channels, kernel, padding=kernel // 2)
 
+    def output_layer(self) -> nn.Conv2d:
+        """See `mtvision.models.heads.output`."""
+        return self.logits
+
     def forward(self, feature: Tensor) -> Tensor:
         """Logits (B, task.out_channels, h, w) of a map (B, in_channels, h, w)."""
         logits: Tensor = self.logits(self.dropout(self.hidden(feature)))

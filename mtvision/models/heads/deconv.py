@@ -34,6 +34,10 @@ class DeconvHead(nn.Module):
         )
         self.logits = nn.Conv2d(half, task.out_channels, 1)
 
+    def output_layer(self) -> nn.Conv2d:
+        """See `mtvision.models.heads.output`."""
+        return self.logits
+
     def forward(self, feature: Tensor) -> Tensor:
         """Logits (B, task.out_channels, 2h, 2w) of a map (B, in_channels, h, w)."""
         return cast(Tensor, self.logits(self.hidden(feature)))

@@ -49,6 +49,10 @@ class DeepLabHead(nn.Module):
         self.hidden = _conv(width, width, 3)
         self.logits = nn.Conv2d(width, task.out_channels, 1)
 
+    def output_layer(self) -> nn.Conv2d:
+        """See `mtvision.models.heads.output`."""
+        return self.logits
+
     def forward(self, feature: Tensor) -> Tensor:
         """Logits (B, task.out_channels, h, w) of a map (B, in_channels, h, w)."""
         joined = torch.cat([branch(feature) for branch in self.branches], dim=1)
@@ -72,7 +76,7 @@ class ImagePooling(nn.Module):
         """Map (B, width, h, w) that is constant over positions."""
         mean = self.conv(feature.mean(dim=(2, 3), keepdim=True))
         norm = self.norm
-        if self.training and len(mean) == 1 and type(norm) is nn.BatchNorm2d:
+        if self.training and mean.shape[0] == 1 and type(norm) is nn.BatchNorm2d:
             mean = F.batch_norm(
                 mean, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
             )

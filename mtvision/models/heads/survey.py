@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mtvision.core.registry import HEADS
 from mtvision.core.task import Task
 from mtvision.core.values import Positive
+from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers.residual import bottleneck
 
 
@@ -30,6 +31,10 @@ class HighResolutionHead(nn.Module):
             nn.Conv2d(in_channels, task.out_channels, 1),
         )
 
+    def output_layer(self) -> nn.Conv2d:
+        """See `mtvision.models.heads.output`."""
+        return as_convolution(self.layers[-1])
+
     def forward(self, feature: Tensor) -> Tensor:
         """Logits (B, task.out_channels, h, w) of a map (B, in_channels, h, w)."""
         logits: Tensor = self.layers(feature)
@@ -50,6 +55,10 @@ class ResidualHead(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(*(bottleneck(in_channels, in_channels) for _ in range(num_blocks)))
         self.logits = nn.Conv2d(in_channels, task.out_channels, 1)
+
+    def output_layer(self) -> nn.Conv2d:
+        """See `mtvision.models.heads.output`."""
+        return self.logits
 
     def forward(self, feature: Tensor) -> Tensor:
         """Logits (B, task.out_channels, h, w) of a map (B, in_channels, h, w)."""

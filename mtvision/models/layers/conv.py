@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mtvision.core.pyramid import size_of
 
 NormName = Literal["batch", "group"]
 
@@ -50,12 +53,24 @@ class ConvNorm(nn.Sequential):
 
 def resize(feature: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize to (H, W) with `align_corners=False`; the map itself if it has that size."""
-    if tuple(feature.shape[-2:]) == tuple(size):
+    if all(_is_same(*sides) for sides in zip(size_of(feature), size, strict=True)):
         return feature
     return F.interpolate(feature, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def _is_same(side: int, other: int) -> bool:
+    """Whether two sides are equal; where `torch.export` traces symbols, whether they are for all images.
+
+    A plain comparison of symbols holds for the image that is traced. The program would repeat its result.
+    """
+    if isinstance(side, torch.SymInt) or isinstance(other, torch.SymInt):
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return statically_known_true(side == other)
+    return side == other
+
+
 def enlarge(feature: Tensor, factor: int) -> Tensor:
     """Bilinear resize (B, C, h, w) to (B, C, factor h, factor w); see `resize`."""
-    height, width = feature.shape[-2:]
-    return resize(feature, (int(height) * factor, int(width) * factor))
+    height, width = size_of(feature)
+    return resize(feature, (height * factor, width * factor))

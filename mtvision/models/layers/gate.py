@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mtvision.core.pyramid import size_of
 from mtvision.models.declarations import FIXED, Declaration, Declares, Part
 
 
@@ -58,7 +59,7 @@ class MapGate(nn.Module, Declares):
     def _pooled(self, feature: Tensor) -> Tensor:
         if self.pool is None:
             return feature.mean(dim=(2, 3))
-        size = (int(feature.shape[-2]), int(feature.shape[-1]))
+        size = size_of(feature)
         if size != self.grid:
             raise ValueError(
                 f"decoder: its gates were made for maps of {self.grid} (height, width) and got {size}. "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.models.layers.conv import resize
 
 
@@ -35,5 +35,5 @@ def once_per_map(function: Callable[[Tensor], Tensor], maps: Mapping[str, Tensor
 
 def _resized(pyramid: Pyramid) -> list[Tensor]:
     index = max([index for index, stride in enumerate(pyramid.strides) if stride <= 16], default=0)
-    height, width = pyramid.maps[index].shape[-2:]
-    return [resize(item, (int(height), int(width))) for item in pyramid.maps]
+    size = size_of(pyramid.maps[index])
+    return [resize(item, size) for item in pyramid.maps]

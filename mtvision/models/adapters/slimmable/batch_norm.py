@@ -10,6 +10,7 @@ ordinary running statistics under the ordinary names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -23,6 +24,7 @@ from mtvision.models.adapters.slimmable.slicing import Slicing, take
 from mtvision.models.adapters.slimmable.width import Slimming
 from mtvision.models.declarations import READS
 from mtvision.models.dry_run import in_mode
+from mtvision.ops.batch_statistics import BatchStatistics, collect
 
 
 class SlimBatchNorm2d(Sliced):
@@ -57,20 +59,18 @@ class SlimBatchNorm2d(Sliced):
         self.slicing.check(given)
         widths = control.widths()
         weight, bias = self.scale_and_shift(widths, given)
-        momentum = 0.0
         mean: Tensor | None = None
         var: Tensor | None = None
-        if control.collecting:
-            self._collect(x)
-        elif not self.training:
+        momentum = 0.0
+        by_batch = control.collecting or self.training
+        if not by_batch:
             counts = x.is_meta or control.counting  # a run whose values do not matter
             mean, var = self.full_statistics(given) if counts else self.statistics(widths, given)
-        elif widths.full:
+        elif widths.full and not control.collecting:
             self.num_batches_tracked.add_(1)
             mean, var, momentum = self.running_mean, self.running_var, self._momentum()
-        elif (switch := self._switch(widths)) is not None:
+        elif not control.collecting and (switch := self._switch(widths)) is not None:
             mean, var, momentum = *self._switched(switch, given), self.momentum or 0.1
-        by_batch = control.collecting or self.training
         return self._activate(F.batch_norm(x, mean, var, weight, bias, by_batch, momentum, self.eps))
 
     def scale_and_shift(self, widths: Widths, given: int) -> tuple[Tensor | None, Tensor | None]:
@@ -104,23 +104,14 @@ class SlimBatchNorm2d(Sliced):
             "images, [widths]); `tools/controllable.py` does so for a whole grid."
         )
 
-    def start(self) -> None:
-        """Forget what was collected."""
-        self.__dict__["_collected"] = []
-
-    def finish(self, slot: int) -> None:
+    def fill(self, slot: int, collected: BatchStatistics) -> None:
         """Write the mean over batches of what was collected into a slot."""
-        collected: list[tuple[Tensor, Tensor]] = self.__dict__.pop("_collected", [])
-        if not collected:  # a decoder that did not run
+        values = collected.mean()
+        if values is None:  # a decoder that did not run
             return
-        for target, parts in zip((self.slot_mean, self.slot_var), zip(*collected, strict=True), strict=True):
-            value = torch.stack(list(parts)).mean(dim=0)
+        for target, value in zip((self.slot_mean, self.slot_var), values, strict=True):
             target[slot].zero_()
             target[slot, : len(value)] = value.to(target)
-
-    def _collect(self, x: Tensor) -> None:
-        var, mean = torch.var_mean(x.double(), dim=(0, 2, 3))
-        self.__dict__["_collected"].append((mean, var))
 
     def full_statistics(self, given: int) -> tuple[Tensor, Tensor]:
         """The ordinary running mean and variance, sliced."""
@@ -242,7 +233,7 @@ def calibrate(network: nn.Module, images: Sequence[Tensor], widths: Iterable[Wid
         widths: configurations.
 
     Raises:
-        ValueError: the network is not slimmable, or has no free slot.
+        ValueError: the network is not slimmable, has no free slot, or there is no batch.
     """
     control = slimming_of(network)
     norms = [item for item in network.modules() if isinstance(item, SlimBatchNorm2d)]
@@ -251,14 +242,12 @@ def calibrate(network: nn.Module, images: Sequence[Tensor], widths: Iterable[Wid
             for value in widths if norms else ():
                 if control.complete(value).full:
                     continue
-                for norm in norms:
-                    norm.start()
+                context = Context(widths=value.to_plain())
                 control.collecting = True
-                for batch in images:
-                    network(batch, context=Context(widths=value.to_plain()))
+                found = collect(norms, images, partial(network, context=context))
                 slot = control.claim(value)
-                for norm in norms:
-                    norm.finish(slot)
+                for norm, collected in zip(norms, found, strict=True):
+                    norm.fill(slot, collected)
     finally:
         control.collecting = False
 

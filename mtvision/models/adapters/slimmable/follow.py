@@ -132,16 +132,13 @@ class _Watch:
             self.given.append(None)
             return None
         self.given.append(first)
-        call = {}
         changed = _changed(first, self.layer.batch_axis, self.layer.axis)
-        others = [
-            _changed(item, self.layer.batch_axis, self.layer.axis).any(dim=1)
-            for item in (*args[1:], *kwargs.values())
-            if self._holds_images(item, batch) and item is not first
-        ]
-        for row, copy in self.chunk.items():
-            if changed[copy].any() or any(item[copy] for item in others):
-                call[row] = changed[copy]
+        anywhere = changed.any(dim=1)
+        for item in (*args[1:], *kwargs.values()):
+            if self._holds_images(item, batch) and item is not first:
+                anywhere |= _changed(item, self.layer.batch_axis, self.layer.axis).any(dim=1)
+        disturbed = anywhere.tolist()
+        call = {row: changed[copy] for row, copy in self.chunk.items() if disturbed[copy]}
         self.seen.setdefault(self.path, []).append(call)
 
         def one(item: Any) -> Any:

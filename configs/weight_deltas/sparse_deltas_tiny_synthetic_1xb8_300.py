@@ -1,0 +1,21 @@
+"""Efficient Computation Sharing on a narrow ViT with a random, frozen base: a smoke row on synthetic scenes.
+
+    python tools/train.py configs/weight_deltas/sparse_deltas_tiny_synthetic_1xb8_300.py
+
+No paper reports on this data. Ours: not run yet.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.backbones.vit_tiny_narrow import BACKBONE
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
+
+name = "sparse_deltas"
+model = dict(
+    backbone=BACKBONE,
+    adapters=[dict(type="SparseDeltas", base="semseg", reuse=2.5e-10)],
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
+)

@@ -1,0 +1,21 @@
+"""TAPS on a narrow ViT, whose base is random and frozen here: a smoke row on synthetic scenes.
+
+    python tools/train.py configs/weight_deltas/taps_tiny_synthetic_1xb8_300.py
+
+No paper reports on this data. Ours: not run yet.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.backbones.vit_tiny_narrow import BACKBONE
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
+
+name = "taps"
+model = dict(
+    backbone=BACKBONE,
+    adapters=[dict(type="TAPS")],
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
+)

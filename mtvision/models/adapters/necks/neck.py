@@ -1,0 +1,66 @@
+"""A backbone whose maps pass a module before decoders read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from mtvision.core.pyramid import TaskPyramids
+from mtvision.models.adapters.mtan import AttendedPyramids
+from mtvision.models.backbones.backbone import Backbone
+
+
+class OwnMaps(nn.Module):
+    """Base of modules that make the map of a task at one level."""
+
+    def forward(self, maps: dict[str, Tensor], task: str, memory: dict[str, Tensor]) -> Tensor:
+        """The map (B, C, h, w) of `task`.
+
+        Args:
+            maps: {task: what the backbone gives}, equal tensors where tasks share it.
+            task: whose map is made.
+            memory: empty in the first call of a forward pass; what later calls for other tasks may use.
+        """
+        raise NotImplementedError
+
+
+class Neck(Backbone):
+    """A backbone, and one module per level between it and the decoder.
+
+    Args:
+        backbone: gives the maps.
+        levels: one module per level, fine to coarse.
+        tasks: names.
+
+    Attributes:
+        shared: the backbone.
+        neck: the modules.
+    """
+
+    def __init__(self, backbone: Backbone, levels: Sequence[OwnMaps], tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.shared = backbone
+        self.channels, self.strides = backbone.channels, backbone.strides
+        self.size_multiple = backbone.size_multiple
+        self.neck = nn.ModuleList(levels)
+        self.task_names = tuple(tasks)
+
+    def forward(self, image: Tensor) -> TaskPyramids:
+        """Pyramids of an image batch (B, 3, H, W); a task's is computed when it is read."""
+        shared = self.shared(image)
+        memories: list[dict[str, Tensor]] = [{} for _ in self.neck]
+
+        def own(name: str) -> list[Tensor]:
+            # A neck that mixes tasks needs the maps of all, whichever are read.
+            pyramids = {task: shared.for_task(task) for task in self.task_names}
+            return [
+                unit({task: item.maps[level] for task, item in pyramids.items()}, name, memories[level])
+                for level, unit in enumerate(self.neck)
+            ]
+
+        return AttendedPyramids(shared, self.task_names, own)
+
+    def levels(self, image: Tensor) -> list[Tensor]:
+        """Maps of the backbone."""
+        return self.shared.levels(image)

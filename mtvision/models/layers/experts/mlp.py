@@ -1,0 +1,202 @@
+"""A mixture of experts in the place of an MLP, in plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtvision.models.declarations import Declaration, Declares
+from mtvision.models.layers.conditioned import pass_memory
+from mtvision.models.layers.experts.losses import balance_loss, mutual_information_loss, z_loss
+from mtvision.models.layers.experts.router import Router, Routing
+
+Combine = Callable[[Tensor, Routing], Tensor]
+"""Results (N, k, C) of the chosen experts to one (N, C)."""
+
+
+class Stacked(nn.Module):
+    """E linear layers of one shape.
+
+    Args:
+        experts: E.
+        inputs: features read.
+        outputs: features written.
+    """
+
+    def __init__(self, experts: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(experts, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(experts, outputs).uniform_(-bound, bound))
+
+
+class Experts(nn.Module):
+    """E MLPs of two layers with GELU.
+
+    Args:
+        experts: E.
+        features: C.
+        hidden: inner width.
+    """
+
+    def __init__(self, experts: int, features: int, hidden: int) -> None:
+        super().__init__()
+        self.first = Stacked(experts, features, hidden)
+        self.second = Stacked(experts, hidden, features)
+
+    def forward(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """Results (N, k, C) of the chosen experts.
+
+        Tokens are sorted by expert, and each expert runs once on all of its own. Exported and compiled
+        programs, whose shapes may not depend on values, run all experts on all tokens.
+
+        Args:
+            tokens: (N, C).
+            index: (N, k) experts.
+        """
+        if torch.compiler.is_compiling():
+            chosen = index[..., None].expand(-1, -1, tokens.shape[1])
+            return self.every(tokens).gather(1, chosen)
+        return self.sorted(tokens, index)
+
+    def every(self, tokens: Tensor) -> Tensor:
+        """Results (N, E, C) of all experts."""
+        inner = torch.einsum("nc,ehc->neh", tokens, self.first.weight) + self.first.bias
+        return torch.einsum("neh,ech->nec", F.gelu(inner), self.second.weight) + self.second.bias
+
+    def sorted(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """Results (N, k, C) of the chosen experts alone."""
+        count, top_k = index.shape
+        order = index.flatten().argsort(stable=True)
+        parts = torch.split(tokens[order // top_k], self._sizes(index))
+        layers = zip(
+            self.first.weight.unbind(),
+            self.first.bias.unbind(),
+            self.second.weight.unbind(),
+            self.second.bias.unbind(),
+            strict=True,
+        )
+        results = [
+            F.linear(F.gelu(F.linear(part, first, shift)), second, last)
+            for part, (first, shift, second, last) in zip(parts, layers, strict=True)
+            if len(part)
+        ]
+        joined = torch.cat(results)
+        return torch.zeros_like(joined).index_copy(0, order, joined).view(count, top_k, -1)
+
+    def _sizes(self, index: Tensor) -> list[int]:
+        """Tokens of each expert; equally many where tensors have no values."""
+        experts = len(self.first.weight)
+        if index.is_meta:
+            each, rest = divmod(index.numel(), experts)
+            return [each + (expert < rest) for expert in range(experts)]
+        sizes: list[int] = index.flatten().bincount(minlength=experts).tolist()
+        return sizes
+
+
+def weighted_sum(results: Tensor, routing: Routing) -> Tensor:
+    """Sum of results (N, k, C), each times its weight."""
+    return (results * routing.gates[..., None].to(results.dtype)).sum(dim=1)
+
+
+def orthogonal_sum(results: Tensor, routing: Routing) -> Tensor:
+    """Sum of orthonormal results (MOORE, Hendawy et al., ICLR 2024): Gram-Schmidt in the order of experts.
+
+    A result that lies in the span of those before it counts as 0. (The released code divides by 0.)
+    """
+    order = routing.experts.argsort(dim=1)
+    gates = routing.gates.gather(1, order)
+    vectors = results.gather(1, order[..., None].expand_as(results)).float()
+    basis: list[Tensor] = []
+    for vector in vectors.unbind(dim=1):
+        rest = vector
+        for other in basis:
+            rest = rest - (rest * other).sum(dim=-1, keepdim=True) * other
+        length = torch.linalg.vector_norm(rest, dim=-1, keepdim=True)
+        lost = length <= 1e-6 * torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+        basis.append(torch.where(lost, 0.0, rest / length.masked_fill(lost, 1.0)))
+    return (torch.stack(basis, dim=1) * gates[..., None]).sum(dim=1).to(results.dtype)
+
+
+class MixtureMLP(nn.Module, Declares):
+    """Routed experts; takes tokens (..., C) as the MLP did.
+
+    Args:
+        router: chooses.
+        hidden: inner width of an expert.
+        combine: joins the results.
+        balance: weight of cv²(importance) + cv²(load).
+        z: weight of the squared log-sum-exp.
+        mutual: weight of the mutual information of tasks and experts.
+        features: C.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        features: int,
+        hidden: int,
+        combine: Combine = weighted_sum,
+        *,
+        balance: float = 0.01,
+        z: float = 0.0,
+        mutual: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.router, self.combine = router, combine
+        self.experts = Experts(router.experts, features, hidden)
+        self.balance, self.z, self.mutual = balance, z, mutual
+        self._seen: list[Routing] = []
+        self._pass: object = None
+
+    def declaration(self) -> Declaration:
+        """Not slimmed."""
+        return Declaration(cannot_slim="tokens are sorted by expert, which have no widths")
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Result (..., C) for tokens (..., C); `noise` as in `Router.forward`."""
+        tokens = x.flatten(0, -2)
+        # A rounded score would send a token elsewhere; the meta device knows no autocast.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            routing: Routing = self.router(tokens.float() if x.dtype != torch.float64 else tokens, noise)
+        self._remember(routing)
+        results = self.experts(tokens, routing.experts)
+        return self.combine(results, routing).view(x.shape).to(x.dtype)
+
+    def auxiliary_loss(self) -> Tensor:
+        """The weighted losses, summed over the passes of the last forward pass in training mode."""
+        router = self.router
+        deviation = router.noise / router.experts
+        terms = [next(self.parameters()).new_zeros(())]
+        terms += [
+            self.balance * balance_loss(routing, deviation) + self.z * z_loss(routing)
+            for routing in self._seen
+        ]
+        if self.mutual and self._seen:
+            means = [routing.probabilities.mean(dim=0) for routing in self._seen]
+            terms.append(self.mutual * mutual_information_loss(means))
+        return torch.stack(terms).sum()
+
+    def inactive_parameters(self) -> int:
+        """How many numbers a token does not read: those of experts that it does not go to."""
+        stacked = sum(item.numel() for item in self.experts.parameters())
+        return stacked - stacked // self.router.experts * self.router.top_k
+
+    def _remember(self, routing: Routing) -> None:
+        """Keep the routings of one forward pass, which has a memory of its own, for the losses."""
+        memory = pass_memory()
+        if memory is None or memory is not self._pass:
+            self._seen = []
+        self._pass = memory
+        if self.training and torch.is_grad_enabled():
+            self._seen.append(routing)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the last pass, whose tensors have a graph."""
+        return {**self.__dict__, "_seen": [], "_pass": None}

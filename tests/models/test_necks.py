@@ -1,0 +1,114 @@
+"""Necks: implicit vectors, AdaTT's fusion, public and private encoders."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from disturbed import disturb
+
+from mtvision.core.naming import UnknownNameError
+from mtvision.models.adapters import AdaTT, ImplicitVectors, PublicPrivate
+from mtvision.models.adapters.necks.adatt import SHARED, Fusion
+from mtvision.models.adapters.necks.public_private import SafeGate
+from mtvision.protocols.tasks import depth, normals
+from mtvision.testing.inputs import ToyBackbone
+
+TASKS = (depth(), normals())
+NAMES = ("depth", "normals")
+
+
+def toy():
+    return ToyBackbone((4, 6), (4, 8))
+
+
+def maps(backbone, image, name):
+    with torch.no_grad():
+        return backbone(image).for_task(name).maps
+
+
+@pytest.mark.parametrize("mode", ["add", "multiply"])
+def test_a_vector_changes_the_channels_of_its_task_alone(mode):
+    neck, image = ImplicitVectors(mode=mode).apply(toy(), TASKS), torch.randn(2, 3, 16, 24)
+    plain = neck.levels(image)
+    z = torch.randn(4)
+    neck.neck[0].z["depth"].data = z
+    want = plain[0] * z[:, None, None] if mode == "multiply" else plain[0] + z[:, None, None]
+    assert torch.equal(maps(neck, image, "depth")[0], want)
+    assert torch.equal(maps(neck, image, "depth")[1], plain[1])
+    assert all(map(torch.equal, maps(neck, image, "normals"), plain))
+    drawn = ImplicitVectors(mode=mode, spread=0.02).apply(toy(), TASKS).neck[1].z["depth"]
+    assert 0 < (drawn - float(mode == "multiply")).abs().max() < 0.2
+
+
+def test_fusion_is_gated_experts_plus_own_ones():
+    fusion = disturb(Fusion(4, {"depth": 2, "normals": 2, SHARED: 1}, NAMES)).eval()
+    states = {name: torch.randn(2, 4, 3, 5) for name in (*NAMES, SHARED)}
+    with torch.no_grad():
+        found = fusion(states)
+        results = [(name, expert(states[name])) for name, own in fusion.experts.items() for expert in own]
+        for name in NAMES:
+            gate = fusion.gates[name](states[name]).softmax(1)
+            want = sum(gate[:, index, None] * item for index, (_, item) in enumerate(results))
+            own = [item for owner, item in results if owner == name]
+            want = want + sum(weight * item for weight, item in zip(fusion.direct[name], own, strict=True))
+            torch.testing.assert_close(found[name], want)
+    assert list(found) == list(NAMES)  # the last round has no gate for shared experts
+    assert not Fusion(4, dict.fromkeys(NAMES, 1), NAMES).direct  # single experts: unit weights
+
+
+def test_tasks_are_fused_once():
+    neck, calls = AdaTT(own=1, shared=1, rounds=2).apply(toy(), TASKS), []
+    neck.neck[0].rounds[1].register_forward_hook(lambda *_: calls.append(1))
+    pyramids = neck(torch.randn(2, 3, 16, 24))
+    assert not calls
+    for name in NAMES:
+        pyramids.for_task(name)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("gate", ["softmax", "sigmoid", "gumbel"])
+def test_a_gate_that_is_private_gives_the_single_task_network(gate):
+    backbone, image = PublicPrivate(gate=gate).apply(toy(), TASKS).eval(), torch.randn(2, 3, 16, 24)
+    disturb(backbone.private["depth"])
+    far = torch.tensor(200.0)
+    alpha = backbone.gates["depth"].alpha
+    alpha.data = far if gate == "gumbel" else torch.stack([-far, far])
+    assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.private["depth"](image).maps))
+    alpha.data = -alpha.data
+    assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.public(image).maps))
+
+
+def test_gates_as_released():
+    assert SafeGate("softmax")().tolist() == [0.5, 0.5]
+    torch.testing.assert_close(SafeGate("sigmoid")().sum(), torch.tensor(2 / (1 + math.exp(-0.5))))
+    gate = SafeGate("gumbel").train()
+    assert gate(torch.tensor([2.0, 1.0])).tolist() == [1, 0]
+    assert gate(torch.tensor([1.0, 2.0])).tolist() == [0, 1]
+    assert gate.eval()().tolist() == [0, 1]  # a tie is private
+    gate(torch.tensor([2.0, 1.0]))[0].backward()
+    logits = torch.tensor([2.0, 1.0], requires_grad=True)
+    soft = (logits / 0.1).softmax(0)
+    slope = torch.autograd.grad(soft[0], logits)[0] / 0.5 * torch.tensor([-0.25, 0.25])
+    torch.testing.assert_close(gate.alpha.grad, slope.sum())
+    torch.manual_seed(0)
+    drawn = [gate.train()()[0].item() for _ in range(400)]
+    assert 140 < sum(drawn) < 260
+
+
+def test_the_lite_version_keeps_one_encoder_per_task():
+    backbone = PublicPrivate(keep={"depth": "public", "normals": "private"}).apply(toy(), TASKS)
+    assert (list(backbone.private), list(backbone.gates)) == (["normals"], [])
+    image = torch.randn(2, 3, 16, 24)
+    assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.public(image).maps))
+    alone = PublicPrivate(keep=dict.fromkeys(NAMES, "private")).apply(toy(), TASKS)
+    assert alone.public is None
+    assert all(map(torch.equal, maps(alone, image, "depth"), alone.private["depth"](image).maps))
+
+
+def test_bad_options_are_named():
+    with pytest.raises(UnknownNameError, match="both"):
+        PublicPrivate(keep={"depth": "both"})
+    with pytest.raises(UnknownNameError, match="edge"):
+        PublicPrivate(keep={"edge": "public"}).apply(toy(), TASKS)

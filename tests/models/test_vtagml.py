@@ -1,0 +1,92 @@
+"""VTAGML: biases of a task inside windows, gains of norms, the side stream, and what trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from disturbed import disturb
+from timm.models.swin_transformer import WindowAttention
+from torch import nn
+from torch.nn import functional as F
+
+from mtvision.core.context import Context, use_context
+from mtvision.models.adapters import VTAGML
+from mtvision.models.adapters.vtagml.layers import Bottleneck, TaskAttention, TaskScaledNorm
+from mtvision.models.backbones import TimmBackbone
+from mtvision.protocols.tasks import depth, normals
+from mtvision.testing.inputs import ToyBackbone
+
+TASKS = (depth(), normals())
+NAMES = ("depth", "normals")
+
+
+def swin():
+    options = {"embed_dim": 6, "depths": (2, 1), "num_heads": (1, 2), "window_size": 2}
+    return TimmBackbone("swin_tiny_patch4_window7_224", **options)
+
+
+def test_the_bias_of_a_task_lies_among_the_pixels_of_one_row():
+    table = nn.Embedding(2, 5)
+    layer = disturb(TaskAttention(WindowAttention(6, num_heads=2, window_size=(3, 3)), table, NAMES))
+    with torch.no_grad(), use_context(Context(task="normals")):
+        found = layer._get_rel_pos_bias() - WindowAttention._get_rel_pos_bias(layer)
+        gamma, beta = F.linear(
+            table.weight[1], layer.taa_attn.gb_weights.weight, layer.taa_attn.gb_weights.bias
+        ).chunk(2)
+        rows = ((1 + gamma) * layer.random_weight_matrix + beta).view(3, 3, 3)
+    want = torch.zeros(9, 9)
+    for row in range(3):
+        want[3 * row : 3 * row + 3, 3 * row : 3 * row + 3] = rows[row]
+    torch.testing.assert_close(found[0], want.expand(2, -1, -1))
+
+
+def test_a_norm_has_a_gain_of_the_task_and_a_stream_no_non_linearity():
+    table, x = nn.Embedding(2, 5), torch.randn(3, 7, 6)
+    norm = disturb(TaskScaledNorm(nn.LayerNorm(6), table, NAMES))
+    step = disturb(Bottleneck(6, table, NAMES))
+    with torch.no_grad(), use_context(Context(task="depth")):
+        gamma, beta = norm.ln_weight_modulation.gb_weights(table.weight[0]).chunk(2)
+        want = F.layer_norm(x, (6,)) * ((1 + gamma) * norm.weight + beta) + norm.bias
+        torch.testing.assert_close(norm(x), want)
+        torch.testing.assert_close(step(x) + step(-x), 2 * step(torch.zeros_like(x)))
+    assert step.down_proj_layer.out_features == 2
+
+
+def test_decoders_read_the_stream_at_the_coarsest_level_alone():
+    torch.manual_seed(0)
+    plain = swin().eval()
+    adapted = VTAGML(embedding=4, blocks=["model.layers.1.blocks.0"]).apply(swin(), TASKS).eval()
+    adapted.inner.load_state_dict(
+        {
+            next(own for own in adapted.inner.state_dict() if own.replace(".block.", ".") == name): value
+            for name, value in plain.state_dict().items()
+        },
+        strict=False,
+    )
+    image = torch.randn(2, 3, 16, 24)
+    with torch.no_grad():
+        want, found = plain(image), adapted(image)
+        states = [x.chunk(2, -1)[0] for x in states_of(adapted, image, "depth")]
+        for state, other in zip(plain._states(image), states, strict=True):
+            torch.testing.assert_close(state, other)
+    assert torch.equal(found.for_task("depth").maps[0], want.maps[0])
+    assert not torch.allclose(found.for_task("depth").maps[1], want.maps[1])
+    assert not torch.allclose(found.for_task("depth").maps[1], found.for_task("normals").maps[1])
+
+
+def states_of(backbone, image, task):
+    with use_context(Context(task=task)):
+        return list(backbone._states(image))
+
+
+def test_what_trains_when_frozen():
+    backbone = VTAGML(embedding=4, freeze=True, blocks=["model.layers.0.blocks.1"]).apply(swin(), TASKS)
+    frozen = {name for name, item in backbone.named_parameters() if not item.requires_grad}
+    assert frozen
+    assert all(".block." in name and "blocks.1." not in name for name in frozen)
+    assert "task_type_embeddings.weight" not in frozen
+
+
+def test_other_backbones_are_refused():
+    with pytest.raises(TypeError, match="no blocks of timm's Swin. Use it with a swin_"):
+        VTAGML().apply(ToyBackbone(), TASKS)
