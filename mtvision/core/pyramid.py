@@ -10,6 +10,18 @@ from torch import Tensor
 from mtvision.core.naming import look_up
 
 
+def size_of(feature: Tensor) -> tuple[int, int]:
+    """(H, W) of an image or map (..., H, W).
+
+    Not through `int`: in a program that `torch.export` traces, sizes are symbols, which `int` would fix.
+
+    >>> import torch
+    >>> size_of(torch.zeros(1, 3, 4, 6))
+    (4, 6)
+    """
+    return feature.shape[-2], feature.shape[-1]
+
+
 @dataclass(frozen=True)
 class Pyramid:
     """Feature maps of one image batch, fine to coarse.
@@ -17,6 +29,11 @@ class Pyramid:
     Args:
         maps: tensors (B, C_i, H_i, W_i).
         strides: image pixels per map pixel, one per map, never decreasing (equal for plain ViTs).
+
+    >>> import torch
+    >>> pyramid = Pyramid((torch.zeros(1, 8, 6, 6), torch.zeros(1, 16, 3, 3)), strides=(4, 8))
+    >>> pyramid.channels
+    (8, 16)
     """
 
     maps: tuple[Tensor, ...]

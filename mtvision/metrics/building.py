@@ -33,6 +33,10 @@ def build_metric(task: Task, **overrides: Any) -> Metric:
         UnknownNameError: no metric has that name, or it has no such option.
         TypeError: the metric does not derive from `Metric`.
         ValueError: two metrics read predictions of different kinds.
+
+    >>> from mtvision.protocols import get_protocol
+    >>> type(build_metric(get_protocol("nyud-invpt").tasks[1])).__name__
+    'Depth'
     """
     parts = {str(config["type"]): _built(task, config) for config in metric_configs(task, overrides)}
     if len(parts) == 1:

@@ -77,7 +77,8 @@ class ConstantPredictor:
             return (self._count[1:2] / self._count.sum()).float()
         if self.task.geometry == "direction":
             return self._median_direction().float()
-        return (self._sum / self._count).float()
+        # further channels of a label are for its metric alone
+        return (self._sum / self._count)[: self.task.out_channels].float()
 
     def prediction(self, size: tuple[int, int]) -> Tensor:
         """The constant as a prediction of (H, W) pixels, in the form that the task's metric takes."""

@@ -9,13 +9,20 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mtvision.core.registry import METRICS
 from mtvision.core.values import Count, Positive, Rate
 from mtvision.metrics.boundary.aggregate import at_best_threshold, summarize_sums
 from mtvision.metrics.boundary.counts import ImageCounts, count_image
-from mtvision.metrics.boundary.protocols import LABEL_MAP, BoundaryProtocol, seism_thresholds
+from mtvision.metrics.boundary.protocols import (
+    BSDS,
+    LABEL_MAP,
+    BoundaryProtocol,
+    even_thresholds,
+    seism_thresholds,
+)
 from mtvision.metrics.boundary.thin import thin
 from mtvision.metrics.sums import Metric, Ranges, Sums, check_shapes
 
@@ -83,15 +90,11 @@ class Edge(Metric):
             ValueError: the shapes differ, or the prediction has values outside 0..1.
         """
         check_shapes("edge", prediction, label, channels=1)
-        known = torch.isfinite(label[0]).cpu().numpy()
+        window, known = known_window(label[0])
         if not known.any():
             return self._sums(None)
-        rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-        window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        known = known[window]
         truth = (label[0].detach().cpu().numpy()[window] >= 0.5) & known
-        strengths = np.where(known, prediction[0].detach().cpu().float().numpy()[window], np.float32(0))
-        return self._sums(count_image(strengths, [thin(truth)], self.protocol))
+        return self._sums(count_image(_strengths(prediction, window, known), [thin(truth)], self.protocol))
 
     def score(self, sums: Sums) -> dict[str, float]:
         """`odsF`, `oisF`, `AP`, `R50` as fractions; all NaN when no image had a label."""
@@ -112,3 +115,74 @@ class Edge(Metric):
         sums = {name: torch.from_numpy(getattr(image, name).copy()) for name in FIELDS}
         sums |= {f"ois_{name}": torch.tensor(int(getattr(best, name)[0])) for name in FIELDS}
         return sums | {"images": torch.tensor(int(counts is not None))}
+
+
+@METRICS.register_module("annotated_edge")
+@dataclass(frozen=True, kw_only=True)
+class AnnotatedEdge(Edge):
+    """The boundary benchmark of BSDS500, with the maps of all annotators as ground truth.
+
+    A predicted pixel is right if it matches a pixel of any annotator. Recall counts the pixels of all of
+    them. Predictions are suppressed to their ridges first, as people do before they run the benchmark.
+
+    Args:
+        max_distance: see `Edge`.
+        thresholds: their number, evenly spaced; 99 are the benchmark's.
+        suppression: radius of the non-maximum suppression, 0 for none.
+        strict: `>` a threshold, otherwise `>=` as in the benchmark.
+    """
+
+    strict: bool = False
+
+    @cached_property
+    def protocol(self) -> BoundaryProtocol:
+        """The same options as a protocol of the boundary package."""
+        return replace(
+            BSDS,
+            max_distance=self.max_distance,
+            thresholds=even_thresholds(self.thresholds),
+            strict=self.strict,
+            suppression=self.suppression,
+        )
+
+    def measure(self, prediction: Tensor, label: Tensor) -> Sums:
+        """Counts of one image.
+
+        Args:
+            prediction: probability of a boundary, (1, H, W), 0..1.
+            label: (1 + A, H, W): the share of annotators, then a map of each, 0 or 1. A map of zeros, as
+                there is beyond the last annotator, adds nothing. NaN = no label, as in `Edge.measure`.
+
+        Raises:
+            ValueError: the shapes differ, there is no annotator, or the prediction has values outside 0..1.
+        """
+        if label.ndim != 3 or label.shape[0] < 2:
+            raise ValueError(
+                f"annotated_edge: label has shape {tuple(label.shape)}, expected (1 + annotators, H, W). Use "
+                "the metric edge for a single map."
+            )
+        check_shapes("annotated_edge", prediction, label[:1], channels=1)
+        window, known = known_window(label[0])
+        if not known.any():
+            return self._sums(None)
+        maps = label[1:].detach().cpu().numpy()[:, *window] >= 0.5
+        truths = [drawn & known for drawn in maps if drawn.any()] or [np.zeros_like(known)]
+        return self._sums(count_image(_strengths(prediction, window, known), truths, self.protocol))
+
+
+Window = tuple[slice, slice]
+
+
+def known_window(label: Tensor) -> tuple[Window, NDArray[np.bool_]]:
+    """Rows and columns without the margin that has no label, and the labelled pixels inside, (H, W)."""
+    known = torch.isfinite(label).cpu().numpy()
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    if not rows.size:
+        return (slice(0), slice(0)), known[:0, :0]
+    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return window, known[window]
+
+
+def _strengths(prediction: Tensor, window: Window, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A prediction (1, H, W) in a window, 0 where there is no label."""
+    return np.where(known, prediction[0].detach().cpu().float().numpy()[window], np.float32(0))

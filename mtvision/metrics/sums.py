@@ -28,7 +28,21 @@ Ranges = Mapping[str, tuple[float | None, float | None]]
 
 @runtime_checkable
 class Metric(Protocol):
-    """One task's metric: options are fields, `measure` and `score` are pure. Metrics derive from it."""
+    """One task's metric: options are fields, `measure` and `score` are pure. Metrics derive from it.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Bias(Metric):
+    ...     def measure(self, prediction, label):
+    ...         valid = ~label.isnan()
+    ...         return {"sum": (prediction - label)[valid].double().sum(), "count": valid.sum()}
+    ...
+    ...     def score(self, sums):
+    ...         return {"bias": float(sums["sum"] / sums["count"])}
+    >>> metric = Bias()
+    >>> metric.score(metric.measure(torch.full((1, 2, 2), 3.0), torch.full((1, 2, 2), 2.0)))
+    {'bias': 1.0}
+    """
 
     expensive: ClassVar[bool] = False
     """Takes long per image: evaluators may measure it in other processes."""

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from mtvision.core.shapes import RememberedShapes
+
 
 def count_flops(run: Callable[[], Any]) -> dict[str, int]:
     """{module path: operations inside it, its children included} of one call; 2 per multiply-accumulate.
 
     Paths begin with the class of the outermost module that is called; `Global` is the total.
     """
-    with flop_counter() as counter:
+    with RememberedShapes(), flop_counter() as counter:
         run()
     return {name: int(sum(ops.values())) for name, ops in counter.get_flop_counts().items()}
 

@@ -216,6 +216,22 @@ class TestNormals:
         far = (slow > 1) & (slow < 179)
         torch.testing.assert_close(angles(p, g)[far], slow[far], rtol=0, atol=1e-6)
 
+    def test_the_fused_pass_gives_the_numbers_of_the_written_out_formula(self):
+        """Several blocks of pixels, labels with gaps, and vectors that are opposite, equal, tiny and zero."""
+        prediction, label = normal_maps(3, (3, 150, 200))
+        prediction[:, 0] = -label[:, 0]
+        prediction[:, 1] = label[:, 1] * 3
+        prediction[:, 2, :50] = 1e-20
+        prediction[:, 2, 50:] = 0
+        known = torch.isfinite(label).all(dim=0) & (label != 0).any(dim=0)
+        p, g = (torch.nn.functional.normalize(x[:, known].double(), dim=0) for x in (prediction, label))
+        slow = torch.rad2deg(2 * torch.atan2((p - g).norm(dim=0), (p + g).norm(dim=0)))
+        torch.testing.assert_close(angles(prediction, label)[known], slow, rtol=0, atol=1e-12)
+        sums = Normals().measure(prediction, label)
+        assert int(sums["pixels"]) == slow.numel()
+        assert float(sums["angle"]) == pytest.approx(float(slow.sum()), rel=1e-14)
+        assert sums["within"].tolist() == [int((slow < limit).sum()) for limit in (11.25, 22.5, 30)]
+
     def test_matches_numpy(self):
         metric = Normals()
         prediction, label = normal_maps(0)

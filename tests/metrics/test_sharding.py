@@ -40,4 +40,13 @@ def test_unknown_names():
 
     with pytest.raises(UnknownNameError, match="Did you mean 'depth'"):
         build_metric(replace(depth(), metrics=({"type": "deph"},)))
-    assert set(METRICS) == {"iou", "depth", "normals", "edge", "saliency", "instances", "values"}
+    assert set(METRICS) == {
+        "iou",
+        "annotated_edge",
+        "depth",
+        "normals",
+        "edge",
+        "saliency",
+        "instances",
+        "values",
+    }

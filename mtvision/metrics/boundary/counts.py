@@ -88,7 +88,10 @@ def count_image(strengths: Strengths, truths: Sequence[Flags], protocol: Boundar
             )
     prepared = prepare(strengths, protocol)
     radius = protocol.max_distance * float(np.hypot(*prepared.shape))
-    matchers = [Matcher(np.asarray(truth, dtype=bool), radius) for truth in truths]
+    # Which of several equally good matches is taken shows in the union over annotators alone. There, SciPy's
+    # solver is used everywhere, so that counts do not depend on whether a compiler is installed.
+    compiled = len(truths) == 1
+    matchers = [Matcher(np.asarray(truth, dtype=bool), radius, compiled=compiled) for truth in truths]
     number_true = sum(int(truth.sum()) for truth in truths)
     columns: list[tuple[int, int, int, int]] = []
     binary = thinned = np.zeros(prepared.shape, dtype=bool)

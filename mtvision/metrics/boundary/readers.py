@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.io import loadmat
 
+from mtvision.core.files.arrays import load_npy
+from mtvision.core.files.mat import load_mat
+from mtvision.core.files.pictures import load_picture
 from mtvision.metrics.boundary.ground_truth import regions, seg2bmap
 from mtvision.metrics.boundary.protocols import BoundaryProtocol
 from mtvision.metrics.boundary.thin import thin
@@ -29,8 +30,8 @@ def read_prediction(path: Path) -> NDArray[np.floating]:
     Raises:
         ValueError: another format, several channels, values outside 0..1, or a `.mat` without `ucm2`.
     """
-    if path.suffix == ".mat":
-        variables = _load_mat(path)
+    if path.suffix.lower() == ".mat":
+        variables = load_mat(path)
         if "ucm2" not in variables:
             raise ValueError(f"{path}: a prediction .mat must hold 'ucm2', found {_names(variables)}.")
         return np.asarray(variables["ucm2"], dtype=np.float64)[2::2, 2::2]
@@ -69,7 +70,7 @@ def read_truth(path: Path, protocol: BoundaryProtocol) -> list[NDArray[np.bool_]
 
 
 def _truth_maps(path: Path, *, labels: bool) -> Sequence[NDArray[Any]]:
-    if path.suffix == ".mat":
+    if path.suffix.lower() == ".mat":
         return _truth_of_mat(path, labels=labels)
     values = _load_map(path, TRUTH_SUFFIXES, annotators=True)
     stack = values[None] if values.ndim == 2 else values
@@ -83,14 +84,19 @@ def _truth_maps(path: Path, *, labels: bool) -> Sequence[NDArray[Any]]:
                 f"{path}: an edge image must hold two values (0 and another), found {np.unique(stack).size}. "
                 "For label maps use a seism protocol; store soft edges as a .npy of floats."
             )
+        if stack.size and stack.min() != 0:
+            raise ValueError(
+                f"{path}: an edge image must hold 0 and another value, found no 0. Class ids that begin at 1 "
+                "are a label map: use a seism protocol."
+            )
         return list(stack > 0)
     return list(stack >= 0.5)
 
 
 def _truth_of_mat(path: Path, *, labels: bool) -> list[NDArray[Any]]:
-    variables = _load_mat(path)
+    variables = load_mat(path)
     if labels and "LabelMap" in variables:
-        return [np.asarray(variables["LabelMap"]).astype(np.int64)]
+        return [_map_of_mat(path, "LabelMap", np.asarray(variables["LabelMap"]), labels=True)]
     field = "Segmentation" if labels else "Boundaries"
     if "groundTruth" not in variables:
         wanted = "'LabelMap' or 'groundTruth'" if labels else "'groundTruth'"
@@ -102,36 +108,28 @@ def _truth_of_mat(path: Path, *, labels: bool) -> list[NDArray[Any]]:
     for cell in cells:
         if cell.dtype.names is None or field not in cell.dtype.names:
             raise ValueError(f"{path}: groundTruth has the fields {cell.dtype.names}, '{field}' is needed.")
-        values = np.asarray(cell[field].ravel()[0])
-        maps.append(values.astype(np.int64) if labels else values > 0)
+        values = np.asarray(cell[field].ravel()[0]) if cell.size else np.zeros(0)
+        maps.append(_map_of_mat(path, field, values, labels=labels))
     return maps
 
 
-def _load_mat(path: Path) -> dict[str, Any]:
-    try:
-        variables: dict[str, Any] = loadmat(path)
-    except NotImplementedError:
-        raise ValueError(f"{path}: MATLAB 7.3 files are not read; save it with -v7.") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}).") from error
-    return variables
+def _map_of_mat(path: Path, name: str, values: NDArray[Any], *, labels: bool) -> NDArray[Any]:
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or not values.size:
+        raise ValueError(
+            f"{path}: '{name}' has shape {values.shape} and type {values.dtype}, expected a matrix (H, W) of "
+            "numbers."
+        )
+    return values.astype(np.int64) if labels else values > 0
 
 
 def _load_map(path: Path, suffixes: Sequence[str], *, annotators: bool = False) -> NDArray[Any]:
-    if path.suffix not in suffixes:
+    if path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: the formats read here are {', '.join(suffixes)}.")
-    try:
-        values: NDArray[Any]
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as image:
-                values = np.array(image)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}).") from error
+    npy = path.suffix.lower() == ".npy"
+    values = load_npy(path, what="cannot be read") if npy else load_picture(path)
     if values.ndim == 3 and values.shape[0] == 1 and not annotators:
         values = values[0]
-    if values.ndim != 2 and not (annotators and path.suffix == ".npy" and values.ndim == 3):
+    if values.ndim != 2 and not (annotators and path.suffix.lower() == ".npy" and values.ndim == 3):
         raise ValueError(f"{path}: expected a map with one channel (H, W), got shape {values.shape}.")
     return values
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from mtvision.core.naming import UnknownNameError
 from mtvision.ops.scan.build import load_kernel
 
-BACKENDS = ("auto", "reference", "torch", "cpp", "triton", "mamba_ssm")
+BACKENDS = ("auto", "reference", "torch", "cpp", "triton", "mamba_ssm", "graph")
+"""Names; "graph" is for exported programs, which do not have this package's operators."""
 
 _chosen = "auto"
 

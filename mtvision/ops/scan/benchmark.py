@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mtvision.core.compiled import architecture
 from mtvision.ops.scan.backends import available_backends
 from mtvision.ops.scan.build import load_kernel
 from mtvision.ops.scan.interface import selective_scan, selective_scan_2d, stacked_scan_2d
@@ -33,6 +34,8 @@ class Timing:
         shape: (batch, channels, steps, states, groups).
         forward: seconds, without gradients.
         both: seconds, forward and backward.
+        forward_core: the same as `forward` in seconds of processor time, all threads together.
+        both_core: the same as `both` in seconds of processor time, which a busy machine changes less.
         forward_memory: bytes above the arguments, at the peak of a forward pass; NaN where not measured.
         both_memory: the same for forward and backward.
     """
@@ -41,6 +44,8 @@ class Timing:
     shape: Shape
     forward: float
     both: float
+    forward_core: float
+    both_core: float
     forward_memory: float
     both_memory: float
 
@@ -107,13 +112,15 @@ def _peak(run: Callable[[], object]) -> float:
     return float(max(0, peak - start))
 
 
-def _seconds(run: Callable[[], object], repeats: int) -> float:
-    times = []
+def _seconds(run: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Medians of seconds on the clock and of processor time."""
+    clock, core = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        clock.append(time.perf_counter() - start)
+        core.append(time.process_time() - used)
+    return statistics.median(clock), statistics.median(core)
 
 
 def _warm_up(name: str) -> None:
@@ -124,15 +131,17 @@ def _warm_up(name: str) -> None:
     torch.autograd.grad(torch.as_tensor(y).sum(), arguments)
 
 
-def measure(name: str, shape: Shape, repeats: int = 3) -> Timing:
+def measure(name: str, shape: Shape, repeats: int = 3, *, half: bool = False) -> Timing:
     """Time and memory of one CPU backend at one shape; the median of `repeats` runs.
 
-    The reference holds several tensors of all channels x steps x states. Where memory will not do for that,
-    its numbers are NaN.
+    With `half`, u, delta, B and C are bf16. The reference holds several tensors of all channels x steps x
+    states. Where memory will not do for that, its numbers are NaN.
     """
     arguments = _arguments(shape)
+    if half:
+        arguments = [x if x.ndim < 3 else x.detach().bfloat16().requires_grad_() for x in arguments]
     u, delta, A, B, C, D, bias = arguments
-    weight = torch.randn(shape[:3], generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(shape[:3], generator=torch.Generator().manual_seed(1)).to(u.dtype)
 
     def forward() -> Tensor:
         with torch.no_grad():
@@ -148,9 +157,10 @@ def measure(name: str, shape: Shape, repeats: int = 3) -> Timing:
     results = []
     for run, need in ((forward, 24), (both, 56)):  # bytes per number that the reference was seen to need
         fits = name != "reference" or need * numbers < 0.8 * room
-        results.append((_seconds(run, repeats), _peak(run)) if fits else (nan, nan))
-    (first, first_memory), (second, second_memory) = results
-    return Timing(name, shape, first, second, first_memory, second_memory)
+        results.append((*_seconds(run, repeats), _peak(run)) if fits else (nan, nan, nan))
+    forward_numbers, both_numbers = results
+    pairs = zip(forward_numbers, both_numbers, strict=True)
+    return Timing(f"{name} bf16" if half else name, shape, *(number for pair in pairs for number in pair))
 
 
 def exponential_floor() -> float:
@@ -162,17 +172,23 @@ def exponential_floor() -> float:
     numbers = torch.linspace(-5, 0, 4096)
 
     def run() -> None:
-        count = ctypes.c_int64(numbers.numel() // 16)
+        count = ctypes.c_int64(numbers.numel())
         kernel.exponentials(ctypes.c_void_p(numbers.data_ptr()), count, ctypes.c_int64(1000))
 
     run()
-    return _seconds(run, 5) / 1000 / numbers.numel() * 1e9
+    return _seconds(run, 5)[1] / 1000 / numbers.numel() * 1e9
 
 
 def measure_2d(
     size: tuple[int, int, int, int], states: int = 16, repeats: int = 3
 ) -> dict[str, tuple[float, ...]]:
-    """`{"walked" | "stacked": (forward s, forward + backward s, peak bytes)}` for a map (B, H, W, E)."""
+    """`{"walked" | "stacked": (forward s, both s, peak bytes)}` for a map; seconds of processor time.
+
+    Args:
+        size: (B, H, W, E).
+        states: numbers of the state.
+        repeats: the median of so many runs counts.
+    """
     channels = size[3]
     draw = torch.Generator().manual_seed(0)
     u = torch.randn(size, generator=draw).requires_grad_()
@@ -194,7 +210,7 @@ def measure_2d(
             return torch.autograd.grad(scan(*arguments, True), arguments, weight)
 
         memory = _peak(both)
-        results[name] = (_seconds(forward, repeats), _seconds(both, repeats), memory)
+        results[name] = (_seconds(forward, repeats)[1], _seconds(both, repeats)[1], memory)
     return results
 
 
@@ -214,35 +230,42 @@ def benchmark_scan(
         write: takes each line.
     """
     names = list(available_backends() if backends is None else backends)
-    floor = exponential_floor()
-    threads = torch.get_num_threads()
-    write(f"{threads} threads; the exponential alone: {floor:.3f} ns per number and core")
+    floor, kernel = exponential_floor(), load_kernel()
+    vectors = (
+        "no kernel" if kernel is None else f"vectors of {kernel.vector_bytes()} bytes ({architecture()})"
+    )
+    write(f"{torch.get_num_threads()} threads; {vectors}; the exponential alone: {floor:.3f} ns")
     timings: list[Timing] = []
     for shape in shapes:
         write(f"\n(B, D, L, N, G) = {shape}: speed and extra memory against '{names[0]}'")
+        write("core: processor time, all threads together; ns: of it per channel x step x state, forward")
         write(
-            "backend       fwd s       x  fwd+bwd s       x   fwd MB       x  both MB       x  fwd ns  exp is"
+            "backend        fwd s       x  core x  fwd+bwd s       x  core x   fwd MB       x  both MB"
+            "       x      ns  exps"
         )
         base: Timing | None = None
-        for name in names:
-            now = measure(name, shape, repeats if name != "reference" else 1)
+        for name, half in (
+            (name, half) for name in names for half in (False, True) if name == "cpp" or not half
+        ):
+            now = measure(name, shape, repeats if name != "reference" else 1, half=half)
             base = base or now
-            write(_row(now, base, floor, threads))
+            write(_row(now, base, floor))
             timings.append(now)
         if base is not None and math.isnan(base.both):
             write(f"  nan: '{base.name}' does not fit into the memory that is free")
     return timings
 
 
-def _row(now: Timing, base: Timing, floor: float, threads: int) -> str:
+def _row(now: Timing, base: Timing, floor: float) -> str:
     # core-nanoseconds per channel x step x state
-    each = now.forward / math.prod(now.shape[:4]) * 1e9 * threads
+    each = now.forward_core / math.prod(now.shape[:4]) * 1e9
     columns = (
-        f"{now.name:10}{now.forward:9.4f}{base.forward / now.forward:8.1f}",
-        f"{now.both:11.4f}{base.both / now.both:8.1f}",
+        f"{now.name:10}",
+        f"{now.forward:9.4f}{base.forward / now.forward:8.1f}{base.forward_core / now.forward_core:8.1f}",
+        f"{now.both:11.4f}{base.both / now.both:8.1f}{base.both_core / now.both_core:8.1f}",
         f"{now.forward_memory / 2**20:9.0f}{_share(now.forward_memory, base.forward_memory):>8}",
         f"{now.both_memory / 2**20:9.0f}{_share(now.both_memory, base.both_memory):>8}",
-        f"{each:8.3f}{floor / each:10.0%}",
+        f"{each:8.3f}{each / floor:6.1f}",
     )
     return "".join(columns)
 
@@ -261,7 +284,9 @@ def benchmark_scan_2d(
     write: Callable[[str], object] = print,
 ) -> dict[tuple[int, int, int, int], dict[str, tuple[float, ...]]]:
     """Write a table of the scan over maps against four stacked copies; return `{size: measure_2d(size)}`."""
-    write("\nfour directions over a map (B, H, W, E), 16 states: stacked copies -> walking the map")
+    write(
+        "\nfour directions over a map (B, H, W, E), 16 states, processor time: stacked copies -> walking it"
+    )
     results = {}
     for size in sizes:
         results[size] = measure_2d(size, repeats=repeats)

@@ -16,7 +16,6 @@ from torch import Tensor
 from mtvision.ops.scan.build import load_kernel
 from mtvision.ops.scan.constants import CHUNK
 
-_LANE_BYTES = 64
 _SMALL = 1 << 18  # below so many (channel x step x state) a second thread costs more than it gives
 
 Layout = tuple[int, int, int, int]  # strides: batch, group, step, channel (or state)
@@ -24,7 +23,11 @@ Layout = tuple[int, int, int, int]  # strides: batch, group, step, channel (or s
 
 @dataclass(frozen=True)
 class Scan:
-    """One problem as the kernel sees it; tensors are fp32 or fp64, all of one dtype and on the CPU."""
+    """One problem as the kernel sees it; tensors are on the CPU.
+
+    u, delta, B and C have one dtype: fp32, fp64 or bf16. A, D and the bias have that of arithmetic, which is
+    fp32 for bf16.
+    """
 
     batch: int
     groups: int
@@ -63,9 +66,18 @@ def sequence_layout(x: Tensor, groups: int) -> Layout:
     return batch, channel * (x.shape[1] // groups), step, channel
 
 
+def _kernel() -> ctypes.CDLL:
+    kernel = load_kernel()
+    if kernel is None:
+        raise RuntimeError(
+            "selective scan: backend 'cpp' needs a C++ compiler (g++ or clang++); use 'torch'."
+        )
+    return kernel
+
+
 def _plan(scan: Scan) -> tuple[int, list[tuple[int, ...]], list[int]]:
     """Threads, runs (thread, batch, group, group_end, from, to, row), (batch, group) index of each row."""
-    lanes = _LANE_BYTES // scan.u.element_size()
+    lanes = _kernel().vector_bytes() // scan.A.element_size()
     blocks = -(-scan.width // lanes)
     # All directions of a map add up into one output, so that one thread must own them.
     spans = [(0, scan.groups)] if scan.walk else [(g, g + 1) for g in range(scan.groups)]
@@ -93,11 +105,6 @@ def _call(
     layouts: list[Layout],
     plan: tuple[int, list[tuple[int, ...]], list[int]],
 ) -> None:
-    kernel = load_kernel()
-    if kernel is None:
-        raise RuntimeError(
-            "selective scan: backend 'cpp' needs a C++ compiler (g++ or clang++); use 'torch'."
-        )
     threads, runs, _ = plan
     numbers = [scan.groups, scan.width, scan.states, scan.length, scan.height, CHUNK]
     numbers += [int(scan.walk), int(scan.softplus), threads, len(runs)]
@@ -106,17 +113,20 @@ def _call(
     for run in runs:
         numbers += run
     pointers = [None if item is None else item.data_ptr() for item in tensors]
-    kind = "double" if scan.u.dtype == torch.float64 else "float"
-    kernel[f"scan_{name}_{kind}"](
+    stored = str(scan.u.dtype).removeprefix("torch.")
+    _kernel()[f"scan_{name}_{stored}"](
         (ctypes.c_int64 * len(numbers))(*numbers), (ctypes.c_void_p * len(pointers))(*pointers)
     )
 
 
 def forward(scan: Scan, y: Tensor, at_y: Layout, *, keep: bool) -> tuple[Tensor, Tensor]:
-    """Write the output into `y`; return last state (B, channels, N) and, if `keep`, the states on the way."""
+    """Write the output into `y`; return last state (B, channels, N) and, if `keep`, the states on the way.
+
+    `y` has the dtype of `u`. Where the directions of a map add up in it, it has that of A.
+    """
     A = scan.A.t().contiguous()
-    last = y.new_empty(scan.batch, scan.states, scan.channels)
-    states = y.new_empty(scan.batch, scan.chunks if keep else 0, scan.states, scan.channels)
+    last = A.new_empty(scan.batch, scan.states, scan.channels)
+    states = A.new_empty(scan.batch, scan.chunks if keep else 0, scan.states, scan.channels)
     if y.numel() == 0:
         return last.zero_().transpose(1, 2).contiguous(), states
     plan = _plan(scan)
@@ -156,7 +166,7 @@ def backward(
         dy: gradient of the output.
         last: gradient (B, channels, N) of the last state.
         states: what the forward pass stored.
-        du: where to write.
+        du: where to write; its dtype is as that of `y` in `forward`.
         ddelta: where to write.
     """
     A = scan.A.t().contiguous()
@@ -164,8 +174,8 @@ def backward(
     plan = _plan(scan)
     index = torch.tensor(plan[2])
     per_batch = (scan.batch, scan.states, scan.channels)
-    dA, dD, dbias = (scan.u.new_zeros(shape) for shape in (per_batch, per_batch[::2], per_batch[::2]))
-    dB = scan.u.new_empty(len(index), scan.length, scan.states)
+    dA, dD, dbias = (A.new_zeros(shape) for shape in (per_batch, per_batch[::2], per_batch[::2]))
+    dB = A.new_empty(len(index), scan.length, scan.states)
     dC = torch.empty_like(dB)
     if scan.u.numel():
         tensors = [

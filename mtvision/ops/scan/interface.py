@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtvision.ops.scan import reference
+from mtvision.ops.scan import graph_form, reference
 from mtvision.ops.scan.backends import check_backend, chosen_backend, has_mamba_ssm
 from mtvision.ops.scan.operator import SelectiveScan
+
+WrittenOut = Callable[..., tuple[Tensor, Tensor]]
+"""A scan as calls of PyTorch, not as one operator."""
 
 
 def _check(condition: bool, message: str) -> None:
@@ -53,6 +57,25 @@ def _same_groups(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inner_dtype(u: Tensor) -> torch.dtype:
     return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
+def _converted(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    bias: Tensor | None,
+    *,
+    half: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The arguments in the type of arithmetic; with `half`, u, delta, B and C stay if all are bf16."""
+    inner = _inner_dtype(u)
+    if not (half and all(x.dtype == torch.bfloat16 for x in (u, delta, B, C))):
+        u, delta, B, C = (x.to(inner) for x in (u, delta, B, C))
+    D, bias = (None if x is None else x.to(inner) for x in (D, bias))
+    return u, delta, A.to(inner), B, C, D, bias
 
 
 def _wants_grad(tensors: tuple[Tensor | None, ...]) -> bool:
@@ -115,16 +138,18 @@ def selective_scan(
     if name == "mamba_ssm" or (name == "auto" and u.is_cuda and has_mamba_ssm()):
         return _call_mamba_ssm(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
-    inner = _inner_dtype(u)
     B, C = _same_groups(_grouped(B, "B", u, A), _grouped(C, "C", u, A))
-    tensors = [None if x is None else x.to(inner) for x in (u, delta, A, B, C, D, delta_bias)]
-    if name == "reference":
-        y, last = reference.scan(*tensors, delta_softplus=delta_softplus)  # type: ignore[arg-type,misc]
+    calls: dict[str, WrittenOut] = {"reference": reference.scan, "graph": graph_form.scan}
+    written_out = calls.get(name)
+    half = z is None and written_out is None  # a gate needs the output in fp32
+    tensors = _converted(u, delta, A, B, C, D, delta_bias, half=half)
+    if written_out is not None:
+        y, last = written_out(*tensors, delta_softplus)
     else:
         keep = _wants_grad((u, delta, A, B, C, D, delta_bias))
         y, last, _ = SelectiveScan.apply(*tensors, delta_softplus, keep, name)
     if z is not None:
-        y = y * F.silu(z.to(inner))
+        y = y * F.silu(z.to(_inner_dtype(u)))
     y = y.to(u.dtype)
     return (y, last) if return_last_state else y
 
@@ -190,10 +215,12 @@ def selective_scan_2d(
     for label, x in given.items():
         shape = wanted.get(label, wanted["D"])
         _check(x is None or x.shape == shape, f"{label} must have shape {tuple(shape)}.")
-    inner = _inner_dtype(u)
-    tensors = [None if x is None else x.to(inner) for x in (u, delta, A, B, C, D, delta_bias)]
-    if name in ("reference", "mamba_ssm") or (name == "auto" and u.is_cuda and has_mamba_ssm()):
-        y = stacked_scan_2d(*tensors, delta_softplus=delta_softplus, backend=name)  # type: ignore[arg-type,misc]
+    stacked = name in ("reference", "mamba_ssm") or (name == "auto" and u.is_cuda and has_mamba_ssm())
+    tensors = _converted(u, delta, A, B, C, D, delta_bias, half=not stacked and name != "graph")
+    if name == "graph":
+        y = graph_form.scan_2d(*tensors, delta_softplus)
+    elif stacked:
+        y = stacked_scan_2d(*tensors, delta_softplus=delta_softplus, backend=name)
     else:
         keep = _wants_grad((u, delta, A, B, C, D, delta_bias))
         y, _, _ = SelectiveScan.apply(*tensors, delta_softplus, keep, name)

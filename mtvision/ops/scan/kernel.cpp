@@ -1,8 +1,9 @@
 // Selective scan on the CPU, forward and backward, one or four directions over a map.
 //
-// A vector register holds one number of `LANES` neighbouring channels, so a state of N numbers is N
-// registers, the sum over states that makes an output is a plain chain of multiply-adds, and any N works.
-// A thread walks the sequence in chunks and, within a chunk, over its blocks of LANES channels: B and C of the
+// A vector register holds one number of `LANES` neighbouring channels. A state of N numbers is then N vectors, and
+// the sum over states that makes an output is a plain chain of multiply-adds. Any N works: the inner loops keep a
+// few states in registers, and walk a chunk of the sequence once for each few.
+// A thread walks the sequence in chunks and, within a chunk, over its blocks of LANES channels. B and C of the
 // chunk then stay in the first-level cache, and neighbouring channels are read while their page is hot.
 // Directions are an order of positions, not a copy: see `position`.
 //
@@ -13,15 +14,12 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
-#include "vector.h"
+#include "tile.h"
 
 namespace {
-
-struct Layout {
-  int64_t batch, group, step, channel;  // strides in numbers
-};
 
 struct Run {  // what one thread does in one go: channel blocks [from, to) of groups [group, group_end)
   int64_t thread, batch, group, group_end, from, to, row;
@@ -37,157 +35,157 @@ int64_t position(const Shape& s, int64_t group, int64_t step) {
   return (group & 1) ? (step % s.height) * (s.length / s.height) + step / s.height : step;
 }
 
-template <class R> struct Tile {  // `count` steps of LANES channels, one vector a step
-  std::vector<R> data;
-  explicit Tile(int64_t steps) : data((steps + 1) * LANES<R>) {}
-  R* at(int64_t step) {
-    auto start = (reinterpret_cast<uintptr_t>(data.data()) + 63) & ~uintptr_t(63);
-    return reinterpret_cast<R*>(start) + step * LANES<R>;
-  }
-};
-
-template <class R> inline Vec<R> load_lanes(const R* from, int64_t stride, int64_t lanes) {
-  if (stride == 1 && lanes == LANES<R>) return load(from);
-  R buffer[LANES<R>] = {};
-  for (int64_t i = 0; i < lanes; ++i) buffer[i] = from[i * stride];
-  return load(buffer);
-}
-
-template <class R> inline void store_lanes(R* to, int64_t stride, int64_t lanes, Vec<R> v) {
-  if (stride == 1 && lanes == LANES<R>) return store(to, v);
-  R buffer[LANES<R>];
-  store(buffer, v);
-  for (int64_t i = 0; i < lanes; ++i) to[i * stride] = buffer[i];
-}
-
-template <class R>
-void load_tile(Tile<R>& tile, const R* from, const Layout& at, const int64_t* steps, int64_t count, int64_t lanes) {
-  constexpr int W = LANES<R>;
-  int64_t t = 0;
-  if (at.step == 1 && at.channel != 1 && lanes == W)
-    for (; t + W <= count && steps[t + W - 1] == steps[t] + W - 1; t += W) {
-      Vec<R> v[W];
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) v[i] = load(from + i * at.channel + steps[t]);
-      transpose<R>(v);
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) store(tile.at(t + i), v[i]);
-    }
-  for (; t < count; ++t) store(tile.at(t), load_lanes(from + steps[t] * at.step, at.channel, lanes));
-}
-
-template <class R>
-void store_tile(Tile<R>& tile, R* to, const Layout& at, const int64_t* steps, int64_t count, int64_t lanes, bool add) {
-  constexpr int W = LANES<R>;
-  int64_t t = 0;
-  if (at.step == 1 && at.channel != 1 && lanes == W && !add)
-    for (; t + W <= count && steps[t + W - 1] == steps[t] + W - 1; t += W) {
-      Vec<R> v[W];
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) v[i] = load(tile.at(t + i));
-      transpose<R>(v);
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) store(to + i * at.channel + steps[t], v[i]);
-    }
-  for (; t < count; ++t) {
-    R* place = to + steps[t] * at.step;
-    Vec<R> v = load<R>(tile.at(t));
-    if (add) v += load_lanes(place, at.channel, lanes);
-    store_lanes(place, at.channel, lanes, v);
-  }
-}
-
-// Pointers of one call, null where absent. Order shared with cpp_backend.py.
-template <class R> struct Data {
-  const R *u, *delta, *A, *B, *C, *D, *bias;  // A is (N, groups * width)
-  R *y, *last, *states;                       // last (batch, N, channels); states (batch, chunks, N, channels)
-  const R *dy, *dlast;
-  R *du, *ddelta, *dA, *dB, *dC, *dD, *dbias;  // dA (batch, N, channels); dB, dC (rows, length, N)
+// Pointers of one call, null where absent. Order shared with cpp_backend.py. R computes, S is stored.
+template <class R, class S> struct Data {
+  const S *u, *delta;
+  const R* A;  // (N, groups * width)
+  const S *B, *C;
+  const R *D, *bias;
+  void* y;           // S, or R where the directions of a map add up in it
+  R *last, *states;  // last (batch, N, channels); states (batch, chunks, N, channels)
+  const S* dy;
+  const R* dlast;
+  void* du;  // as y
+  S* ddelta;
+  R *dA, *dB, *dC, *dD, *dbias;  // dA (batch, N, channels); dB, dC (rows, length, N)
   Layout at_u, at_delta, at_B, at_C, at_y, at_dy, at_du, at_ddelta;
 };
 
-template <class R> struct Worker {
+// `part(K, n)` for states [n, n + K) of N, with K known to the compiler: MOST, and 1 for what is left over.
+template <int MOST, class Part> inline void for_states(int64_t N, Part part) {
+  int64_t n = 0;
+  for (; n + MOST <= N; n += MOST) part(std::integral_constant<int, MOST>(), n);
+  for (; n < N; ++n) part(std::integral_constant<int, 1>(), n);
+}
+template <int MOST, class Part> inline void for_states_down(int64_t N, Part part) {
+  int64_t n = N;
+  for (; n % MOST; --n) part(std::integral_constant<int, 1>(), n - 1);
+  for (; n > 0; n -= MOST) part(std::integral_constant<int, MOST>(), n - MOST);
+}
+
+template <class R, class S> struct Worker {
   static constexpr int W = LANES<R>;
   typedef Vec<R> V;
   const Shape& s;
-  const Data<R>& x;
+  const Data<R, S>& x;
   const int64_t N, channels, chunks;
   std::vector<int64_t> steps;
-  std::vector<R> b, c, db, dc;
-  Tile<R> u, step, slope, out, dstep, rate, carry, drate, other, history, decay;
+  std::vector<R> b, c;
+  std::vector<const void*> lines;  // what the next block of the chunk will read and write
+  Tile<R> u, step, slope, input, out, read, turn, rate, carry, drate, other, history, decay, db, dc;
 
-  Worker(const Shape& shape, const Data<R>& data, int64_t blocks, bool backward)
+  Worker(const Shape& shape, const Data<R, S>& data, int64_t blocks, bool back)
       : s(shape), x(data), N(shape.states), channels(shape.groups * shape.width),
-        chunks((shape.length + shape.chunk - 1) / shape.chunk), steps(shape.chunk), b(shape.chunk * N + W),
-        c(shape.chunk * N + W), db(shape.chunk * N + W), dc(shape.chunk * N + W), u(shape.chunk), step(shape.chunk),
-        slope(shape.chunk), out(shape.chunk), dstep(shape.chunk), rate(N), carry(blocks * N), drate(blocks * N),
-        other(blocks * 2), history(backward ? (shape.chunk + 1) * N : 0), decay(backward ? shape.chunk * N : 0) {}
+        chunks((shape.length + shape.chunk - 1) / shape.chunk), steps(shape.chunk), b(shape.chunk * N),
+        c(shape.chunk * N), u(shape.chunk), step(shape.chunk), slope(back ? shape.chunk : 0), input(shape.chunk),
+        out(shape.chunk), read(back ? shape.chunk : 0), turn(back ? shape.chunk : 0), rate(N), carry(blocks * N),
+        drate(back ? blocks * N : 0), other(back ? blocks * 2 : 0),
+        history(back ? (shape.chunk + 1) * STATES_AT_ONCE : 0), decay(back ? shape.chunk * STATES_AT_ONCE : 0),
+        db(back ? shape.chunk * N + W : 0), dc(back ? shape.chunk * N + W : 0) {}
 
   void enter_chunk(int64_t batch, int64_t group, int64_t start, int64_t count) {
-    const R* B = x.B + batch * x.at_B.batch + group * x.at_B.group;
-    const R* C = x.C + batch * x.at_C.batch + group * x.at_C.group;
+    const S* B = x.B + batch * x.at_B.batch + group * x.at_B.group;
+    const S* C = x.C + batch * x.at_C.batch + group * x.at_C.group;
     for (int64_t t = 0; t < count; ++t) steps[t] = position(s, group, start + t);
     if (x.at_B.channel == 1 && x.at_C.channel == 1) {
-      for (int64_t t = 0; t < count; ++t) {
-        std::memcpy(&b[t * N], B + steps[t] * x.at_B.step, N * sizeof(R));
-        std::memcpy(&c[t * N], C + steps[t] * x.at_C.step, N * sizeof(R));
-      }
+      for (int64_t t = 0; t < count; ++t)
+        for (int64_t n = 0; n < N; ++n) {
+          b[t * N + n] = widen(B[steps[t] * x.at_B.step + n]);
+          c[t * N + n] = widen(C[steps[t] * x.at_C.step + n]);
+        }
       return;
     }
     for (int64_t n = 0; n < N; ++n)
       for (int64_t t = 0; t < count; ++t) {
-        b[t * N + n] = B[steps[t] * x.at_B.step + n * x.at_B.channel];
-        c[t * N + n] = C[steps[t] * x.at_C.step + n * x.at_C.channel];
+        b[t * N + n] = widen(B[steps[t] * x.at_B.step + n * x.at_B.channel]);
+        c[t * N + n] = widen(C[steps[t] * x.at_C.step + n * x.at_C.channel]);
       }
   }
 
-  // u, step size and its slope of one block; `rate` becomes A * log2(e).
-  void enter_block(const Run& run, int64_t group, int64_t first, int64_t count, int64_t lanes, bool want_slope) {
+  // u, step size, their product and, with SLOPE, the slope of one block; `rate` becomes A * log2(e).
+  template <bool SLOPE> void enter_block(const Run& run, int64_t group, int64_t first, int64_t count, int64_t lanes) {
     const int64_t channel = group * s.width + first;
     load_tile(u, x.u + run.batch * x.at_u.batch + group * x.at_u.group + first * x.at_u.channel, x.at_u,
               steps.data(), count, lanes);
     load_tile(step, x.delta + run.batch * x.at_delta.batch + group * x.at_delta.group + first * x.at_delta.channel,
               x.at_delta, steps.data(), count, lanes);
-    const V bias = x.bias ? load_lanes(x.bias + channel, 1, lanes) : V{};
+    const V bias = x.bias ? load_lanes<R>(x.bias + channel, 1, lanes) : V{};
     for (int64_t t = 0; t < count; ++t) {
       V value = load<R>(step.at(t)) + bias, derivative = splat(R(1));
-      if (s.softplus) softplus<R>(value, value, derivative);
-      store(step.at(t), value);
-      if (want_slope) store(slope.at(t), derivative);
+      if (s.softplus) value = softplus<R>(value, SLOPE ? &derivative : nullptr);
+      store<R>(step.at(t), value);
+      store<R>(input.at(t), value * load<R>(u.at(t)));
+      if (SLOPE) store<R>(slope.at(t), derivative);
     }
     for (int64_t n = 0; n < N; ++n)
-      store(rate.at(n), load_lanes(x.A + n * channels + channel, 1, lanes) * LOG2E<R>);
+      store<R>(rate.at(n), load_lanes<R>(x.A + n * channels + channel, 1, lanes) * LOG2E<R>);
   }
 
-  template <int NS> void scan_block(R* state, int64_t count, V skip) {
-    const int64_t N = NS ? NS : this->N;
-    V h[NS ? NS : 1];
-    if constexpr (NS > 0)
+  // Lists the lines of a tensor that the block after `first` will touch, if the run has one.
+  template <class T> void look_ahead(const Run& run, int64_t group, int64_t first, int64_t count, const T* tensor,
+                                     const Layout& at) {
+    const int64_t next = first + W;
+    if (next + W > std::min(run.to * W, s.width)) return;
+    list_lines<R>(lines, tensor + run.batch * at.batch + group * at.group + next * at.channel, at, steps.data(), count);
+  }
+
+  // Asks for a share of the listed lines, while arithmetic goes on.
+  void fetch(int64_t t, int64_t count) const {
+    const int64_t many = lines.size() / count;
+    for (int64_t i = t * many; i < (t + 1) * many; ++i) __builtin_prefetch(lines[i]);
+  }
+
+  V skip_weight(int64_t channel, int64_t lanes) const { return x.D ? load_lanes<R>(x.D + channel, 1, lanes) : V{}; }
+
+  // A tile to `y` or `du`. The directions of a map add up there, so that it has the type of arithmetic.
+  void put(Tile<R>& tile, void* to, const Layout& at, const Run& run, int64_t group, int64_t first, int64_t count,
+           int64_t lanes) {
+    const int64_t offset = run.batch * at.batch + group * at.group + first * at.channel;
+    if (s.walk) store_tile(tile, static_cast<R*>(to) + offset, at, steps.data(), count, lanes, group > run.group);
+    else store_tile(tile, static_cast<S*>(to) + offset, at, steps.data(), count, lanes, false);
+  }
+
+  // States [n, n + K) through a chunk; their share of the output is added to `out`.
+  template <int K> void scan_states(int64_t n, R* state, int64_t count) {
+    V h[K], a[K];
 #pragma GCC unroll 16
-      for (int n = 0; n < NS; ++n) h[n] = load<R>(state + n * W);
-    const R* a = rate.at(0);
-    for (int64_t t = 0; t < count; ++t) {
-      const V dt = load<R>(step.at(t)), ut = load<R>(u.at(t)), input = dt * ut;
-      const R *bt = &b[t * N], *ct = &c[t * N];
-      V y = skip * ut;
-      if constexpr (NS > 0) {
+    for (int k = 0; k < K; ++k) h[k] = load<R>(state + k * W), a[k] = load<R>(rate.at(n + k));
+    const R *bt = &b[n], *ct = &c[n], *dt = step.at(0), *in = input.at(0);
+    R* y = out.at(0);
+    for (int64_t t = 0; t < count; ++t, bt += N, ct += N, dt += W, in += W, y += W) {
+      if (n == 0) fetch(t, count);
+      V sum = load<R>(y);
 #pragma GCC unroll 16
-        for (int n = 0; n < NS; ++n) {
-          h[n] = exp2(dt * load<R>(a + n * W)) * h[n] + input * bt[n];
-          y += h[n] * ct[n];
-        }
-      } else {
-        for (int64_t n = 0; n < N; ++n) {
-          const V next = exp2(dt * load<R>(a + n * W)) * load<R>(state + n * W) + input * bt[n];
-          store(state + n * W, next);
-          y += next * ct[n];
-        }
+      for (int k = 0; k < K; ++k) {
+        h[k] = exp2(load<R>(dt) * a[k]) * h[k] + load<R>(in) * bt[k];
+        sum += h[k] * ct[k];
       }
-      store(out.at(t), y);
+      store<R>(y, sum);
     }
-    if constexpr (NS > 0)
 #pragma GCC unroll 16
-      for (int n = 0; n < NS; ++n) store(state + n * W, h[n]);
+    for (int k = 0; k < K; ++k) store<R>(state + k * W, h[k]);
+  }
+
+  void forward_block(const Run& run, int64_t group, int64_t m, int64_t count, int64_t j) {
+    const int64_t first = j * W, lanes = std::min<int64_t>(W, s.width - first), channel = group * s.width + first;
+    R* state = carry.at((j - run.from) * N);
+    enter_block<false>(run, group, first, count, lanes);
+    lines.clear();
+    look_ahead(run, group, first, count, x.u, x.at_u);
+    look_ahead(run, group, first, count, x.delta, x.at_delta);
+    if (s.walk) look_ahead(run, group, first, count, static_cast<const R*>(x.y), x.at_y);
+    else look_ahead(run, group, first, count, static_cast<const S*>(x.y), x.at_y);
+    if (x.states)
+      for (int64_t n = 0; n < N; ++n)
+        store_lanes<R>(x.states + ((run.batch * chunks + m) * N + n) * channels + channel, 1, lanes,
+                       load<R>(state + n * W));
+    const V skip = skip_weight(channel, lanes);
+    for (int64_t t = 0; t < count; ++t) store<R>(out.at(t), skip * load<R>(u.at(t)));
+    for_states<STATES_AT_ONCE>(N, [&](auto K, int64_t n) { scan_states<K.value>(n, state + n * W, count); });
+    put(out, x.y, x.at_y, run, group, first, count, lanes);
+    if (x.last && m + 1 == chunks)
+      for (int64_t n = 0; n < N; ++n)
+        store_lanes<R>(x.last + (run.batch * N + n) * channels + channel, 1, lanes, load<R>(state + n * W));
   }
 
   void forward(const Run& run) {
@@ -196,113 +194,115 @@ template <class R> struct Worker {
       for (int64_t m = 0; m < chunks; ++m) {
         const int64_t start = m * s.chunk, count = std::min(s.chunk, s.length - start);
         enter_chunk(run.batch, group, start, count);
-        for (int64_t j = run.from; j < run.to; ++j) {
-          const int64_t first = j * W, lanes = std::min<int64_t>(W, s.width - first);
-          const int64_t channel = group * s.width + first;
-          R* state = carry.at((j - run.from) * N);
-          enter_block(run, group, first, count, lanes, false);
-          if (x.states)
-            for (int64_t n = 0; n < N; ++n)
-              store_lanes(x.states + ((run.batch * chunks + m) * N + n) * channels + channel, 1, lanes,
-                          load<R>(state + n * W));
-          const V skip = x.D ? load_lanes(x.D + channel, 1, lanes) : V{};
-          if (N == 16) scan_block<16>(state, count, skip);
-          else if (N == 8) scan_block<8>(state, count, skip);
-          else if (N == 1) scan_block<1>(state, count, skip);
-          else scan_block<0>(state, count, skip);
-          store_tile(out, x.y + run.batch * x.at_y.batch + group * x.at_y.group + first * x.at_y.channel, x.at_y,
-                     steps.data(), count, lanes, s.walk && group > run.group);
-          if (x.last && m + 1 == chunks)
-            for (int64_t n = 0; n < N; ++n)
-              store_lanes(x.last + (run.batch * N + n) * channels + channel, 1, lanes, load<R>(state + n * W));
-        }
+        for (int64_t j = run.from; j < run.to; ++j) forward_block(run, group, m, count, j);
       }
     }
   }
 
-  // States and decays of a chunk again, from the state at its start.
-  template <int NS> void replay_block(int64_t count) {
-    const int64_t N = NS ? NS : this->N;
-    const R* a = rate.at(0);
-    for (int64_t t = 0; t < count; ++t) {
-      const V dt = load<R>(step.at(t)), input = dt * load<R>(u.at(t));
-      const R *bt = &b[t * N], *before = history.at(t * N);
-      R *after = history.at((t + 1) * N), *keep = decay.at(t * N);
+  // States [n, n + K) and their decays again, from the state at the start of the chunk, which is in `history`.
+  template <int K> void replay_states(int64_t n, int64_t count) {
+    V h[K], a[K];
 #pragma GCC unroll 16
-      for (int64_t n = 0; n < N; ++n) {
-        const V kept = exp2(dt * load<R>(a + n * W));
-        store(keep + n * W, kept);
-        store(after + n * W, kept * load<R>(before + n * W) + input * bt[n]);
+    for (int k = 0; k < K; ++k) h[k] = load<R>(history.at(k)), a[k] = load<R>(rate.at(n + k));
+    const R *bt = &b[n], *dt = step.at(0), *in = input.at(0);
+    R *after = history.at(K), *keep = decay.at(0);
+    for (int64_t t = 0; t < count; ++t, bt += N, dt += W, in += W, after += K * W, keep += K * W) {
+      if (n == 0) fetch(t, count);
+#pragma GCC unroll 16
+      for (int k = 0; k < K; ++k) {
+        const V kept = exp2(load<R>(dt) * a[k]);
+        h[k] = kept * h[k] + load<R>(in) * bt[k];
+        store<R>(keep + k * W, kept);
+        store<R>(after + k * W, h[k]);
       }
     }
   }
 
-  // One reverse sweep. `out` holds dy on entry; du goes to `out` and d(step) to `dstep`.
-  template <int NS> void reverse_block(R* lambda, R* da, int64_t count, V skip, V& dskip) {
-    const int64_t N = NS ? NS : this->N;
-    const R* a = rate.at(0);
-    const R ln2 = R(0.693147180559945309417);  // `rate` is A * log2(e)
-    V to_b[W] = {}, to_c[W] = {};
+  // The reverse sweep of states [n, n + K). `out` holds dy. What du and d(step) are made of is added to `read` and
+  // `turn`. Gradients of B and C are added to `db` and `dc`, lane by lane: part [n, n + K) starts at count * n.
+  template <int K> void reverse_states(int64_t n, R* lambda, R* da, int64_t count) {
+    V l[K], a[K], rates[K], after[K];
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+      l[k] = load<R>(lambda + k * W), rates[k] = load<R>(da + k * W);
+      a[k] = load<R>(rate.at(n + k)), after[k] = load<R>(history.at(count * K + k));
+    }
     for (int64_t t = count - 1; t >= 0; --t) {
-      const V dt = load<R>(step.at(t)), ut = load<R>(u.at(t)), dy = load<R>(out.at(t)), input = dt * ut;
-      const R *bt = &b[t * N], *ct = &c[t * N], *before = history.at(t * N), *after = history.at((t + 1) * N);
-      const R* keep = decay.at(t * N);
-      V read = V{}, turn = V{};
+      const V dt = load<R>(step.at(t)), in = load<R>(input.at(t)), dy = load<R>(out.at(t));
+      const R *bt = &b[t * N + n], *ct = &c[t * N + n], *before = history.at(t * K), *keep = decay.at(t * K);
+      R *to_b = db.at(count * n + t * K), *to_c = dc.at(count * n + t * K);
+      V r = load<R>(read.at(t)), q = load<R>(turn.at(t));
 #pragma GCC unroll 16
-      for (int64_t n = N - 1; n >= 0; --n) {
-        const V l = load<R>(lambda + n * W) + dy * ct[n];
-        const V passed = l * load<R>(keep + n * W), q = passed * load<R>(before + n * W);
-        read += l * bt[n];
-        turn += q * load<R>(a + n * W);
-        store(da + n * W, load<R>(da + n * W) + q * dt);
-        store(lambda + n * W, passed);
-        const int64_t flat = t * N + n;
-        const int slot = NS == W ? n : flat % W;
-        to_b[slot] = l * input;
-        to_c[slot] = dy * load<R>(after + n * W);
-        if (slot == 0) {
-          store(&db[flat], load<R>(&db[flat]) + lane_sums<R>(to_b));
-          store(&dc[flat], load<R>(&dc[flat]) + lane_sums<R>(to_c));
-        }
+      for (int k = K - 1; k >= 0; --k) {
+        const V grad = l[k] + dy * ct[k];
+        store<R>(to_b + k * W, load<R>(to_b + k * W) + grad * in);
+        store<R>(to_c + k * W, load<R>(to_c + k * W) + dy * after[k]);
+        after[k] = load<R>(before + k * W);
+        l[k] = grad * load<R>(keep + k * W);
+        const V turned = l[k] * after[k];
+        r += grad * bt[k];
+        q += turned * a[k];
+        rates[k] += turned * dt;
       }
-      store(out.at(t), skip * dy + dt * read);
-      store(dstep.at(t), ut * read + turn * ln2);
-      dskip += dy * ut;
+      store<R>(read.at(t), r);
+      store<R>(turn.at(t), q);
     }
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) store<R>(lambda + k * W, l[k]), store<R>(da + k * W, rates[k]);
   }
 
   void backward_block(const Run& run, int64_t group, int64_t m, int64_t count, int64_t j) {
     const int64_t first = j * W, lanes = std::min<int64_t>(W, s.width - first), channel = group * s.width + first;
     R *lambda = carry.at((j - run.from) * N), *da = drate.at((j - run.from) * N), *sums = other.at((j - run.from) * 2);
-    enter_block(run, group, first, count, lanes, true);
+    enter_block<true>(run, group, first, count, lanes);
     load_tile(out, x.dy + run.batch * x.at_dy.batch + group * x.at_dy.group + first * x.at_dy.channel, x.at_dy,
               steps.data(), count, lanes);
-    for (int64_t n = 0; n < N; ++n)
-      store(history.at(n), load_lanes(x.states + ((run.batch * chunks + m) * N + n) * channels + channel, 1, lanes));
-    const V skip = x.D ? load_lanes(x.D + channel, 1, lanes) : V{};
+    lines.clear();
+    look_ahead(run, group, first, count, x.u, x.at_u);
+    look_ahead(run, group, first, count, x.delta, x.at_delta);
+    look_ahead(run, group, first, count, x.dy, x.at_dy);
+    look_ahead(run, group, first, count, x.ddelta, x.at_ddelta);
+    if (s.walk) look_ahead(run, group, first, count, static_cast<const R*>(x.du), x.at_du);
+    else look_ahead(run, group, first, count, static_cast<const S*>(x.du), x.at_du);
+    std::memset(read.at(0), 0, count * sizeof(V));
+    std::memset(turn.at(0), 0, count * sizeof(V));
+    for_states_down<STATES_AT_ONCE>(N, [&](auto K, int64_t n) {
+      const R* from = x.states + ((run.batch * chunks + m) * N + n) * channels + channel;
+      for (int k = 0; k < K; ++k) store<R>(history.at(k), load_lanes<R>(from + k * channels, 1, lanes));
+      replay_states<K.value>(n, count);
+      reverse_states<K.value>(n, lambda + n * W, da + n * W, count);
+    });
+    const V skip = skip_weight(channel, lanes);
+    const R ln2 = R(0.693147180559945309417);  // `rate` is A * log2(e)
     V dskip = load<R>(sums), dbias = load<R>(sums + W);
-    if (N == W) {
-      replay_block<W>(count);
-      reverse_block<W>(lambda, da, count, skip, dskip);
-    } else if (N == 1) {
-      replay_block<1>(count);
-      reverse_block<1>(lambda, da, count, skip, dskip);
-    } else {
-      replay_block<0>(count);
-      reverse_block<0>(lambda, da, count, skip, dskip);
+    for (int64_t t = count - 1; t >= 0; --t) {
+      const V ut = load<R>(u.at(t)), dy = load<R>(out.at(t)), r = load<R>(read.at(t));
+      const V dstep = (ut * r + load<R>(turn.at(t)) * ln2) * load<R>(slope.at(t));
+      dskip += dy * ut;
+      dbias += dstep;
+      store<R>(out.at(t), skip * dy + load<R>(step.at(t)) * r);
+      store<R>(turn.at(t), dstep);
     }
-    for (int64_t t = 0; t < count; ++t) {
-      const V d = load<R>(dstep.at(t)) * load<R>(slope.at(t));
-      store(dstep.at(t), d);
-      dbias += d;
-    }
-    store(sums, dskip);
-    store(sums + W, dbias);
-    store_tile(out, x.du + run.batch * x.at_du.batch + group * x.at_du.group + first * x.at_du.channel, x.at_du,
-               steps.data(), count, lanes, s.walk && group > run.group);
-    store_tile(dstep,
+    store<R>(sums, dskip);
+    store<R>(sums + W, dbias);
+    put(out, x.du, x.at_du, run, group, first, count, lanes);
+    store_tile(turn,
                x.ddelta + run.batch * x.at_ddelta.batch + group * x.at_ddelta.group + first * x.at_ddelta.channel,
                x.at_ddelta, steps.data(), count, lanes, false);
+  }
+
+  // Sums over lanes of gradients by B or C of a chunk, to their row.
+  void gather(Tile<R>& parts, R* row, int64_t count) {
+    for_states_down<STATES_AT_ONCE>(N, [&](auto K, int64_t n) {
+      for (int64_t flat = 0; flat < count * K; flat += W) {
+        V some[W];
+        for (int i = 0; i < W; ++i) some[i] = load<R>(parts.at(count * n + flat + i));
+        R sums[W];
+        store<R>(sums, lane_sums<R>(some));
+        for (int i = 0; i < W && flat + i < count * K; ++i)
+          row[steps[(flat + i) / K] * N + n + (flat + i) % K] = sums[i];
+      }
+    });
   }
 
   void backward(const Run& run) {
@@ -313,38 +313,37 @@ template <class R> struct Worker {
       std::memset(other.at(0), 0, blocks * 2 * sizeof(V));
       for (int64_t j = run.from; x.dlast && j < run.to; ++j)
         for (int64_t n = 0; n < N; ++n)
-          store(carry.at((j - run.from) * N + n),
-                load_lanes(x.dlast + (run.batch * N + n) * channels + group * s.width + j * W, 1,
-                           std::min<int64_t>(W, s.width - j * W)));
+          store<R>(carry.at((j - run.from) * N + n),
+                   load_lanes<R>(x.dlast + (run.batch * N + n) * channels + group * s.width + j * W, 1,
+                                 std::min<int64_t>(W, s.width - j * W)));
+      const int64_t row = (run.row + group - run.group) * s.length * N;
       for (int64_t m = chunks - 1; m >= 0; --m) {
         const int64_t start = m * s.chunk, count = std::min(s.chunk, s.length - start);
         enter_chunk(run.batch, group, start, count);
-        std::fill(db.begin(), db.end(), R(0));
-        std::fill(dc.begin(), dc.end(), R(0));
+        std::memset(db.at(0), 0, count * N * sizeof(V));
+        std::memset(dc.at(0), 0, count * N * sizeof(V));
         for (int64_t j = run.from; j < run.to; ++j) backward_block(run, group, m, count, j);
-        const int64_t row = (run.row + group - run.group) * s.length;
-        for (int64_t t = 0; t < count; ++t) {
-          std::memcpy(x.dB + (row + steps[t]) * N, &db[t * N], N * sizeof(R));
-          std::memcpy(x.dC + (row + steps[t]) * N, &dc[t * N], N * sizeof(R));
-        }
+        gather(db, x.dB + row, count);
+        gather(dc, x.dC + row, count);
       }
       for (int64_t j = run.from; j < run.to; ++j) {
         const int64_t channel = group * s.width + j * W, lanes = std::min<int64_t>(W, s.width - j * W);
         for (int64_t n = 0; n < N; ++n)
-          store_lanes(x.dA + (run.batch * N + n) * channels + channel, 1, lanes,
-                      load<R>(drate.at((j - run.from) * N + n)));
-        store_lanes(x.dD + run.batch * channels + channel, 1, lanes, load<R>(other.at((j - run.from) * 2)));
-        store_lanes(x.dbias + run.batch * channels + channel, 1, lanes, load<R>(other.at((j - run.from) * 2 + 1)));
+          store_lanes<R>(x.dA + (run.batch * N + n) * channels + channel, 1, lanes,
+                         load<R>(drate.at((j - run.from) * N + n)));
+        store_lanes<R>(x.dD + run.batch * channels + channel, 1, lanes, load<R>(other.at((j - run.from) * 2)));
+        store_lanes<R>(x.dbias + run.batch * channels + channel, 1, lanes, load<R>(other.at((j - run.from) * 2 + 1)));
       }
     }
   }
 };
 
-template <class R> void scan(const int64_t* numbers, void* const* pointers, bool backward) {
+template <class R, class S> void scan(const int64_t* numbers, void* const* pointers, bool backward) {
   Shape shape;
   std::memcpy(&shape, numbers, sizeof shape);
-  Data<R> data;
-  std::memcpy(&data, pointers, offsetof(Data<R>, at_u));
+  using Call = Data<R, S>;
+  Call data;
+  std::memcpy(static_cast<void*>(&data), pointers, offsetof(Call, at_u));
   std::memcpy(&data.at_u, numbers + sizeof shape / 8, 8 * sizeof(Layout));
   const Run* runs = reinterpret_cast<const Run*>(numbers + sizeof shape / 8 + 8 * 4);
   auto work = [&](int64_t thread) {
@@ -352,7 +351,7 @@ template <class R> void scan(const int64_t* numbers, void* const* pointers, bool
     for (int64_t i = 0; i < shape.runs; ++i)
       if (runs[i].thread == thread) blocks = std::max(blocks, runs[i].to - runs[i].from);
     if (!blocks) return;
-    Worker<R> worker(shape, data, blocks, backward);
+    Worker<R, S> worker(shape, data, blocks, backward);
     for (int64_t i = 0; i < shape.runs; ++i) {
       if (runs[i].thread != thread) continue;
       if (backward) worker.backward(runs[i]);
@@ -369,15 +368,20 @@ template <class R> void scan(const int64_t* numbers, void* const* pointers, bool
 }  // namespace
 
 extern "C" {
-void scan_forward_float(const int64_t* numbers, void* const* pointers) { scan<float>(numbers, pointers, false); }
-void scan_backward_float(const int64_t* numbers, void* const* pointers) { scan<float>(numbers, pointers, true); }
-void scan_forward_double(const int64_t* numbers, void* const* pointers) { scan<double>(numbers, pointers, false); }
-void scan_backward_double(const int64_t* numbers, void* const* pointers) { scan<double>(numbers, pointers, true); }
-// The exponential alone, over `count` vectors `repeats` times: the floor that the benchmark prints.
+typedef const int64_t* Numbers;
+typedef void* const* Pointers;
+void scan_forward_float32(Numbers n, Pointers p) { scan<float, float>(n, p, false); }
+void scan_backward_float32(Numbers n, Pointers p) { scan<float, float>(n, p, true); }
+void scan_forward_float64(Numbers n, Pointers p) { scan<double, double>(n, p, false); }
+void scan_backward_float64(Numbers n, Pointers p) { scan<double, double>(n, p, true); }
+void scan_forward_bfloat16(Numbers n, Pointers p) { scan<float, bfloat16>(n, p, false); }
+void scan_backward_bfloat16(Numbers n, Pointers p) { scan<float, bfloat16>(n, p, true); }
+int64_t vector_bytes() { return BYTES; }
+// The exponential alone, over `count` numbers `repeats` times: the floor that the benchmark prints.
 float exponentials(const float* from, int64_t count, int64_t repeats) {
   Vec<float> sum = {};
   for (int64_t r = 0; r < repeats; ++r)
-    for (int64_t i = 0; i < count; ++i) sum += exp2(load<float>(from + i * 16) * float(r + 1));
+    for (int64_t i = 0; i < count; i += LANES<float>) sum += exp2(load<float>(from + i) * (1 + r * 0x1p-10f));
   return sum[0];
 }
 }

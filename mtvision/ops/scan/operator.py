@@ -1,7 +1,9 @@
 """The scan as two operators of PyTorch, so that export, compile, the profiler and FLOP counters see them.
 
 `mtvision::selective_scan` works on sequences, `mtvision::selective_scan_2d` on maps. Both take and return one
-floating type (fp32 or fp64); precision, gating and argument forms are the business of `interface`.
+floating type (fp32 or fp64). u, delta, B and C may also be bf16, with fp32 for the rest. The output is then
+bf16. The C++ kernel reads bf16 without a copy; the other backends get copies in fp32. Precision, gating and
+argument forms are the business of `interface`.
 
 Shapes: B batch, L steps, D channels, G groups, N states. For a map: H, W, K = 4 directions, E channels, and D
 = K * E. Stored states: (B, chunks, N, D), with no chunks where nothing is to be differentiated.
@@ -78,6 +80,17 @@ def _by_direction(x: Tensor) -> Tensor:
     return x.new_empty(directions, batch, height, width, channels).permute(1, 2, 3, 0, 4)
 
 
+def _wide(like: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`tensors` in the type of arithmetic, which is that of `like`."""
+    return tuple(x.to(like.dtype) for x in tensors)
+
+
+def _narrow(grads: Grads, u: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Grads:
+    """Gradients in the types of the tensors they belong to."""
+    du, ddelta, dA, dB, dC, dD, dbias = grads
+    return du.to(u.dtype), ddelta.to(delta.dtype), dA, dB.to(B.dtype), dC.to(C.dtype), dD, dbias
+
+
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional, bias: Optional,
           softplus: bool, keep: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     match resolve(backend, u):
@@ -88,9 +101,12 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional
         case "triton":
             from mtvision.ops.scan import triton_backend  # imports triton, which is optional
 
-            return triton_backend.forward(u, delta, A, B, C, D, bias, softplus, keep)
+            run = triton_backend.forward
         case _:
-            return torch_backend.forward(u, delta, A, B, C, D, bias, softplus, keep)
+            run = torch_backend.forward
+    u_R, delta_R, B_R, C_R = _wide(A, u, delta, B, C)
+    y, last, states = run(u_R, delta_R, A, B_R, C_R, D, bias, softplus, keep)
+    return y.to(u.dtype), last, states
 
 
 def _scan_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -104,14 +120,17 @@ def _scan_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Ten
                 for x in (dy, torch.empty_like(u), torch.empty_like(delta))
             ]
             g = cpp_backend.backward(scan, placed[0], dlast, states, *placed[1:])
-            dB, dC = (x.transpose(2, 3).contiguous() for x in (g.B, g.C))
+            dB, dC = (x.transpose(2, 3).to(B.dtype).contiguous() for x in (g.B, g.C))
             return placed[1].tensor, placed[2].tensor, g.A, dB, dC, g.D, g.bias
         case "triton":
             from mtvision.ops.scan import triton_backend
 
-            return triton_backend.backward(dy, dlast, u, delta, A, B, C, D, bias, softplus, states)
+            run = triton_backend.backward
         case _:
-            return torch_backend.backward(dy, dlast, u, delta, A, B, C, D, bias, softplus, states)
+            run = torch_backend.backward
+    dy, u_R, delta_R, B_R, C_R = _wide(A, dy, u, delta, B, C)
+    grads = run(dy, dlast, u_R, delta_R, A, B_R, C_R, D, bias, softplus, states)
+    return _narrow(grads, u, delta, B, C)
 
 
 def _stack(u: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -124,12 +143,13 @@ def _scan_2d(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optio
              softplus: bool, keep: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     if resolve(backend, u) == "cpp":
         scan = _map_problem(u, delta, A, B, C, D, bias, softplus)
-        y = u.new_empty(u.shape)
-        return (y, *cpp_backend.forward(scan, y, _map_layout(y), keep=keep))
-    four, delta_K, B_K, C_K = _stack(u, delta, B, C)
+        y = A.new_empty(u.shape)
+        last, states = cpp_backend.forward(scan, y, _map_layout(y), keep=keep)
+        return y.to(u.dtype), last, states
+    four, delta_K, B_K, C_K = _stack(*_wide(A, u, delta, B, C))
     y, last, states = _scan(four, delta_K, A, B_K, C_K, D, bias, softplus, keep, backend)
     merged = reference.cross_merge(torch.unflatten(y, 1, (4, -1)), *u.shape[1:3])
-    return merged.permute(0, 2, 3, 1).contiguous(), last, states
+    return merged.permute(0, 2, 3, 1).to(u.dtype).contiguous(), last, states
 
 
 def _scan_2d_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -137,19 +157,19 @@ def _scan_2d_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: 
                       backend: str) -> Grads:  # fmt: skip
     if resolve(backend, u) == "cpp":
         scan = _map_problem(u, delta, A, B, C, D, bias, softplus)
-        tensors = (_walkable(dy), u.new_empty(u.shape), _by_direction(delta))
+        tensors = (_walkable(dy), A.new_empty(u.shape), _by_direction(delta))
         placed = [Placed(x, _map_layout(x)) for x in tensors]
         g = cpp_backend.backward(scan, placed[0], dlast, states, *placed[1:])
-        dB, dC = (x.transpose(1, 2).reshape(B.shape) for x in (g.B, g.C))
-        return tensors[1], tensors[2], g.A, dB, dC, g.D, g.bias
-    four, delta_K, B_K, C_K = _stack(u, delta, B, C)
-    dy_K = reference.cross_scan(dy.permute(0, 3, 1, 2)).flatten(1, 2)
+        dB, dC = (x.transpose(1, 2).reshape(B.shape).to(B.dtype) for x in (g.B, g.C))
+        return tensors[1].to(u.dtype), tensors[2], g.A, dB, dC, g.D, g.bias
+    four, delta_K, B_K, C_K = _stack(*_wide(A, u, delta, B, C))
+    dy_K = reference.cross_scan(dy.to(A.dtype).permute(0, 3, 1, 2)).flatten(1, 2)
     grads = _scan_backward(dy_K, dlast, four, delta_K, A, B_K, C_K, D, bias, softplus, states, backend)
     size = u.shape[1:3]
     du = reference.cross_merge(torch.unflatten(grads[0], 1, (4, -1)), *size).permute(0, 2, 3, 1).contiguous()
     ddelta = _by_direction(delta).copy_(reference.maps(torch.unflatten(grads[1], 1, (4, -1)), *size))
     dB, dC = (reference.maps(x, *size).contiguous() for x in grads[3:5])
-    return du, ddelta, grads[2], dB, dC, grads[5], grads[6]
+    return _narrow((du, ddelta, grads[2], dB, dC, grads[5], grads[6]), u, delta, B, C)
 
 
 def _fake(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional, bias: Optional,
@@ -157,7 +177,7 @@ def _fake(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional
     length = u.shape[2] if u.ndim == 3 else u.shape[1] * u.shape[2]
     chunks = (length + CHUNK - 1) // CHUNK if keep else 0
     y = torch.empty_like(u) if u.ndim == 3 else u.new_empty(u.shape)
-    return y, u.new_empty(u.shape[0], *A.shape), u.new_empty(u.shape[0], chunks, A.shape[1], A.shape[0])
+    return y, A.new_empty(u.shape[0], *A.shape), A.new_empty(u.shape[0], chunks, A.shape[1], A.shape[0])
 
 
 def _fake_backward(dy: Tensor, dlast: Optional, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,

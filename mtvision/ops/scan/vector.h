@@ -1,4 +1,7 @@
-// Vectors of 64 bytes: arithmetic comes from the compiler, this file adds loads, exp2, softplus and lane shuffles.
+// Vectors as wide as the registers of the instruction set that is compiled for. Arithmetic comes from the compiler.
+// This file adds loads, exp2, softplus and lane shuffles.
+//
+// The width matters: GCC lowers comparisons and shifts on vectors that are wider than a register to scalars.
 
 #pragma once
 
@@ -10,27 +13,63 @@
 
 namespace {
 
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+#else  // SSE, NEON
+constexpr int BYTES = 16;
+#endif
+constexpr int STATES_AT_ONCE = 8;  // states of a channel that the inner loops advance together
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
 template <class R> struct Types;
 template <> struct Types<float> {
-  typedef float V __attribute__((vector_size(64)));
-  typedef int32_t M __attribute__((vector_size(64)));
-  typedef int32_t I;
+  typedef float V __attribute__((vector_size(BYTES)));
+  typedef int32_t M __attribute__((vector_size(BYTES)));
 };
 template <> struct Types<double> {
-  typedef double V __attribute__((vector_size(64)));
-  typedef int64_t M __attribute__((vector_size(64)));
-  typedef int64_t I;
+  typedef double V __attribute__((vector_size(BYTES)));
+  typedef int64_t M __attribute__((vector_size(BYTES)));
 };
 template <class R> using Vec = typename Types<R>::V;
 template <class R> using Mask = typename Types<R>::M;
-template <class R> constexpr int LANES = 64 / sizeof(R);
+template <class R> constexpr int LANES = BYTES / sizeof(R);
 
+// `load<R>` and `store<R>` take numbers as they are stored: R itself, or bfloat16 for float.
 template <class R> inline Vec<R> load(const R* from) {
   Vec<R> v;
   std::memcpy(&v, from, sizeof v);
   return v;
 }
 template <class R> inline void store(R* to, Vec<R> v) { std::memcpy(to, &v, sizeof v); }
+
+typedef uint16_t Half __attribute__((vector_size(BYTES / 2)));
+typedef uint32_t Word __attribute__((vector_size(BYTES)));
+
+template <class R> inline Vec<float> load(const bfloat16* from) {
+  Half half;
+  std::memcpy(&half, from, sizeof half);
+  return (Vec<float>)(__builtin_convertvector(half, Word) << 16);
+}
+template <class R> inline void store(bfloat16* to, Vec<float> v) {  // to the nearest, ties to even, as PyTorch
+  const Word bits = (Word)v;
+  const Word rounded = (bits + ((bits >> 16) & 1u) + 0x7fffu) >> 16;
+  const Half half = __builtin_convertvector(v == v ? rounded : rounded - rounded + 0x7fc0u, Half);
+  std::memcpy(to, &half, sizeof half);
+}
+
+inline float widen(bfloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+template <class R> inline R widen(R x) { return x; }
+
 template <class R> inline Vec<R> splat(R x) { return x - Vec<R>{}; }
 
 // 2^x = 2^n * p(x - n) with n the nearest integer. p(0) is exactly 1: slow decays do not drift.
@@ -81,12 +120,12 @@ template <class R> inline Vec<R> log1p_unit(Vec<R> v) {
   return s * sum * R(2);
 }
 
-// softplus, the identity above 20, and its derivative.
-template <class R> inline void softplus(Vec<R> x, Vec<R>& value, Vec<R>& slope) {
+// softplus, the identity above 20; its derivative goes to `slope` unless that is null.
+template <class R> inline Vec<R> softplus(Vec<R> x, Vec<R>* slope = nullptr) {
   const Vec<R> v = exp2((x < R(0) ? x : -x) * LOG2E<R>);  // exp(-|x|)
   const Vec<R> smooth = (x > R(0) ? x : splat(R(0))) + log1p_unit<R>(v);
-  value = x > R(20) ? x : smooth;
-  slope = x > R(20) ? splat(R(1)) : (x > R(0) ? splat(R(1)) : v) / (v + R(1));
+  if (slope) *slope = x > R(20) ? splat(R(1)) : (x > R(0) ? splat(R(1)) : v) / (v + R(1));
+  return x > R(20) ? x : smooth;
 }
 
 template <class R> inline Vec<R> choose(Vec<R> a, Vec<R> b, Mask<R> from) {  // lane i of [a | b] is from[i]
@@ -102,45 +141,39 @@ template <class R> inline Vec<R> choose(Vec<R> a, Vec<R> b, Mask<R> from) {  // 
 template <class R, int S> struct Swap {  // masks of one butterfly stage of distance S
   static inline Mask<R> low() {
     Mask<R> m;
+#pragma GCC unroll 16
     for (int i = 0; i < LANES<R>; ++i) m[i] = (i & S) ? i - S + LANES<R> : i;
     return m;
   }
   static inline Mask<R> high() {
     Mask<R> m;
+#pragma GCC unroll 16
     for (int i = 0; i < LANES<R>; ++i) m[i] = (i & S) ? i + LANES<R> : i + S;
     return m;
   }
 };
 
-template <class R, int S> inline void transpose_stage(Vec<R>* v) {
-  const Mask<R> low = Swap<R, S>::low(), high = Swap<R, S>::high();
+template <class R, int S = 1> inline void transpose(Vec<R>* v) {  // LANES x LANES, in place
+  if constexpr (S < LANES<R>) {
+    const Mask<R> low = Swap<R, S>::low(), high = Swap<R, S>::high();
 #pragma GCC unroll 16
-  for (int i = 0; i < LANES<R>; ++i) {
-    if (i & S) continue;
-    const Vec<R> a = v[i], b = v[i + S];
-    v[i] = choose<R>(a, b, low);
-    v[i + S] = choose<R>(a, b, high);
+    for (int i = 0; i < LANES<R>; ++i) {
+      if (i & S) continue;
+      const Vec<R> a = v[i], b = v[i + S];
+      v[i] = choose<R>(a, b, low);
+      v[i + S] = choose<R>(a, b, high);
+    }
+    transpose<R, 2 * S>(v);
   }
 }
 
-template <class R> inline void transpose(Vec<R>* v) {  // LANES x LANES, in place
-  transpose_stage<R, 1>(v);
-  transpose_stage<R, 2>(v);
-  transpose_stage<R, 4>(v);
-  if constexpr (LANES<R> == 16) transpose_stage<R, 8>(v);
-}
-
-template <class R, int S> inline void sum_stage(Vec<R>* v) {
-  const Mask<R> low = Swap<R, S>::low(), high = Swap<R, S>::high();
+template <class R, int S = 1> inline Vec<R> lane_sums(Vec<R>* v) {  // lane i = sum over the lanes of v[i]; destroys v
+  if constexpr (S < LANES<R>) {
+    const Mask<R> low = Swap<R, S>::low(), high = Swap<R, S>::high();
 #pragma GCC unroll 16
-  for (int i = 0; i < LANES<R>; i += 2 * S) v[i] = choose<R>(v[i], v[i + S], low) + choose<R>(v[i], v[i + S], high);
-}
-
-template <class R> inline Vec<R> lane_sums(Vec<R>* v) {  // lane i = sum over the lanes of v[i]; destroys v
-  sum_stage<R, 1>(v);
-  sum_stage<R, 2>(v);
-  sum_stage<R, 4>(v);
-  if constexpr (LANES<R> == 16) sum_stage<R, 8>(v);
+    for (int i = 0; i < LANES<R>; i += 2 * S) v[i] = choose<R>(v[i], v[i + S], low) + choose<R>(v[i], v[i + S], high);
+    return lane_sums<R, 2 * S>(v);
+  }
   return v[0];
 }
 

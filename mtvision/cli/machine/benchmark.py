@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtvision.cli.machine.timings import (
+    Variants,
+    changes,
+    differences_of_machines,
+    machine,
+    ratios,
+    read,
+)
 from mtvision.core.naming import look_up
 
 if TYPE_CHECKING:
@@ -23,20 +31,16 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Time several variants in turns, so that all run under the same load, and print the median of each as a ratio
 to the first one, the baseline. Absolute times of a shared machine mean little. Only the suite `scan` prints
-them; it also compares memory.
+them. `scan` and `balancers` also compare memory.
+
+  mtvision benchmark data scan                   two suites as tables
+  mtvision benchmark --json > before.json        all, with the machine, its instruction set and its load
+  mtvision benchmark compare before.json after.json
+
+`compare` lists the variants of two files. A change counts where the interval of the factor (99 %, Welch, of
+the logarithms of the turns' ratios) lies on one side of 1 and the medians differ by 3 %. Exit code 1: a
+variant got slower.
 """
-
-Variants = Mapping[str, Callable[[], object]]
-
-
-def balancers() -> Variants:
-    """One training step with each balancer, against fixed weights."""
-    import torch
-
-    def step(name: str) -> Callable[[], object]:
-        return _training_step(SMALL, name, partial(torch.optim.SGD, lr=1e-3))
-
-    return {name: step(name) for name in ("FixedWeights", "LogSum", "Uncertainty", "UPGrad")}
 
 
 def checks() -> Variants:
@@ -75,6 +79,19 @@ def _enlarged(batch: Batch, size: tuple[int, int]) -> Batch:
 SMALL: Mapping[str, Any] = {
     "backbone": {"type": "TimmBackbone", "name": "resnet10t"},
     "decoder": {"type": "ParallelDecoder", "width": 16},
+    "head": {"type": "ConvHead"},
+}
+
+
+MAMBA: Mapping[str, Any] = {
+    "backbone": {"type": "TimmBackbone", "name": "regnetx_002"},
+    "decoder": {
+        "type": "MTMambaDecoder",
+        "widths": (64, 32, 16),
+        "num_blocks": 1,
+        "states": 8,
+        "upsample": 2,
+    },
     "head": {"type": "ConvHead"},
 }
 
@@ -144,20 +161,8 @@ def mtmamba() -> Variants:
 
     from mtvision.ops import available_backends, use_backend
 
-    model = {
-        "backbone": {"type": "TimmBackbone", "name": "regnetx_002"},
-        "decoder": {
-            "type": "MTMambaDecoder",
-            "widths": (64, 32, 16),
-            "num_blocks": 1,
-            "states": 8,
-            "upsample": 2,
-        },
-        "head": {"type": "ConvHead"},
-    }
-
     def step(backend: str) -> Callable[[], object]:
-        train = _training_step(model, "FixedWeights", partial(torch.optim.AdamW, lr=1e-4))
+        train = _training_step(MAMBA, "FixedWeights", partial(torch.optim.AdamW, lr=1e-4))
 
         def run() -> object:
             with use_backend(backend):
@@ -166,6 +171,13 @@ def mtmamba() -> Variants:
         return run
 
     return {name: step(name) for name in available_backends()}
+
+
+def balancers(repeats: int, write: Callable[[str], object]) -> object:
+    """Time and memory of a training step with each balancer, two networks, four tasks, 128x160, batch 4."""
+    from mtvision.cli.machine.balancer_speed import benchmark_balancers
+
+    return benchmark_balancers(repeats, write)
 
 
 def scan(repeats: int, write: Callable[[str], object]) -> object:
@@ -189,7 +201,6 @@ def slimmable() -> Variants:
 
 
 SUITES: dict[str, Callable[[], Variants]] = {
-    "balancers": balancers,
     "checks": checks,
     "data": data,
     "rendering": rendering,
@@ -199,22 +210,11 @@ SUITES: dict[str, Callable[[], Variants]] = {
 }
 
 
-REPORTS: dict[str, Callable[[int, Callable[[str], object]], object]] = {"scan": scan}
+REPORTS: dict[str, Callable[[int, Callable[[str], object]], object]] = {
+    "balancers": balancers,
+    "scan": scan,
+}
 """Suites that measure more than time: (repeats, where each line goes) -> plain data."""
-
-
-def ratios(variants: Variants, repeats: int) -> dict[str, float]:
-    """{variant: median time / median time of the first variant}, measured in turns after one warm-up each."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(repeats + 1):
-        for name, call in variants.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    baseline = next(iter(medians.values()))
-    return {name: value / baseline for name, value in medians.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -229,9 +229,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="timed turns per variant (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
+    if arguments.suites[:1] == ["compare"]:
+        if len(arguments.suites) != 3:
+            parser.error("compare takes two files of --json: compare BEFORE AFTER")
+        return _compare(*map(Path, arguments.suites[1:]))
     import torch
 
-    results: dict[str, object] = {}
+    facts = machine()
+    suites: dict[str, Mapping[str, Sequence[float]]] = {}
+    reports: dict[str, object] = {}
     threads = torch.get_num_threads()
     for name in arguments.suites or (*SUITES, *REPORTS):
         suite = look_up("suite", name, {**SUITES, **REPORTS})
@@ -239,26 +245,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in REPORTS:
             if not arguments.json:
                 print(f"{name}: {(suite.__doc__ or '').rstrip('.')}")
-            results[name] = REPORTS[name](arguments.repeats, _silent if arguments.json else print)
+            reports[name] = REPORTS[name](arguments.repeats, _silent if arguments.json else print)
         else:
-            results[name] = values = ratios(SUITES[name](), arguments.repeats)
+            suites[name] = turns = ratios(SUITES[name](), arguments.repeats)
             if not arguments.json:
-                _show(name, values)
+                _show(name, turns)
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps({"machine": facts, "suites": suites, "reports": reports}, indent=2))
     return 0
+
+
+def _compare(before: Path, after: Path) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    files = read(before), read(after)
+    found = list(changes(*files))
+    console = Console()
+    for line in differences_of_machines(*files):
+        console.print(f"not the same machine: {line}")
+    table = Table("suite", "variant", "before", "after", "factor", "interval", "")
+    for item in found:
+        interval = "-" if item.verdict == "unknown" else f"{item.low:.2f} to {item.high:.2f}"
+        cells = (f"{item.before:.3f}", f"{item.after:.3f}", f"{item.after / item.before:.2f}", interval)
+        table.add_row(item.suite, item.variant, *cells, item.verdict)
+    console.print(table)
+    return int(any(item.verdict == "slower" for item in found))
 
 
 def _silent(line: str) -> None:
     """Write nothing."""
 
 
-def _show(name: str, values: Mapping[str, float]) -> None:
+def _show(name: str, turns: Mapping[str, Sequence[float]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     title = f"{name}: {(SUITES[name].__doc__ or '').rstrip('.')}"
-    table = Table("variant", "time / baseline", "speed-up", title=title)
-    for variant, value in values.items():
-        table.add_row(variant, f"{value:.2f}" if value > 0.1 else f"{value:.4f}", f"{1 / value:.2f}x")
+    table = Table("variant", "time / baseline", "of all turns", "speed-up", title=title)
+    for variant, values in turns.items():
+        middle, *ends = (_ratio(value) for value in (statistics.median(values), min(values), max(values)))
+        table.add_row(variant, middle, " to ".join(ends), f"{1 / statistics.median(values):.2f}x")
     Console().print(table)
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value > 0.1 else f"{value:.4f}"
