@@ -1,0 +1,16 @@
+"""Boundaries and salient objects of photographs: the survey's network, levels side by side.
+
+    python tools/train.py configs/bsds_sod/multi_decoder_lite0_bsds_sod_1xb4_200.py
+
+The data are prepared as datasets/bsds_sod.md says.
+No paper reports this set-up. Ours: see docs/real_pictures.md.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.lite0 import BACKBONE, MULTI_DECODER
+    from .._base_.real.bsds_sod import evaluation, optimizer, protocol, train_data, training, val_data
+
+name = "multi_decoder"
+model = dict(backbone=BACKBONE, **MULTI_DECODER)

@@ -1,0 +1,16 @@
+"""Classes and boundaries of street scenes, a part of CamVid: PAD-Net with narrow tasks.
+
+    python tools/train.py configs/camvid/pad_net_lite0_camvid_1xb4_200.py
+
+The data are prepared as datasets/camvid.md says.
+No paper reports this set-up. Ours: see docs/real_pictures.md.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.lite0 import BACKBONE, PAD_NET
+    from .._base_.real.camvid import evaluation, optimizer, protocol, train_data, training, val_data
+
+name = "pad_net"
+model = dict(backbone=BACKBONE, **PAD_NET)

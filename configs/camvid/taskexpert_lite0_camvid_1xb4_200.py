@@ -1,0 +1,16 @@
+"""Classes and boundaries of street scenes, a part of CamVid: a narrow TaskExpert.
+
+    python tools/train.py configs/camvid/taskexpert_lite0_camvid_1xb4_200.py
+
+The data are prepared as datasets/camvid.md says.
+No paper reports this set-up. Ours: see docs/real_pictures.md.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.lite0 import BACKBONE, TASKEXPERT
+    from .._base_.real.camvid import evaluation, optimizer, protocol, train_data, training, val_data
+
+name = "taskexpert"
+model = dict(backbone=BACKBONE, **TASKEXPERT)

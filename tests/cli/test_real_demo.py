@@ -1,0 +1,59 @@
+"""The demo on real pictures: its grid, its parts, and what it says without data."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from mtvision.core.naming import UnknownNameError
+
+TOOL = Path(__file__).parents[2] / "tools" / "real_demo.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return runpy.run_path(str(TOOL))
+
+
+def test_every_config_of_the_grid_is_there_and_rows_are_enough(tool):
+    for name, item in tool["SETS"].items():
+        configs = {file for files, _, _ in item.parts().values() for file in files}
+        assert all(file.is_file() for file in configs), name
+        shipped = set((tool["CONFIGS"] / item.folder).glob("*_1xb4_*.py"))
+        assert configs == shipped
+    assert len(tool["SETS"]["mosd"].decoders) == len(tool["SETS"]["bsds_sod"].decoders) == 8
+    assert len(tool["SETS"]["camvid"].decoders) == 4
+    assert len(tool["RULES"]) == 5
+
+
+def test_seeds_are_outermost_and_single_task_networks_first(tool, tmp_path):
+    parts = tool["wanted"](["camvid.parallel", "camvid.single", "camvid.tuned"])
+    assert parts == ["camvid.single", "camvid.parallel", "camvid.tuned"]
+    runs = tool["planned"](parts, [0, 1], tmp_path, tmp_path / "work")
+    assert [(run.method, run.seed) for run in runs] == [
+        (method, seed) for seed in (0, 1) for method in ("single-task semseg", "single-task edge", "parallel")
+    ]
+    assert all(f"train_data.dataset.root={tmp_path}/camvid" in run.options for run in runs)
+
+
+def test_the_first_part_takes_at_most_an_hour(tool, tmp_path):
+    """Seven runs, of six minutes at most."""
+    parts = tool["wanted"](tool["FIRST"])
+    assert len(tool["planned"](parts, [0], tmp_path, tmp_path / "work")) <= 9
+
+
+def test_unknown_parts_and_absent_data_are_named(tool, tmp_path, capsys):
+    with pytest.raises(UnknownNameError, match="mosd.decoder"):
+        tool["wanted"](["mosd.decoder"])
+    with pytest.raises(SystemExit):
+        tool["main"](["--data", str(tmp_path), "--part", "mosd.single"])
+    assert "datasets/mosd.md" in capsys.readouterr().err
+
+
+def test_runs_are_listed_with_their_states(tool, tmp_path, capsys):
+    (tmp_path / "camvid").mkdir()
+    words = ["--data", str(tmp_path), "--part", "camvid.parallel", "--seeds", "0", "--list"]
+    assert tool["main"]([*words, "--work-dir", str(tmp_path / "w"), "--results", str(tmp_path / "r")]) == 0
+    assert "parallel_lite0_camvid_1xb4_200_seed0\n1 new" in capsys.readouterr().out
