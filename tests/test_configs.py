@@ -1,4 +1,7 @@
-"""Every config file is understood: its network can be built, its data batched, its dump read back."""
+"""Every config file is understood: its data can be batched, its dump read back.
+
+tests/cli/test_validate.py builds all networks.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from sampling import sampled
 
-from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import SampleKey, collate
 from mtvision.engine.optimizer import build_optimizer, build_schedule
 from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.models.factory import build_network
-from mtvision.protocols import PROTOCOLS, Protocol, cityscapes, mtan, nyudv2, pascal_context, synthetic
-from mtvision.recipe.building import without_pretrained
+from mtvision.protocols import (
+    PROTOCOLS,
+    Protocol,
+    bsds_sod,
+    camvid,
+    cityscapes,
+    mosd,
+    mtan,
+    nyudv2,
+    pascal_context,
+    synthetic,
+)
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset
 from mtvision.recipe.sections import DATA_SECTIONS
-from mtvision.recipe.settings import Settings, protocol_of, to_plain_data
+from mtvision.recipe.settings import protocol_of, to_plain_data
 
 ROOT = Path(__file__).parents[1] / "configs"
 BASES = sorted((ROOT / "_base_" / "datasets").glob("*.py"))
@@ -51,6 +64,9 @@ def roots(tmp_path_factory):
         "data/cityscapes": miniature.cityscapes(folder / "c"),
         "data/nyuv2_mtan": miniature.mtan(folder / "m", size=(288, 384), count=3),
         "data/cityscapes_mtan": miniature.mtan(folder / "mc", kind="cityscapes", count=3),
+        "data/mosd": miniature.mosd(folder / "mosd"),
+        "data/bsds_sod": miniature.bsds_sod(folder / "bsds"),
+        "data/camvid": miniature.camvid(folder / "camvid"),
     }
 
 
@@ -64,24 +80,7 @@ def network():
     return build_network(model, PROTOCOLS["nyud-survey"].tasks)
 
 
-QUICK = [path for path in LEAVES if "tiny_synthetic" in path.name or path.parent.name == "parallel"]
-"""Full-size networks and slimmable ones take seconds to lay out: tests/cli/test_validate.py builds all."""
-
-
-@pytest.mark.parametrize("path", QUICK, ids=relative)
-def test_settings_and_network(path):
-    config = load_config(path)
-    settings = Settings.of(config)
-    names = settings.protocol.task_names
-    with torch.device("meta"):
-        network = build_network(without_pretrained(config["model"]), settings.protocol.tasks)
-        BALANCERS.build(
-            to_plain_data(config["balancer"]), tasks=names, default_weights=settings.protocol.loss_weights
-        )
-    assert [task.name for task in network.tasks] == list(names)
-
-
-@pytest.mark.parametrize("path", LEAVES, ids=relative)
+@pytest.mark.parametrize("path", sampled(LEAVES), ids=relative)
 def test_dump_reads_back(path, tmp_path):
     config = load_config(path)
     text = config.text
@@ -107,7 +106,7 @@ def test_header_says_how_and_what(path):
     assert int(gpus.group(1)) == int(launched.group(1) if launched else 1)
 
 
-@pytest.mark.parametrize("path", BASES + LEAVES, ids=relative)
+@pytest.mark.parametrize("path", BASES + sampled(LEAVES), ids=relative)
 def test_one_batch_of_every_section(path, roots):
     config = load_config(path)
     protocol = protocol_of(config)
@@ -116,7 +115,7 @@ def test_one_batch_of_every_section(path, roots):
             assert section == "test_data"  # falls back to val_data
             continue
         given = to_plain_data(config[section])["dataset"]
-        if given.get("root") not in roots:
+        if given["type"] == "FolderDataset" or given.get("root") not in roots:
             pytest.skip("rendered or own data, tested elsewhere")
         given |= {"root": str(roots[given["root"]]), "check": False}
         dataset = build_dataset(section, {"dataset": given}, protocol, seed=0)
@@ -161,7 +160,7 @@ def test_sizes_that_networks_see(roots):
 
 def test_every_published_protocol_has_a_base():
     named = {load_config(path)["protocol"] for path in BASES}
-    modules = (cityscapes, mtan, nyudv2, pascal_context, synthetic)
+    modules = (bsds_sod, camvid, cityscapes, mosd, mtan, nyudv2, pascal_context, synthetic)
     published = {
         item.id for module in modules for item in vars(module).values() if isinstance(item, Protocol)
     }

@@ -15,7 +15,7 @@ FILES = sorted([*(ROOT / "mtvision").rglob("*.py"), *(ROOT / "tools").glob("*.py
 ATOMIC = "mtvision/runtime/atomic.py"
 RENAMES = {  # files that may rename or make temporary files on their own, and why
     ATOMIC: "the one writer",
-    "mtvision/ops/scan/build.py": "`ops` may not read `runtime`, and the compiler writes the file itself",
+    "mtvision/core/compiled/library.py": "the compiler writes the file itself",
 }
 DIRECT_WRITES = {  # files that may write by other means, and why
     "mtvision/cli/compare_runs.py": "the log of a process",
@@ -117,8 +117,61 @@ def test_one_module_shows_progress():
     }
 
 
+OWN_WALKS = {  # files that list folders on their own, and why; data goes through `mtvision.core.files`
+    "mtvision/core/files/names.py": "the one finder",
+    "mtvision/core/files/walk.py": "the one finder",
+    "mtvision/core/registry/sources.py": "Python files of a package",
+    "mtvision/recipe/plugin_sources.py": "Python files of a package",
+    "mtvision/recipe/plugins.py": "Python files, for a hint",
+    "mtvision/recipe/shipped.py": "configs of the suite",
+    "mtvision/cli/compare_runs.py": "code of two checkouts",
+    "mtvision/cli/run_differences.py": "files of the suite's runs, by exact name",
+    "mtvision/data/coco/fields.py": "looks names up, many per folder",
+    "mtvision/engine/runner.py": "whether a folder is empty",
+    "mtvision/engine/run_dir/start.py": "whether a folder is empty",
+    "mtvision/runtime/atomic.py": "temporary files of the suite's own writes",
+    "mtvision/runtime/whole.py": "checkpoints of a run, by exact name",
+    "mtvision/evaluation/prediction_files.py": "whether a folder is empty",
+    "mtvision/evaluation/predict/inputs.py": "patterns of the command line",
+    "mtvision/evaluation/predict/outputs.py": "whether a folder is empty",
+}
+WALKS = {"os.walk", "os.scandir", "os.listdir", "glob.glob", "glob.iglob"}
+
+OWN_LINES = {  # files that break the text of a file into lines on their own, and why
+    "mtvision/cli/compare_runs.py": "a log of the suite",
+    "mtvision/cli/run_differences.py": "a log of the suite",
+    "mtvision/engine/hooks.py": "a log of the suite",
+    "mtvision/metrics/boundary/speed.py": "the kernel's description of a process",
+    "mtvision/ops/scan/benchmark.py": "the kernel's description of a process",
+    "mtvision/core/compiled/library.py": "the kernel's description of the processor",
+    "mtvision/recipe/selection.py": "a log of the suite",
+    "mtvision/report/leaderboard/runs.py": "a log of the suite",
+    "mtvision/sweep/local.py": "a log of the suite",
+    "mtvision/sweep/summary.py": "a log of the suite",
+}
+
+
+def test_one_finder_lists_folders_of_data():
+    def lists(call: ast.Call) -> bool:
+        called = ast.unparse(call.func)
+        return called in WALKS or called.split(".")[-1] in {"rglob", "iterdir"}
+
+    found = found_in_files(lists)
+    assert found.keys() == OWN_WALKS.keys(), f"use mtvision.core.files.find: {found}"
+
+
+def test_one_reader_breaks_files_into_lines():
+    def breaks(call: ast.Call) -> bool:
+        receiver, _, name = ast.unparse(call.func).rpartition(".")
+        reads = any(f".{source}(" in receiver for source in ("read_text", "read", "read_bytes", "decode"))
+        return name in {"splitlines", "readlines"} and reads
+
+    found = found_in_files(breaks)
+    assert found.keys() == OWN_LINES.keys(), f"use mtvision.core.files.text: {found}"
+
+
 BROAD = {  # files that catch every exception, once each, and why; never more than three
-    "mtvision/runtime/foreign.py": "libraries that raise anything",
+    "mtvision/core/files/foreign.py": "libraries that raise anything",
     "mtvision/testing/battery.py": "what the class under test raises is the finding",
     "mtvision/testing/processes.py": "what a pretended process raises is raised again where it was started",
 }

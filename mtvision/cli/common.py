@@ -7,16 +7,26 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mtvision.recipe.check import load_checked
+from mtvision.recipe.check import check_config, load_checked
 from mtvision.recipe.config import RunConfig
 from mtvision.runtime.attempts import IncompleteError
 from mtvision.runtime.rescue import write_or_rescue
+from mtvision.share.source import find_source, names_checkpoint
 
 
-def make_parser(command: str, description: str, *, checkpoint: bool = False) -> argparse.ArgumentParser:
-    """Parser with CONFIG, optionally CHECKPOINT, and the options that every tool takes."""
+def make_parser(
+    command: str, description: str, *, checkpoint: Literal["needed", "alone"] | None = None
+) -> argparse.ArgumentParser:
+    """Parser with CONFIG and the options that every tool takes.
+
+    Args:
+        command: its name.
+        description: of the command.
+        checkpoint: `needed` adds CHECKPOINT. With `alone` a checkpoint may stand in the place of CONFIG,
+            because it holds its config.
+    """
     parser = argparse.ArgumentParser(
         prog=f"mtvision {command}",
         description=description,
@@ -26,7 +36,11 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
         "config", help="a config file, or the name of a shipped one (`mtvision configs list`)"
     )
     if checkpoint:
-        parser.add_argument("checkpoint", help="a checkpoint of that config (.pth or .safetensors)")
+        parser.add_argument(
+            "checkpoint",
+            nargs=None if checkpoint == "needed" else "?",
+            help="a checkpoint of that config: a file, the folder of a run, hf:owner/name or demo",
+        )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -57,7 +71,8 @@ def make_parser(command: str, description: str, *, checkpoint: bool = False) -> 
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="continue from a checkpoint, by default the newest in the work dir",
+        help="start, continue from the newest checkpoint of the work dir, or say that all is done; with a "
+        "CHECKPOINT, continue from that one",
     )
     return parser
 
@@ -101,13 +116,45 @@ def read_config(arguments: argparse.Namespace, needs: Sequence[str]) -> RunConfi
         arguments: of a parser from `make_parser`.
         needs: sections that the command cannot do without, see `mtvision.recipe.check.check_config`.
     """
+    options = _options(arguments)
+    config, _ = load_checked(arguments.config, options, arguments.plugin, needs)
+    return config
+
+
+def config_of(arguments: argparse.Namespace, needs: Sequence[str]) -> tuple[RunConfig, str | None]:
+    """The config of a command that also takes a checkpoint alone, and the checkpoint's file if there is one.
+
+    Args:
+        arguments: as `read_config`.
+        needs: as `read_config`.
+
+    Raises:
+        FileNotFoundError, CheckpointError, ShareError: no such checkpoint.
+        ValueError, TypeError, UnknownNameError: mistakes in the config; a checkpoint twice.
+    """
+    given: str | None = vars(arguments).get("checkpoint")
+    if not names_checkpoint(arguments.config):
+        config = read_config(arguments, needs)
+        return config, None if given is None else find_source(given).file
+    if given is not None:
+        raise ValueError(
+            f"{arguments.config} and {given} are both checkpoints; give one, or CONFIG before CHECKPOINT."
+        )
+    from mtvision.api.opened import open_checkpoint
+
+    opened = open_checkpoint(arguments.config, options=_options(arguments), plugins=arguments.plugin)
+    check_config(opened.config, needs)
+    return opened.config, opened.source.file
+
+
+def _options(arguments: argparse.Namespace) -> list[str]:
+    """`--cfg-options`, and what other options change of the config."""
     options = list(arguments.cfg_options)
     if arguments.seed is not None:
         options.append(f"seed={arguments.seed}")
     if arguments.amp is not None:
         options.append(f"training.precision={arguments.amp}")
-    config, _ = load_checked(arguments.config, options, arguments.plugin, needs)
-    return config
+    return options
 
 
 def work_dir_of(arguments: argparse.Namespace) -> Path:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.cli.common import make_parser, read_config
+from mtvision.cli.common import config_of, make_parser
+from mtvision.cli.machine.step_plan import BANDWIDTH
 from mtvision.recipe.settings import protocol_of
 
 DESCRIPTION = """\
 Parameters and multiply-accumulates (MACs; 1 MAC = 2 FLOPs) of a config's network, in total and per part,
-for one image of the given size. Papers of this field print MACs as "GFLOPs". Fused attention is counted.
+for one image of the given size. A checkpoint in the place of CONFIG gives the network that it holds.
+Papers of this field print MACs as "GFLOPs". Fused attention is counted.
+
+  mtvision cost CONFIG --plan --gpus 4 --batch 2    predict time and memory of training
+  mtvision cost CONFIG --growth                     MACs and memory over pixels, tasks and levels
 """
 
 
@@ -30,19 +36,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device", default="cpu", help="where latency and memory are measured (default: cpu)"
     )
+    parser.add_argument("--plan", action="store_true", help="predict time and memory of training")
+    parser.add_argument("--growth", action="store_true", help="count a training step at several sizes")
+    parser.add_argument("--gpus", type=int, default=1, help="of --plan (default: 1)")
+    parser.add_argument("--batch", type=int, help="images per GPU, of --plan (default: the config's)")
+    parser.add_argument("--iterations", type=int, help="of --plan (default: the config's)")
+    parser.add_argument(
+        "--bandwidth",
+        type=float,
+        default=BANDWIDTH,
+        metavar="GB/S",
+        help="between GPUs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        metavar="MACS",
+        help="MACs per second of a device that is not here; measures nothing",
+    )
     arguments = parser.parse_args(argv)
-    config = read_config(arguments, ("model",))
+    if arguments.plan and arguments.growth:
+        parser.error("--plan and --growth are two commands; give one.")
+    config, _ = config_of(arguments, ("model",))
     protocol = protocol_of(config)
     size = tuple(arguments.shape) if arguments.shape else protocol.eval_size or protocol.train_size
     if size is None:
         raise ValueError(f"protocol {protocol.id} has no image size of its own; give --shape H W.")
-    import torch
+    if arguments.plan or arguments.growth:
+        from mtvision.cli.machine.plan_command import print_growth, print_plan
 
+        made = print_plan if arguments.plan else print_growth
+        train = protocol.train_size if not arguments.shape else None
+        return made(config, protocol, train or (size[0], size[1]), arguments)
+    from mtvision.core.shapes import without_values
     from mtvision.models.factory import build_network
     from mtvision.recipe.building import without_pretrained
     from mtvision.report.cost import measure_cost
 
-    with torch.device("meta" if arguments.meta else "cpu"):
+    with without_values() if arguments.meta else nullcontext():
         network = build_network(without_pretrained(config["model"]), protocol.tasks)
     cost = measure_cost(
         network,

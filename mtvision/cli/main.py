@@ -9,17 +9,25 @@ from collections.abc import Sequence
 
 from mtvision import __version__
 from mtvision.core.naming import ReportedError, UnknownNameError, look_up
+from mtvision.runtime.lost import from_worker, lost_process, original_message
 
 COMMANDS = {
     "list": ("catalogue.entries", "what a config may name: decoders, balancers, metrics, …"),
     "show": ("catalogue.show", "one of them: arguments, documentation, the configs that name it"),
     "new": ("catalogue.new", "a decoder, balancer, metric, data set or task of your own, with its test"),
+    "init": ("data.init", "a config for data of your own, with a contact sheet and a report"),
     "configs": ("catalogue.configs", "list, show and copy the configs that come with the suite"),
     "validate": ("validate", "try a config on two images: find now what training would find late"),
+    "doctor": (
+        "machine.doctor",
+        "whether this machine can train: environment, back-ends, data, a self test, speed",
+    ),
     "train": ("train", "train a config, evaluate it, write the record, the table and pictures"),
     "test": ("test", "score a checkpoint"),
     "score": ("results.score", "score predictions on disk, of any code base"),
     "predict": ("predict", "run a checkpoint on images, folders or videos"),
+    "export": ("export", "a trained network as ONNX, as a PyTorch program, or as weights with their config"),
+    "share": ("share", "a trained network for others: one file with its config, a model card, the hub"),
     "cost": ("cost", "parameters, multiply-accumulates, latency and memory of a config's network"),
     "browse-dataset": ("data.browse_dataset", "a sheet of samples as the network sees them"),
     "prepare-dataset": ("data.prepare_dataset", "from downloaded archives to the folder that a loader reads"),
@@ -34,11 +42,25 @@ COMMANDS = {
         "a table of records: terminal, Markdown, LaTeX, CSV, HTML; published beside reproduced",
     ),
     "leaderboard": ("results.leaderboard", "check records before they are published, build the static page"),
-    "search": ("search", "a branching tree, widths or a grouping of tasks, written as architecture.json"),
-    "controllable": ("controllable", "how budgets and preferences steer a trained slimmable network"),
+    "search": (
+        "procedures.search",
+        "a branching tree, widths or a grouping of tasks, written as architecture.json",
+    ),
+    "controllable": (
+        "procedures.controllable",
+        "how budgets and preferences steer a trained slimmable network",
+    ),
+    "pareto": ("procedures.pareto", "the front of a network whose weights follow preferences, with a page"),
+    "merge": ("procedures.merge", "one network for all tasks from fine-tuned single-task networks"),
+    "surgery": ("procedures.surgery", "correct the features of a merged network, per task and scale"),
+    "rounds": (
+        "procedures.rounds",
+        "train copies of a network and merge them in turns: ATM, ColD, ForkMerge",
+    ),
     "launch": ("launch", "a grid of runs: locally, on Slurm, or as torchrun commands; ends with mean ± std"),
+    "tune": ("procedures.tune", "search settings with Optuna or `wandb agent`, judged on held-out images"),
     "compare-runs": ("compare_runs", "whether two revisions of the code train alike, to the last bit"),
-    "benchmark": ("benchmark", "speed as ratios against a baseline of the same run"),
+    "benchmark": ("machine.benchmark", "speed as ratios against a baseline of the same run"),
 }
 """{command: (its module below this package, one line for `mtvision --help`)}"""
 
@@ -67,6 +89,8 @@ def command_line(argv: Sequence[str] | None = None) -> int:
 def call(command: str, argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake becomes one message on stderr and exit code 2.
 
+    So do errors of the processes that read data. A process that was killed gives exit code 1.
+
     With `MTVISION_TRACEBACK=1` in the environment the full traceback is shown instead.
     """
     location, _ = COMMANDS[command]
@@ -76,12 +100,17 @@ def call(command: str, argv: Sequence[str] | None = None) -> int:
     try:
         return int(module.main(argv))
     except ReportedError as error:
-        return _tell(command, error, error.exit_code)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return _tell(command, error, 2)
+        return _tell(command, original_message(error), error.exit_code)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, KeyError) as error:
+        lost = lost_process(error)
+        if lost is not None:
+            return _tell(command, lost, 1)
+        if isinstance(error, RuntimeError | KeyError) and not from_worker(error):
+            raise
+        return _tell(command, original_message(error), 2)
 
 
-def _tell(command: str, error: Exception, exit_code: int) -> int:
+def _tell(command: str, error: Exception | str, exit_code: int) -> int:
     print(f"mtvision {command}: {error}", file=sys.stderr)
     if exit_code == 2:
         print("(MTVISION_TRACEBACK=1 shows where.)", file=sys.stderr)

@@ -21,7 +21,6 @@ from mtvision.evaluation.predict.outputs import (
 )
 from mtvision.recipe.check import check_config
 from mtvision.recipe.config import RunConfig, load_config
-from mtvision.recipe.settings import protocol_of, task_names
 from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = f"""\
 Run a checkpoint on images and videos. The config is in the checkpoint.
+
+CHECKPOINT is a file, the folder of a run, hf:owner/name, or demo: a small network that comes with mtvision.
 
 INPUT is a file, a folder with its sub-folders, a quoted glob, an http(s) address, camera:0,
 or - for a list of them on standard input. Pictures are turned upright as their EXIF says.
@@ -49,7 +50,8 @@ SHOWN = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    if Path(arguments.checkpoint).suffix in (".py", ".json", ".yaml", ".yml"):
+    name = Path(arguments.checkpoint)
+    if name.suffix in (".py", ".json", ".yaml", ".yml") and not name.name.endswith(".index.json"):
         raise ValueError(
             f"{arguments.checkpoint}: expected a checkpoint first, which holds its config. To use another "
             "config: mtvision predict CHECKPOINT INPUT --config CONFIG."
@@ -70,9 +72,15 @@ def _parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", help="a trained network (.pth or .safetensors)")
+    parser.add_argument("checkpoint", help="a trained network, see above")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="see above")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="output folder (default: predictions)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier outputs")
     parser.add_argument("--save", metavar="KIND,…", help="what is written, see above")
     parser.add_argument("--tasks", metavar="TASK,…", help="only these, e.g. depth,normals (default: all)")
@@ -122,32 +130,27 @@ def _given_config(arguments: argparse.Namespace) -> RunConfig | None:
 def _predict(
     arguments: argparse.Namespace, found: Found, kinds: Sequence[str] | None, config: RunConfig | None
 ) -> int:
+    from mtvision.api.model import model_of
+    from mtvision.api.opened import open_checkpoint
     from mtvision.evaluation.predict.session import Session
-    from mtvision.evaluation.predictor import Predictor
-    from mtvision.recipe.building import trained_network
-    from mtvision.recipe.from_checkpoint import config_of_checkpoint
-    from mtvision.runtime.checkpoint import load_checkpoint
-    from mtvision.search.width_table import WidthTable
 
     precision = _require_device(arguments.device, arguments.amp)
-    content = load_checkpoint(arguments.checkpoint)
-    if config is None:
-        config = config_of_checkpoint(content, arguments.checkpoint, arguments.cfg_options, arguments.plugin)
-    if arguments.tasks is not None:
-        config = config.with_options({"tasks": task_names(arguments.tasks)})
-    protocol = protocol_of(config)
+    opened = open_checkpoint(
+        arguments.checkpoint,
+        config=config,
+        options=arguments.cfg_options,
+        plugins=arguments.plugin,
+        tasks=arguments.tasks,
+    )
     names = output_names(found.sources)
-    places = Places(arguments.out, protocol.tasks, kinds)
-    _check(arguments, found, names, places)
-    network, meta = trained_network(config, protocol, arguments.checkpoint, other_tasks=True, content=content)
-    predictor = Predictor(
-        network,
-        protocol,
+    places = Places(arguments.out, opened.protocol.tasks, kinds)
+    _check(arguments, found, names, places, opened.source.file)
+    predictor = model_of(
+        opened,
         size=(arguments.size[0], arguments.size[1]) if arguments.size else None,
         device=arguments.device,
         precision=precision,
-        width_table=WidthTable.from_plain(meta["width_table"]) if meta.get("width_table") else None,
-    )
+    ).predictor
     session = Session(
         predictor,
         places,
@@ -178,7 +181,9 @@ def _require_device(device: str, amp: str | None) -> Precision:
         return precision
 
 
-def _check(arguments: argparse.Namespace, found: Found, names: Sequence[str], places: Places) -> None:
+def _check(
+    arguments: argparse.Namespace, found: Found, names: Sequence[str], places: Places, checkpoint: str
+) -> None:
     """Refuse outputs that would replace something, and COCO files of nothing."""
     named = list(zip(found.sources, names, strict=True))
     planned = {source.text: places.planned(source, name) for source, name in named}
@@ -187,7 +192,7 @@ def _check(arguments: argparse.Namespace, found: Found, names: Sequence[str], pl
 
         planned["--save coco"] = [places.coco(task) for task in CocoFiles(places.tasks).tasks]
     protected = [source.path for source in found.sources if source.path is not None]
-    protected += [Path(arguments.checkpoint), *([Path(arguments.config)] if arguments.config else [])]
+    protected += [Path(checkpoint), *([Path(arguments.config)] if arguments.config else [])]
     check_outputs(planned, protected, overwrite=arguments.overwrite)
 
 
@@ -199,10 +204,13 @@ def _control(predictor: Predictor, arguments: argparse.Namespace) -> Context | N
     from mtvision.search.width_table import parse_preference
 
     preference = None if arguments.preference is None else parse_preference(arguments.preference)
+    context = predictor.conditioned(Context(), arguments.budget, preference)
+    if context.widths is None:  # the network itself answers for a preference
+        return context
     choice = predictor.choose(arguments.budget, preference)
     text = f"{choice.widths}, {choice.cost / 1e6:.1f} of {choice.budget / 1e6:.1f} million MACs per image"
     messages().print(text)
-    return Context(widths=choice.widths.to_plain())
+    return context
 
 
 def _work(arguments: argparse.Namespace, found: Found, names: Sequence[str], session: Session) -> int:

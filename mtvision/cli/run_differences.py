@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.json_file import read_json
+
 Values = dict[str, Any]
 """{name: number or text}."""
 
@@ -123,12 +125,12 @@ def _losses(path: Path) -> dict[int | None, Values]:
 
 
 def _scores(path: Path) -> dict[int | None, Values]:
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     return {None: dict(_flat(record["scores"]))}
 
 
 def _architecture(path: Path) -> dict[int | None, Values]:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     found.pop("search", None)  # seconds, hashes of files
     return {None: dict(_flat(found))}
 

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtvision.cli.common import STDOUT, make_parser, read_config, work_dir_of, write_json
+from mtvision.cli.common import STDOUT, config_of, make_parser, work_dir_of, write_json
 from mtvision.evaluation.formats import FORMATS
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
-from mtvision.report.provenance import file_sha256
 
 if TYPE_CHECKING:
     from mtvision.evaluation.prediction_files import PredictionWriter
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Score a checkpoint on the config's test data (or another split) with the protocol's full metrics.
+Instead of CONFIG CHECKPOINT, a checkpoint alone is enough: it holds its config.
+
 Prints a table; --json FILE ("-" for standard output) writes the record for programs.
 
 --save-predictions DIR keeps every prediction as DIR/<task>/<image id>.png or .npy; `mtvision score DIR` gives
@@ -31,7 +32,7 @@ Exit code 1: a part of the record (cost, constant predictor, …) or a file aske
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("test", DESCRIPTION, checkpoint=True)
+    parser = make_parser("test", DESCRIPTION, checkpoint="alone")
     parser.add_argument(
         "--split", choices=("test", "val"), default="test", help="which data section (default: test)"
     )
@@ -49,19 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="throw away other predictions in --save-predictions"
     )
     arguments = parser.parse_args(argv)
-    config = read_config(arguments, ("model", "test_data or val_data"))
+    config, checkpoint = config_of(arguments, ("model", "test_data or val_data"))
+    if checkpoint is None:
+        parser.error(f"{arguments.config} is a config; give a CHECKPOINT behind it, or a checkpoint alone")
     from mtvision.engine.evaluate import evaluate_checkpoint
     from mtvision.engine.records import require_whole
     from mtvision.runtime.attempts import Attempts
-    from mtvision.runtime.launch import is_main_process, start_processes, stop_processes
+    from mtvision.runtime.launch import is_main_process, joined
 
-    start_processes(arguments.launcher)
-    try:
-        writer = _writer(arguments, config) if arguments.save_predictions is not None else None
+    with joined(arguments.launcher):
+        writer = _writer(arguments, config, checkpoint) if arguments.save_predictions is not None else None
         record = evaluate_checkpoint(
             config,
             work_dir_of(arguments),
-            arguments.checkpoint,
+            checkpoint,
             section=f"{arguments.split}_data",
             quiet=arguments.json == STDOUT,
             save=writer,
@@ -73,18 +75,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             write = partial(write_json, arguments.json, record.to_json())
             asked.run("--json", write, "record.json in the work dir has the same")
         require_whole(record, asked.lines)
-    finally:
-        stop_processes()
     return 0
 
 
-def _writer(arguments: argparse.Namespace, config: RunConfig) -> PredictionWriter:
+def _writer(arguments: argparse.Namespace, config: RunConfig, file: str) -> PredictionWriter:
     from mtvision.engine.records import backbone_name
     from mtvision.evaluation.prediction_files import PredictionWriter
     from mtvision.runtime.checkpoint import checkpoint_file
+    from mtvision.runtime.whole import file_sha256
 
     protocol = protocol_of(config)
-    checkpoint = checkpoint_file(arguments.checkpoint)
+    checkpoint = checkpoint_file(file)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"checkpoint {checkpoint} does not exist.")
     split = arguments.split if config[f"{arguments.split}_data"] else "val"

@@ -189,6 +189,24 @@ class SampleEvaluator:
                 result[task.name] = self.metrics[task.name].score(total(parts))
         return result
 
+    def leave_one_out(self) -> Scores:
+        """{task: {image: headline score of all other images}} of the last `evaluate`.
+
+        Sums are integers or float64, so that taking one away leaves the sum of the others, to rounding.
+        """
+        result: Scores = {}
+        for task in self.tasks:
+            metric, entries = self.metrics[task.name], self.per_image.items()
+            parts = {image: entry[task.name] for image, entry in entries if task.name in entry}
+            if len(parts) < 2:
+                continue
+            whole = total(parts.values())
+            result[task.name] = {
+                image: metric.score({name: whole[name] - own[name] for name in whole})[task.headline]
+                for image, own in parts.items()
+            }
+        return result
+
     def notes(self) -> list[str]:
         """What a reader of the last scores should know, as sentences: images without labels, remarks."""
         gaps, remarks = [], []

@@ -16,7 +16,8 @@ from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.evaluation.evaluator import SICK_NETWORK, SampleEvaluator, Scores, labels_of
-from mtvision.evaluation.prediction_files import PredictionFiles, PredictionFilesError
+from mtvision.evaluation.prediction_files import PredictionFiles
+from mtvision.evaluation.prediction_manifest import PredictionFilesError
 from mtvision.metrics.checks import PredictionError, check_numbers
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.models.network import Network
@@ -138,6 +139,13 @@ def evaluate_files(
     dataset: DenseDataset = loader.dataset  # type: ignore[assignment]
     files.require(dataset.ids)
     problems: list[str] = []
+    for task in files.tasks:
+        try:
+            files.encoding(task)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise PredictionFilesError("\n  ".join(["the predictions cannot be scored:", *problems]))
     for batch in _shown(loader, console):
         for index, image in enumerate(batch.ids):
             labels = labels_of(batch, index)

@@ -13,11 +13,13 @@ import torch
 from rich.table import Table
 
 from mtvision.core.context import Context, use_context
-from mtvision.core.sample import collate
+from mtvision.core.sample import Sample, collate
 from mtvision.core.task import Task
 from mtvision.evaluation.scoring import predict_batch
+from mtvision.models.network import Network
 from mtvision.procedures.controllable import Controlled
 from mtvision.recipe.data import build_dataset
+from mtvision.recipe.settings import Settings
 from mtvision.report.control_page import control_page, write_control_page
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
@@ -32,7 +34,7 @@ def write_report(
     tasks = controlled.settings.protocol.tasks
     files: dict[str, Callable[[Path], object]] = {
         "controllability.md": lambda path: write_text(
-            path, "\n\n".join(_markdown(*item) for item in tables(result, tasks)) + "\n"
+            path, "\n\n".join(markdown_table(*item) for item in tables(result, tasks)) + "\n"
         ),
         "trade_off.png": lambda path: plot_trade_off(result, tasks, path),
         "widths.png": lambda path: plot_widths(result, tasks, path),
@@ -120,7 +122,8 @@ def _width_text(widths: Mapping[str, Any]) -> str:
     return " ".join([f"encoder {text}", *(f"{name} {item:g}" for name, item in widths["decoders"].items())])
 
 
-def _markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with its title for a document."""
     lines = [" | ".join(items) for items in (columns, ["---:"] * len(columns), *rows)]
     return "\n".join([f"**{title}**", "", *(f"| {line} |" for line in lines)])
 
@@ -141,15 +144,14 @@ def _page(controlled: Controlled, result: Mapping[str, Any], pictures: int) -> s
             text = str(chosen.widths)
             if text not in drawn:
                 with use_context(Context(widths=chosen.widths.to_plain())):
-                    drawn[text] = [_picture(controlled, sample) for sample in samples]
+                    drawn[text] = [picture(controlled.network, controlled.settings, item) for item in samples]
             scores = controlled.scores(chosen.widths)
             shots.append(
                 {
                     "budget": first,
                     "preference": second,
                     "share": f"{100 * budget:g} % of the full network",
-                    "widths": text,
-                    "cost": f"{chosen.cost / 1e6:.1f} M",
+                    "facts": {"widths": text, "MACs per image": f"{chosen.cost / 1e6:.1f} M"},
                     "scores": {
                         f"{task.name} {task.headline}": f"{scores[task.name]:.4g}" for task in protocol.tasks
                     },
@@ -165,11 +167,11 @@ def _page(controlled: Controlled, result: Mapping[str, Any], pictures: int) -> s
     )
 
 
-def _picture(controlled: Controlled, sample: Any) -> str:
-    protocol = controlled.settings.protocol
-    precision = controlled.settings.evaluation.precision
-    prediction = predict_batch(controlled.network, protocol.tasks, collate([sample]), precision)[0]
-    drawn = panel(sample.image, prediction, protocol.tasks)
+def picture(network: Network, settings: Settings, sample: Sample) -> str:
+    """Image and predictions of a sample, in the context in force: a JPEG file in base64."""
+    tasks = settings.protocol.tasks
+    prediction = predict_batch(network, tasks, collate([sample]), settings.evaluation.precision)[0]
+    drawn = panel(sample.image, prediction, tasks)
     good, encoded = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     if not good:
         raise OSError("a panel could not be encoded as JPEG.")

@@ -23,7 +23,7 @@ from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings
 from mtvision.runtime.atomic import write_text
-from mtvision.runtime.checkpoint import load_checkpoint, save_checkpoint, to_plain
+from mtvision.runtime.checkpoint import load_checkpoint, save_network
 from mtvision.search.controllability import (
     Outcome,
     adherence,
@@ -139,9 +139,8 @@ def grid_of(table: WidthTable) -> list[WidthConfig]:
 def save_controlled(controlled: Controlled, path: Path) -> None:
     """A checkpoint with calibrated statistics and, in its metadata, the table: all that `budget=` needs."""
     content = load_checkpoint(controlled.checkpoint)
-    state = {f"network.{name}": item for name, item in to_plain(controlled.network.state_dict()).items()}
     meta = {**content["meta"], "width_table": controlled.table.to_plain()}
-    save_checkpoint(path, {"meta": meta, "state_dict": state})
+    save_network(path, controlled.network.state_dict(), meta)
 
 
 def measure(

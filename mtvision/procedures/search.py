@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,14 +13,15 @@ import torch
 from rich.console import Console
 
 from mtvision.core.context import Context, use_context
-from mtvision.core.held_out import HELD_OUT_SHARE, is_held_out
+from mtvision.core.random import HELD_OUT_SHARE, is_held_out
 from mtvision.core.registry import SEARCHERS, STEPS
 from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.part import PartOfDataset
 from mtvision.engine.building import training_module
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.training import fit, seed_everything
+from mtvision.engine.phases.part import seed_everything
+from mtvision.engine.training import fit
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.scoring import evaluate
 from mtvision.models.factory import build_network
@@ -33,6 +33,7 @@ from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import load_checkpoint, load_network_weights
 from mtvision.runtime.launch import is_main_process
+from mtvision.runtime.whole import file_sha256
 from mtvision.search import Searcher, SearchProblem
 
 FORMAT = "mtvision-architecture-1"
@@ -107,7 +108,7 @@ def search(config: RunConfig, request: SearchRequest) -> dict[str, Any]:
         "search": {
             "options": dict(request.options),
             "config_sha256": config.sha256,
-            "checkpoints": {name: _sha256(path) for name, path in sources.items()},
+            "checkpoints": {name: file_sha256(path) for name, path in sources.items()},
             "held_out": {"share": share, "images": slice_.count},
             "seconds": {"training": trained - started, "searching": time.perf_counter() - trained},
         },
@@ -175,13 +176,11 @@ def trained(config: RunConfig, folder: Path, share: float, request: SearchReques
             "search: give a CHECKPOINT, or a config with 'optimizer' and 'train_data' to train one first."
         )
     last = folder / f"iter_{config['training']['iterations']}.pth"
-    begun = list(folder.glob("iter_*.pth"))
     if request.resume and last.is_file() and (folder / "config.py").read_text() == config.text:
         return last
     keep = _training_part(config, share)
-    resume = "auto" if request.resume and begun else None
-    overwrite = request.overwrite or (request.resume and not begun)  # killed before its first checkpoint
-    run = fit(config, folder, resume=resume, overwrite=overwrite, keep=keep)
+    resume = "auto" if request.resume else None
+    run = fit(config, folder, resume=resume, overwrite=request.overwrite, keep=keep)
     run.loggers.finish({})
     return run.checkpoint
 
@@ -283,8 +282,3 @@ def write_architecture(found: Mapping[str, Any], path: Path, console: Console | 
     write_text(path, json.dumps(found, indent=2) + "\n")
     if console is not None:
         console.print(f"wrote {path}")
-
-
-def _sha256(path: Path) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.json_file import read_json
 from mtvision.core.task import Task
 from mtvision.procedures.search import SearchRequest, search, write_architecture
 from mtvision.recipe.config import RunConfig
@@ -111,7 +111,7 @@ def _adapter_place(config: Mapping[str, Any]) -> int:
 def _searched(config: RunConfig, request: SearchRequest) -> dict[str, Any]:
     path = request.work_dir / "architecture.json"
     if request.resume and path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = read_json(path)
         if found["search"]["config_sha256"] == config.sha256:
             return found
     found = search(config, request)

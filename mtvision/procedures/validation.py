@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.core.naming import ReportedError
 from mtvision.core.output import NetworkOutput
+from mtvision.core.shapes import without_values
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.engine.building import training_module
@@ -25,11 +27,11 @@ from mtvision.protocols import Protocol
 from mtvision.recipe.building import network_of, without_pretrained
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, first_labelled, require_labels, train_loader
+from mtvision.recipe.phases.found import without_found
 from mtvision.recipe.sections import DATA_SECTIONS
 from mtvision.recipe.settings import Settings, protocol_of
 from mtvision.report.record import Record
 from mtvision.runtime.attempts import failure_line
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 IMAGES = 2
 """Images of the one step, and of the evaluation; more where two do not have labels of all tasks."""
@@ -92,7 +94,8 @@ class Validation:
         size: tuple[int, int] | None = None,
         pretrained: bool = False,
     ) -> None:
-        self._config = with_random_data(config, size) if random_data else config
+        known = without_found(config)  # what a phase finds is not known before it has run
+        self._config = with_random_data(known, size) if random_data else known
         self._folder = folder
         self._pretrained = pretrained
         self._settings = Settings.of(self._config)
@@ -243,6 +246,8 @@ class Validation:
             "training.checkpoint_interval": 0,
             "training.val_interval": 0,
             "training.non_finite": "stop",
+            "training.first_look": 0,  # the stage before has read the data
+            "training.init_from_data": False,
             "evaluation.metric_options": quick,
             "evaluation.select": "last",
             "evaluation.workers": 0,
@@ -256,7 +261,8 @@ class Validation:
         for section, ids in self._selected.items():
             entry = self._config[section]
             chosen = {"type": "SelectedImages", "dataset": entry["dataset"], "ids": ids}
-            options[section] = {**entry, "dataset": chosen, "batch_size": len(ids), "num_workers": 0}
+            batch = len(ids) if section == "train_data" else min(entry["batch_size"], len(ids))
+            options[section] = {**entry, "dataset": chosen, "batch_size": batch, "num_workers": 0}
         return self._config.with_options(options)
 
 
@@ -297,7 +303,7 @@ def _network(config: Mapping[str, Any], protocol: Protocol) -> tuple[Network, li
     notes: list[str] = []
     with stage("build", "model"):
         try:
-            with foreign_errors(ReportedError, ValueError, TypeError, OSError), torch.device("meta"):
+            with without_values(), foreign_errors(ReportedError, ValueError, TypeError, OSError):
                 return network_of(config, protocol), notes
         except ForeignError as error:
             notes.append(f"built on the CPU: the meta device cannot ({error.first_line})")
@@ -337,8 +343,10 @@ def _check_outputs(
 
 @torch.no_grad()
 def _outputs(network: Network, size: tuple[int, int], *, training: bool) -> NetworkOutput:
-    with in_mode(network, training), torch.random.fork_rng(devices=[]):
-        return network.outputs(torch.zeros(IMAGES, 3, *size, device=_device(network)))
+    device = _device(network)
+    place = without_values() if device == "meta" else nullcontext()
+    with in_mode(network, training), torch.random.fork_rng(devices=[]), place:
+        return network.outputs(torch.zeros(IMAGES, 3, *size, device=device))
 
 
 def _check_shapes(task: Task, output: NetworkOutput, size: tuple[int, int]) -> None:

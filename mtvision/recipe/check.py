@@ -16,6 +16,7 @@ from mtvision.core.registry.entries import check_section
 from mtvision.metrics.several.options import check_task, metric_configs
 from mtvision.models.check import check_tasks_of_model
 from mtvision.recipe.config import RunConfig, read_config
+from mtvision.recipe.phases.plan import check_phases, phases_of
 from mtvision.recipe.sections import TOP_LEVEL, TopLevel
 from mtvision.recipe.selection import check_selection
 from mtvision.recipe.settings import Settings, read_settings, to_plain_data
@@ -79,6 +80,33 @@ def _check(found: Mistakes, config: Mapping[str, Any], needs: Sequence[str]) -> 
     plain = {**TOP_LEVEL, **to_plain_data(config)}
     settings = read_settings(found, plain)
     check_section(found, plain, TopLevel)
+    _check_sections(found, plain, settings, needs)
+    if plain["phases"] and not len(found):
+        _check_phases(found, config, plain, needs)
+    return settings
+
+
+def _check_phases(
+    found: Mistakes, config: Mapping[str, Any], plain: Mapping[str, Any], needs: Sequence[str]
+) -> None:
+    """The list of phases, then the config of every phase, whose keys are those of the phase."""
+    check_phases(found, plain)
+    if len(found):
+        return
+    tasks = found.tasks
+    for phase in phases_of(plain):
+        with found.at("phases"), found.at(phase.index):
+            changed: Mapping[str, Any] = {**plain, **phase.options, "phases": []}
+            if isinstance(config, RunConfig):  # which has the entries of tasks that only this phase has
+                changed = phase.config_of(config)
+            _check(found, changed, needs)
+    found.tasks = tasks
+
+
+def _check_sections(
+    found: Mistakes, plain: Mapping[str, Any], settings: Settings | None, needs: Sequence[str]
+) -> None:
+    """Missing sections, tasks with their losses and metrics, and what contradicts itself."""
     for need in needs:
         names = need.split(" or ")
         if not any(plain[name] for name in names):
@@ -86,7 +114,7 @@ def _check(found: Mistakes, config: Mapping[str, Any], needs: Sequence[str]) -> 
             with found.at(names[0]):
                 raise ValueError(f"config: '{names[0]}' is missing; expected {expected}.")
     if settings is None:
-        return None
+        return
     _check_tasks(found, settings)
     if isinstance(plain["model"], Mapping):
         with found.at("model"):
@@ -95,10 +123,15 @@ def _check(found: Mistakes, config: Mapping[str, Any], needs: Sequence[str]) -> 
     with found.at("training"), found.at("val_interval"):
         if training.val_interval and not plain["val_data"]:
             raise ValueError("training.val_interval is set, but 'val_data' is missing; give both or neither.")
+    with found.at("training"), found.at("init_from_data"):
+        if training.init_from_data and settings.protocol.family != "own":
+            raise ValueError(
+                f"training.init_from_data: protocol {settings.protocol.id} is published, and its results "
+                "start from the published initialisation. Leave it out, or make a protocol of your own."
+            )
     with found.at("evaluation"), found.at("select"):
         if training.val_interval:
             check_selection(evaluation.select, settings.protocol, training.iterations, training.val_interval)
-    return settings
 
 
 def _check_tasks(found: Mistakes, settings: Settings) -> None:

@@ -29,6 +29,12 @@ class RunConfig(Mapping[str, Any]):
 
     Entries of tasks that its `tasks` leaves out are not in it, e.g. their loss weights.
     `load_config` makes it; `with_options` makes a changed copy, which may have other tasks.
+
+    >>> config = load_config("synthetic/demo_resnet10t_synthetic_1xb16_400")
+    >>> config.name, config["protocol"]
+    ('demo', 'synthetic-scenes')
+    >>> config.with_options({"training.iterations": 5})["training"]["iterations"]
+    5
     """
 
     def __init__(self, content: Config, found: Mistakes) -> None:
@@ -101,6 +107,10 @@ def load_config(path: str | Path, options: Sequence[str] = (), plugins: Sequence
         UnknownNameError: a top-level key, a key of a section or an option's key is unknown.
         ValueError: the file cannot be read as a config, an option is not `key=value`.
         ConfigError: several mistakes.
+
+    >>> config = load_config("synthetic/demo_resnet10t_synthetic_1xb16_400", ["training.iterations=100"])
+    >>> config["training"]["iterations"]
+    100
     """
     with gathering(f"config {path}") as found:
         return read_config(found, path, options, plugins)

@@ -10,9 +10,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from mtvision.core.registry import DATASETS
-from mtvision.core.sample import Batch, collate
+from mtvision.core.sample import Batch
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.samplers import EvalBatchSampler
+from mtvision.data.shared_batches import BatchLoader
 from mtvision.losses.loss import labelled
 from mtvision.protocols import Protocol
 from mtvision.recipe.sections import LOADER_DEFAULTS
@@ -102,11 +103,10 @@ def _prepare_worker(_: int) -> None:
 
 
 def _loader(dataset: DenseDataset, batch_sampler: Any, workers: int) -> DataLoader[Batch]:
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
+    return BatchLoader(
+        dataset,
         batch_sampler=batch_sampler,
         num_workers=workers,
-        collate_fn=collate,
         worker_init_fn=_prepare_worker,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -1,7 +1,9 @@
-"""What a resumed run does differently from the run that wrote its checkpoint."""
+"""What a resumed run does differently from the run that wrote its checkpoint, and what is the same run."""
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +12,22 @@ from typing import Any
 
 from mtvision.core.naming import ReportedError
 from mtvision.recipe.sections import LOADER_DEFAULTS, TOP_LEVEL, OptimizerSettings, section_defaults
+from mtvision.report.provenance import without_paths
 
 _HARMLESS = (
     *("name", "provenance", "plugins*", "logging.*", "evaluation.*", "val_data*", "test_data*", "search*"),
     *("training.val_interval", "training.checkpoint_interval", "training.keep_checkpoints"),
-    *("training.log_interval", "training.load_from", "training.load_partly", "train_data.num_workers"),
-    "model.backbone.pretrained",
+    *("training.keep_every", "training.async_checkpoints"),
+    *(
+        "training.first_look*",
+        "training.log_interval",
+        "training.diagnostics_interval",
+        "training.load_from",
+        "training.load_partly",
+        "train_data.num_workers",
+    ),
+    *("model.backbone.pretrained", "training.time_limit_minutes", "training.stuck_minutes"),
+    "training.shard",
 )
 """Keys that change nothing of what the network learns from here on."""
 _IMPOSSIBLE = {
@@ -23,6 +35,7 @@ _IMPOSSIBLE = {
     "balancer.type": "its state is of another kind",
     "step.type": "its state is of another kind",
     "tasks*": "the network has other heads",
+    "training.init_from_data": "losses and outputs had another scale from the first step on",
     "training.freeze*": "the optimizer has the state of other parameters",
 }
 """Keys whose change a run cannot continue with, and why."""
@@ -161,3 +174,35 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _short(value: Any) -> str:
     text = value if value == ABSENT else repr(value) if not isinstance(value, str) else value
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def fingerprint(text: str) -> str:
+    """SHA-256 of a completed config, without the keys that have their default and without absolute paths.
+
+    A newer version of this package adds keys to completed configs; what was trained before it stays finished.
+
+    Args:
+        text: one `key = value` per line, as `RunConfig.text` gives it.
+    """
+    defaults = section_defaults()
+    kept = {}
+    for node in ast.parse(without_paths(text)).body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        name, value = node.targets[0].id, node.value
+        if name in defaults and isinstance(value, ast.Call):
+            value.keywords = [
+                item
+                for item in value.keywords
+                if not _is_default(item.value, defaults[name].get(item.arg or "", ...))
+            ]
+        if not _is_default(value, TOP_LEVEL.get(name, ...)):
+            kept[name] = ast.unparse(value)
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
+
+
+def _is_default(node: ast.expr, default: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(node) == default)
+    except ValueError:  # `dict(…)` with or without entries
+        return ast.unparse(node) == "dict()" and default == {}

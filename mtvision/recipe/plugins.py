@@ -21,11 +21,11 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from mtvision import __version__
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.core.naming import ReportedError
 from mtvision.core.registry import tables
 from mtvision.core.registry.outside import OUTSIDE, Origin
 from mtvision.recipe.plugin_sources import PluginSource, source_files
-from mtvision.runtime.foreign import ForeignError, foreign_errors
 
 GROUP = "mtvision.plugins"
 """Group of the entry points; each is the dotted name of a module."""

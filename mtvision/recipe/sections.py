@@ -98,7 +98,13 @@ class TrainingSettings:
         val_interval: steps between evaluations on `val_data`; 0 = only at the end.
         checkpoint_interval: steps between checkpoints; 0 = only at the end.
         keep_checkpoints: how many of the newest checkpoints stay on disk.
+        keep_every: checkpoints of multiples of this number of steps stay, too; 0 = none do.
+        async_checkpoints: copy the state and write checkpoints in the background, while training continues.
+            It takes memory for one more checkpoint.
         log_interval: steps between two log lines; losses of every step go to `losses.jsonl` regardless.
+        diagnostics_interval: steps between two measurements of norms, cosines and conflicts of the tasks'
+            gradients, each one forward pass and one backward pass per task; 0 = none. See
+            [balancing](balancing.md#diagnostics).
         micro_batches: parts a batch is split into to save memory; gradients add up to the same step.
         clip_grad: maximum L2 norm of all gradients, None = no clipping.
         precision: of forward and loss in training. `fp16` needs CUDA, `bf16` works on CPUs too.
@@ -110,11 +116,22 @@ class TrainingSettings:
         non_finite: what to do with a step whose losses or gradients are NaN or infinite. `stop` ends the
             run; `skip` leaves the step out and counts it, up to 20 in a row.
         sync_bn: turn BatchNorm into SyncBatchNorm when training on several GPUs.
+        shard: `zero` keeps the optimizer's state of every parameter on one of several processes only, to
+            save memory. The updates and the checkpoints are the same.
         channels_last: memory format of images and weights.
+        time_limit_minutes: the run ends with a checkpoint and exit code 75 before so many minutes are over.
+            None = the limit that Slurm or Torque says, if any.
+        stuck_minutes: minutes without progress after which a run on several processes ends and names the
+            process that lags; at most 60.
         load_from: checkpoint whose weights training starts from; `FILE#PART` where a file has several.
         load_partly: load what fits of `load_from` and report the rest, see `mtvision.models.partial`.
-        freeze: globs of parameter names that are not trained, see `mtvision.models.freezing`.
+        freeze: globs of parameter names that are not trained; `!GLOB` thaws what an earlier one froze. See
+            `mtvision.models.freezing`.
         role_overrides: {glob of parameter names: role}, see `mtvision.core.roles`.
+        first_look: images of every split that are read before the first step; 0 = none. See
+            [training](training.md#a-first-look).
+        first_look_errors: what to do if they show that a score or a loss cannot be right: `stop`, or `warn`.
+        init_from_data: start outputs and losses at the scale of the labels; protocols of your own only.
         loss_options: {task: options} that replace those of the protocol's loss, e.g. ATRC's
             `dict(edge=dict(positive_weight=0.8))` on NYUD-v2.
     """
@@ -123,7 +140,10 @@ class TrainingSettings:
     val_interval: Count = 0
     checkpoint_interval: Count = 1000
     keep_checkpoints: Positive = 2
+    keep_every: Count = 0
+    async_checkpoints: bool = False
     log_interval: Positive = 50
+    diagnostics_interval: Count = 0
     micro_batches: Positive = 1
     clip_grad: Rate | None = None
     precision: Precision = "fp32"
@@ -131,17 +151,32 @@ class TrainingSettings:
     loss_means: Literal["rank", "global"] | None = None
     non_finite: Literal["stop", "skip"] = "stop"
     sync_bn: bool = True
+    shard: Literal["zero"] | None = None
     channels_last: bool = False
+    time_limit_minutes: Rate | None = None
+    stuck_minutes: Annotated[float, Between(0.1, 60)] = 50.0
     load_from: Text | None = None
     load_partly: bool = False
     freeze: list[Text] = field(default_factory=list)
     role_overrides: dict[str, str] = field(default_factory=dict)
+    first_look: Count = 8
+    first_look_errors: Literal["stop", "warn"] = "stop"
+    init_from_data: bool = False
     loss_options: TaskOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields("training", self)
         if self.load_partly and not self.load_from:
             raise ValueError("training.load_partly is set, but training.load_from names no checkpoint.")
+        if self.init_from_data and self.load_from:
+            raise ValueError(
+                "training.init_from_data would replace output biases that training.load_from loads; use one."
+            )
+        if self.init_from_data and not self.first_look:
+            raise ValueError(
+                "training.init_from_data takes the scale from the images that training.first_look reads, "
+                "which is 0; leave it at its default."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,18 +191,21 @@ class EvaluationSettings:
         constant_predictor: how many training images the constant-predictor row is fitted on; 0 = no such row.
         baseline: name of one of the protocol's single-task baselines, or {task: score}, for the gain.
         pictures: how many panels a final evaluation writes.
-        select: `last`; or `best_compat`, `average_last_10` for a second set of scores chosen from the
+        select: `last`; or `best`, `best_compat`, `average_last_10` for a second set of scores chosen from the
             evaluations during training (`mtvision.recipe.selection`). The record is the last checkpoint's.
+            With `best` and `best_compat` the checkpoint that is chosen stays on disk.
+        leave_one_out: record the headline score without each image too, which comparisons over images need.
     """
 
     precision: Precision = "fp32"
     metric_options: TaskOptions = field(default_factory=dict)
     during_training: TaskOptions = field(default_factory=dict)
     workers: Count = 0
-    constant_predictor: Count = 0
+    constant_predictor: Count = 100
     baseline: Text | Scores | None = None
     pictures: Count = 4
     select: Annotated[str, CheckedBy("mtvision.recipe.selection:check_rule")] = "last"
+    leave_one_out: bool = False
 
     def __post_init__(self) -> None:
         check_fields("evaluation", self)
@@ -175,17 +213,26 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingSettings:
-    """Where curves go besides `losses.jsonl`; both are off by default.
+    """Where curves go besides `losses.jsonl`; all are off by default. See [tracking](tracking.md).
 
     Args:
         tensorboard: write event files below the work dir.
         wandb: write a Weights & Biases run; offline unless a key is configured.
-        project: W&B project.
+        mlflow: write an MLflow run, where `MLFLOW_TRACKING_URI` says.
+        project: W&B project, MLflow experiment.
+        group: of the W&B run. Empty = the config without its seed, so that seeds form one group.
+        tags: words to filter runs by, besides protocol and backbone.
+        artifacts: files that W&B and MLflow receive at the end: `none`, `record`, or `checkpoint`, which is
+            the record and the last checkpoint.
     """
 
     tensorboard: bool = False
     wandb: bool = False
+    mlflow: bool = False
     project: Text = "mtvision"
+    group: str = ""
+    tags: list[Text] = field(default_factory=list)
+    artifacts: Literal["none", "record", "checkpoint"] = "record"
 
     def __post_init__(self) -> None:
         check_fields("logging", self)
@@ -200,6 +247,42 @@ class SearchSettings:
     """
 
     held_out: Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseSettings:
+    """Some consecutive steps of a run, and what differs in them from the rest of the config.
+
+    Args:
+        name: unique among the phases.
+        iterations: its optimizer steps.
+        start: `previous`, from the weights of the phase before, as far as they fit; `fresh`, from those that
+            the config's network starts with. A `training.load_from` of the phase is a fresh start, too.
+            `dict(phase=NAME)` takes the weights of an earlier phase, and `dict(merge=METHOD, parents=dict(
+            TASK=NAME), base=NAME, options=dict(...))` merges those of several, see [phases](phases.md).
+        tasks: of this phase. The last phase has those of the config.
+        model: the network of this phase. The last phase has that of the config.
+        train_data: keys that differ.
+        val_data: keys that differ.
+        balancer: instead of the config's.
+        step: instead of the config's.
+        optimizer: instead of the config's; it starts anew.
+        schedule: instead of the config's; it starts anew.
+        training: keys that differ, such as `freeze`.
+    """
+
+    name: Text
+    iterations: Positive
+    start: Literal["previous", "fresh"] | Mapping[str, Any] | None = None
+    tasks: list[Text] | Text | None = None
+    model: Mapping[str, Any] | None = None
+    train_data: Mapping[str, Any] | None = None
+    val_data: Mapping[str, Any] | None = None
+    balancer: Mapping[str, Any] | None = None
+    step: Mapping[str, Any] | None = None
+    optimizer: Mapping[str, Any] | None = None
+    schedule: list[dict[str, Any]] | None = None
+    training: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +304,7 @@ class TopLevel:
         optimizer: the rule of the updates and its learning rates.
         schedule: schedulers of mmengine, in iterations; None = poly with power 0.9, to 0.
         training: how long and how to train.
+        phases: parts of the run in which sections differ, see [phases](phases.md).
         evaluation: how to score.
         logging: where curves go.
         plugins: modules or files that register classes, see [plugins](plugins.md); added to the bases'.
@@ -249,6 +333,7 @@ class TopLevel:
     ) = None
     schedule: list[Annotated[dict[str, Any], Entry("SCHEDULES")]] | None = None
     training: TrainingSettings | None = None
+    phases: list[PhaseSettings] = field(default_factory=list)
     evaluation: EvaluationSettings | None = None
     logging: LoggingSettings | None = None
     plugins: list[Text] = field(default_factory=list)

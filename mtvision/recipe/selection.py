@@ -2,13 +2,15 @@
 
 The record always holds the last checkpoint. With another `evaluation.select` the work dir also gets
 `selection.json`, so that such a paper's number can be compared with a number made the same way. Both rules
-look at `val_data`; where that is the test split, as in the papers, they choose on test data.
+look at `val_data`; where that is the test split, as in the papers, they choose on test data. `best` is no
+paper's rule; it is for held-out images.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,32 @@ def best_compat(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> list[i
     return [max(range(len(rows)), key=lambda index: improvement(rows[index]))]
 
 
+def best(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> list[int]:
+    """The row with the largest mean relative improvement of the headline scores over the first row.
+
+    Every task counts alike, and the first of equals is taken. `val_data` should be held-out images, not what
+    is tested.
+
+    Raises:
+        ValueError: a headline score was not evaluated.
+    """
+    names = {f"{task.name}/{task.headline}": 1 if task.higher_is_better else -1 for task in protocol.tasks}
+    absent = [name for name in names if any(name not in row["scores"] for row in rows)]
+    if absent:
+        raise ValueError(f"select='best' needs the scores {', '.join(absent)} of every evaluation.")
+    first = rows[0]["scores"]
+
+    def improvement(row: Mapping[str, Any]) -> float:
+        terms = [
+            sign * (row["scores"][name] - first[name]) / (abs(first[name]) or 1.0)
+            for name, sign in names.items()
+        ]
+        total = sum(terms) / len(terms)
+        return total if isfinite(total) else -inf
+
+    return [max(range(len(rows)), key=lambda index: improvement(rows[index]))]
+
+
 def average_last_10(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> list[int]:
     """The last ten rows: family C averages the scores of its last ten epochs.
 
@@ -69,7 +97,9 @@ def average_last_10(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> li
     return list(range(len(rows) - 10, len(rows)))
 
 
-RULES = {"best_compat": best_compat, "average_last_10": average_last_10}
+CHOICES = {"best": best, "best_compat": best_compat}
+"""Rules that choose one evaluation, whose checkpoint stays on disk."""
+RULES = {**CHOICES, "average_last_10": average_last_10}
 
 
 def check_rule(name: str) -> None:
@@ -100,9 +130,16 @@ def check_selection(rule: str, protocol: Protocol, iterations: int, interval: in
 
 
 def _score_names(protocol: Protocol) -> list[str]:
-    """The scores of the published rules that the protocol's tasks can have."""
-    names = [name for table in COMPAT_BASES.values() for name in table]
+    """The headline scores, and those of the published rules that the protocol's tasks can have."""
+    names = [f"{task.name}/{task.headline}" for task in protocol.tasks]
+    names += [name for table in COMPAT_BASES.values() for name in table]
     return [name for name in names if name.partition("/")[0] in protocol.task_names]
+
+
+def validations(work_dir: Path) -> list[dict[str, Any]]:
+    """The evaluations during training of a run, in their order; none without the file."""
+    path = work_dir / VALIDATION_FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def write_selection(
@@ -120,8 +157,7 @@ def write_selection(
     Raises:
         ValueError, UnknownNameError: as the rules.
     """
-    path = work_dir / VALIDATION_FILE
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    rows = validations(work_dir)
     flat = {f"{task}/{name}": value for task, scores in last.items() for name, value in scores.items()}
     rows.append({"iter": iteration, "scores": flat})
     chosen = [rows[index] for index in look_up("evaluation.select", rule, RULES)(rows, protocol)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.report.comparable.key import common_facts, conflicts, departures, group_records, in_words
-from mtvision.report.record import Record
+from mtvision.report.record import Record, Scores
 
 SINGLE_TASK = "single-task"
 """The baseline that is formed from the records of one task each."""
@@ -241,6 +241,7 @@ def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) 
                 method=f"{SINGLE_TASK} ({len(entries)} networks)",
                 tasks=list(entries.values()),
                 scores={name: run.scores[name] for name, run in runs.items()},
+                leave_one_out=_left_out(list(runs.values())),
                 constant=None,
                 gain=None,
                 config=None,
@@ -258,6 +259,11 @@ def _joined(seeds: Mapping[int | None, Sequence[Record]], order: Sequence[str]) 
 
 def _distinct(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({tuple(sorted(item.items())): item for item in entries}.values())
+
+
+def _left_out(runs: Sequence[Record]) -> Scores | None:
+    """The scores without each image, of the tasks that have some."""
+    return {task: values for run in runs for task, values in (run.leave_one_out or {}).items()} or None
 
 
 def _scored(runs: Sequence[Record]) -> dict[str, Any] | None:

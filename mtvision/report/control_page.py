@@ -1,4 +1,4 @@
-"""A page on which budget and preference of a slimmable network are moved: panels computed beforehand."""
+"""A page on which budget and preference of a conditional network are moved, with panels made beforehand."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ th { border-bottom: 1px solid #999; } .shot { display: none; } .shot.on { displa
 </style>
 <h1>{{ title }}</h1>
 <p>{{ note }}</p>
-<fieldset><legend>budget</legend>
+<fieldset><legend>{{ slider }}</legend>
 <input id="budget" type="range" min="0" max="{{ budgets|length - 1 }}" step="1"
- value="{{ budgets|length - 1 }}" aria-label="budget">
+ value="{{ budgets|length - 1 }}" aria-label="{{ slider }}">
 <output id="share"></output></fieldset>
-<fieldset><legend>what matters</legend>
+<fieldset><legend>{{ choice }}</legend>
 {% for name in preferences %}<label><input type="radio" name="preference" value="{{ loop.index0 }}"
 {% if loop.first %}checked{% endif %}> {{ name }}</label>{% endfor %}</fieldset>
 {% for shot in shots %}<section class="shot" data-budget="{{ shot.budget }}"
  data-preference="{{ shot.preference }}" data-share="{{ shot.share }}">
-<table><tr><th>widths</th><th>MACs per image</th>
+<table><tr>{% for name in shot.facts %}<th>{{ name }}</th>{% endfor %}
 {% for name in shot.scores %}<th>{{ name }}</th>{% endfor %}</tr>
-<tr><td>{{ shot.widths }}</td><td>{{ shot.cost }}</td>
+<tr>{% for value in shot.facts.values() %}<td>{{ value }}</td>{% endfor %}
 {% for value in shot.scores.values() %}<td>{{ value }}</td>{% endfor %}</tr></table>
 {% for picture in shot.pictures %}<img alt="image and predictions" src="data:image/jpeg;base64,{{ picture }}">
 {% endfor %}</section>
@@ -65,20 +65,33 @@ def control_page(
     budgets: Sequence[float],
     preferences: Sequence[str],
     shots: Sequence[Mapping[str, Any]],
+    *,
+    slider: str = "budget",
+    choice: str = "what matters",
 ) -> str:
     """HTML that needs no other file and no network.
 
     Args:
         title: heading.
         note: one paragraph below it.
-        budgets: shares of the full network's MACs, positions of the slider.
+        budgets: positions of the slider, such as shares of the full network's MACs.
         preferences: names of the choices.
-        shots: one per budget and preference: `budget` and `preference` (indices), `share` and `widths` and
-            `cost` (text), `scores` ({column: text}), `pictures` (JPEG files in base64).
+        shots: one per budget and preference: `budget` and `preference` (indices), `share` (text),
+            `facts` and `scores` ({column: text}), `pictures` (JPEG files in base64).
+        slider: what the slider moves.
+        choice: what is chosen beside it.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = environment.from_string(_PAGE)
-    return template.render(title=title, note=note, budgets=budgets, preferences=preferences, shots=shots)
+    return template.render(
+        title=title,
+        note=note,
+        budgets=budgets,
+        preferences=preferences,
+        shots=shots,
+        slider=slider,
+        choice=choice,
+    )
 
 
 def write_control_page(path: Path, page: str) -> None:

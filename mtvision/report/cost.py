@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mtvision.report.provenance import processor_model
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -34,6 +36,15 @@ class PredictsTasks(Protocol):
     @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks, in order."""
+        ...
+
+
+@runtime_checkable
+class SparselyActive(Protocol):
+    """A module of which one input reads a part only, such as a mixture of experts."""
+
+    def inactive_parameters(self) -> int:
+        """How many of its numbers one input does not read."""
         ...
 
 
@@ -65,9 +76,10 @@ def measure_cost(
         repeats: timed runs, after a fifth as many to warm up (at least 2).
 
     Returns:
-        Plain data: image_size, batch_size, tasks, parameters {total, trainable, parts}, macs {total, parts,
-        counted}. latency is {median_ms, min_ms, max_ms, repeats, images_per_second, device, threads} or None.
-        peak_memory is {bytes, device, counted} of weights and activations together, None with `meta`.
+        Plain data: image_size, batch_size, tasks, parameters {total, trainable, active, parts}, macs {total,
+        parts, counted}. Active are the parameters that one token reads; the others are of experts that it is
+        not sent to. latency is {median_ms, min_ms, max_ms, repeats, images_per_second, device, threads} or
+        None. peak_memory is {bytes, device, counted} of weights and activations together, None with `meta`.
 
     Raises:
         ValueError: latency of a network without values, or a size that is not positive.
@@ -144,7 +156,8 @@ def _count_parameters(network: nn.Module, tasks: Sequence[str]) -> dict[str, Any
         parts[part] = parts.get(part, 0) + count
         total += count
         trainable += count if parameter.requires_grad else 0
-    return {"total": total, "trainable": trainable, "parts": parts}
+    idle = sum(item.inactive_parameters() for item in network.modules() if isinstance(item, SparselyActive))
+    return {"total": total, "trainable": trainable, "active": total - idle, "parts": parts}
 
 
 def _count_macs(run: Callable[[], None], tasks: Sequence[str], batch_size: int) -> dict[str, Any]:
@@ -201,17 +214,11 @@ def _latency(run: Callable[[], None], place: torch.device, repeats: int, batch_s
 
 
 def _device_name(place: torch.device) -> str:
-    import platform
-    from pathlib import Path
-
     import torch
 
     if place.type == "cuda":
         return torch.cuda.get_device_name(place)
-    information = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
-    lines = information.read_text().splitlines() if information.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    return processor_model()
 
 
 def _peak_memory(run: Callable[[], None], network: nn.Module, place: torch.device) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def paired_differences(records: Sequence[Record], reference: str) -> list[Paired
         groups = group_records([record for row in rows for record in row])
         if len(groups) > 1:
             raise ValueError(f"no row is the best of all: {parting(groups)} Give the records of one group.")
-        bases = _best_rows(rows)
+        bases = best_rows(rows)
     else:
         base = _reference_row(rows, reference)
         rows = [row for row in rows if not conflicts(row[0], base[0])]
@@ -96,7 +96,7 @@ def paired_differences(records: Sequence[Record], reference: str) -> list[Paired
     for task, base in bases.items():
         seeds: dict[int | None, Record] = {record.seed: record for record in base}
         differences = (_difference(row, seeds, task) for row in rows if row is not base)
-        found += _corrected([item for item in differences if item is not None])
+        found += corrected([item for item in differences if item is not None])
     return found
 
 
@@ -115,7 +115,7 @@ def _reference_row(rows: Sequence[list[Record]], method: str) -> list[Record]:
     return candidates[0]
 
 
-def _best_rows(rows: Sequence[list[Record]]) -> dict[str, list[Record]]:
+def best_rows(rows: Sequence[list[Record]]) -> dict[str, list[Record]]:
     """{task: row with the best mean of its headline score}."""
     entries = {entry["name"]: entry for row in rows for entry in row[0].tasks}
     found = {}
@@ -162,9 +162,20 @@ def _difference(row: Sequence[Record], base: dict[int | None, Record], task: str
         values += [] if isnan(value) else [value]
     if not values:
         return None
+    return tested(row[0], task, score, values)
+
+
+def tested(row: Record, task: str, score: str, values: Sequence[float]) -> PairedDifference:
+    """The tests of the differences of a row, one per common seed, without the correction over rows.
+
+    Args:
+        row: a record of it.
+        task: what is compared, and its `score`.
+        score: name.
+        values: differences, positive = better; at least one.
+    """
     mean = fsum(values) / len(values)
-    first = row[0]
-    head = (first.method, first.backbone, task, score, len(values), mean)
+    head = (row.method, row.backbone, task, score, len(values), mean)
     if len(values) == 1:
         return PairedDifference(*head, None, None, None, None, None, None)
     std = stdev(values)
@@ -197,15 +208,25 @@ def _detectable(std: float, count: int) -> float:
     return float(size) * std / sqrt(count)
 
 
-def _corrected(items: Sequence[PairedDifference]) -> list[PairedDifference]:
+def corrected(items: Sequence[PairedDifference]) -> list[PairedDifference]:
     """Holm's correction over the rows of one score."""
-    order = sorted((item.p, index) for index, item in enumerate(items) if item.p is not None)
-    corrected: dict[int, float] = {}
+    ps = holm([item.p for item in items])
+    return [replace(item, p_holm=p) for item, p in zip(items, ps, strict=True)]
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values after Holm's correction for their number, in their order; None is no test and stays.
+
+    >>> holm([0.01, None, 0.04])
+    [0.02, None, 0.04]
+    """
+    order = sorted((p, index) for index, p in enumerate(values) if p is not None)
+    found: dict[int, float] = {}
     largest = 0.0
     for rank, (p, index) in enumerate(order):
         largest = max(largest, min(1.0, p * (len(order) - rank)))
-        corrected[index] = largest
-    return [replace(item, p_holm=corrected.get(index)) for index, item in enumerate(items)]
+        found[index] = largest
+    return [found.get(index) for index in range(len(values))]
 
 
 def paired_grid(records: Sequence[Record], reference: str) -> Grid:
@@ -228,7 +249,7 @@ def paired_grid(records: Sequence[Record], reference: str) -> Grid:
     for item in found:
         shown = display_of(tasks[item.task], item.score)
         text = f"{item.mean * shown.factor:+z.{shown.digits}f}"
-        numbers = [_p_cell(p) for p in (item.p, item.p_holm, item.p_sign)]
+        numbers = [p_cell(p) for p in (item.p, item.p_holm, item.p_sign)]
         rows.append(
             Row(
                 (
@@ -266,7 +287,8 @@ def _interval(interval: tuple[float, float] | None, shown: Display) -> str:
     return f"{low} to {high}"
 
 
-def _p_cell(p: float | None) -> Cell:
+def p_cell(p: float | None) -> Cell:
+    """A p-value in a table; empty without one."""
     if p is None:
         return Cell()
     return Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)

@@ -41,6 +41,23 @@ def code_version(folder: str | Path | None = None) -> dict[str, Any]:
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
+def code_difference(folder: str | Path | None = None, *, limit: int = 200_000) -> str:
+    """What tracked files of the package's checkout differ in from its commit, as a patch.
+
+    Args:
+        folder: inside the checkout; by default that of this package.
+        limit: characters that are kept; a last line says what was cut.
+
+    Returns:
+        The patch; empty outside a git checkout, or where nothing differs.
+    """
+    place = Path(__file__).parent if folder is None else Path(folder)
+    text = _git(place, "diff", "--no-ext-diff", "--no-color", "HEAD") or ""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n# {len(text) - limit} further characters are left out.\n"
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
@@ -59,6 +76,16 @@ def package_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def processor_model() -> str:
+    """The model of the CPU; `platform.processor()` is empty on most Linux systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def absolute_paths(text: str) -> list[str]:
@@ -101,12 +128,6 @@ def config_entry(name: str, text: str) -> dict[str, str]:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def now() -> str:

@@ -95,6 +95,15 @@ def backbone_name(name: str) -> str:
     return name
 
 
+def code_licence(method: str) -> str:
+    """Licence of a published method's public code; empty where it was not looked up.
+
+    >>> code_licence("PRISM"), code_licence("M2H"), code_licence("ours")
+    ('MIT', 'none given', '')
+    """
+    return str(_file()["licences"].get(method, ""))
+
+
 def published_rows(
     protocol: str | None = None,
     certainties: Sequence[str] = CERTAINTIES,

@@ -13,6 +13,9 @@ from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.find import find_files
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.json_file import read_json
 from mtvision.report.comparable.task_entry import plain
 from mtvision.report.provenance import now
 from mtvision.report.schema_check import SCHEMA_VERSION, violations
@@ -69,6 +72,8 @@ class Record:
         tasks: from `mtvision.report.comparable.task_entry.describe_tasks`.
         scores: {task: {score: value}}, all digits; NaN where nothing could be scored.
         constant: the same for the best constant prediction, or None.
+        leave_one_out: {task: {image: headline score of the other images}}, or None; for comparisons over
+            images (`mtvision.report.comparable.ledger`).
         gain: `convention`, `percent`, `parts`, `higher_is_better`, `baseline` {`name`, `scores`}; or None.
         config: from `mtvision.report.provenance.config_entry`.
         command: what to type to repeat the run.
@@ -105,6 +110,7 @@ class Record:
     protocol_digest: str | None = None
     source: str = ""
     constant: Scores | None = None
+    leave_one_out: Scores | None = None
     gain: dict[str, Any] | None = None
     config: dict[str, str] | None = None
     command: str = ""
@@ -134,7 +140,7 @@ class Record:
             if value is None and item.name not in _NULLABLE:
                 continue
             data[item.name] = plain(value)
-        for name in ("scores", "constant"):
+        for name in _SCORES:
             if data.get(name):
                 data[name] = _without_nan(data[name], name)
         return data
@@ -155,7 +161,7 @@ class Record:
         if problems:
             raise RecordError(source, problems)
         values = {key: value for key, value in current.items() if key != "schema"}
-        for name in ("scores", "constant"):
+        for name in _SCORES:
             if values.get(name) is not None:
                 values[name] = _with_nan(values[name])
         return cls(**values)
@@ -195,9 +201,9 @@ class Record:
         """
         file = Path(path)
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RecordError(str(file), [f"not JSON: {error}"]) from error
+            data = read_json(file, strict=True)
+        except DecodeError as error:
+            raise RecordError(str(file), [*_fields_at_fault(file), f"not JSON: {error}"]) from error
         return cls.from_json(data, source=str(file))
 
     def task(self, name: str) -> dict[str, Any]:
@@ -232,6 +238,8 @@ class Record:
         )
 
 
+_SCORES = ("scores", "constant", "leave_one_out")
+"""Fields of numbers of which some may be undefined."""
 _NULLABLE = ("protocol_digest", "scored", "seed", "world_size", "effective_batch", "precision", "cost")
 """Fields that a run states even when it does not know them."""
 
@@ -264,6 +272,11 @@ def migrate(data: Any, *, source: str = "record") -> dict[str, Any]:
     return dict(current)
 
 
+def json_files(folder: Path) -> list[Path]:
+    """All `*.json` below a folder, by path; which files count is in `mtvision.core.files.find`."""
+    return sorted(find_files(folder, (".json",)).files.values())
+
+
 def find_records(paths: Iterable[str | Path]) -> list[Record]:
     """Load records from files and folders, in the order of their paths.
 
@@ -278,7 +291,7 @@ def find_records(paths: Iterable[str | Path]) -> list[Record]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give record files or folders that hold some.")
-        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        for file in json_files(path) if path.is_dir() else [path]:
             if path.is_dir() and not _looks_like_record(file):
                 continue
             try:
@@ -290,10 +303,18 @@ def find_records(paths: Iterable[str | Path]) -> list[Record]:
     return records
 
 
+def _fields_at_fault(file: Path) -> list[str]:
+    """What is wrong with single fields of a file that only a lenient reader takes, e.g. a score of NaN."""
+    try:
+        return list(violations(read_json(file)))
+    except DecodeError:
+        return []
+
+
 def _looks_like_record(file: Path) -> bool:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        data = read_json(file)
+    except DecodeError:
         return file.name == "record.json"
     return isinstance(data, dict) and {"schema", "scores"} <= data.keys()
 

@@ -54,12 +54,20 @@ EXTRAS: dict[str, _Extra] = {
 }
 """Columns that may follow the scores."""
 
+
+def licence_of(record: Record) -> str:
+    """Licence of a row's weights, else of those that it started from, else empty."""
+    started: Mapping[str, Any] = (record.training or {}).get("pretrained") or {}
+    return str((record.checkpoint or {}).get("licence") or started.get("licence") or "")
+
+
 TEXTS: dict[str, Callable[[Record], str]] = {
     "method": lambda record: record.method,
     "backbone": lambda record: record.backbone,
     "provenance": lambda record: record.provenance,
     "source": lambda record: record.source,
     "config": lambda record: (record.config or {}).get("name", ""),
+    "licence": licence_of,
 }
 """Columns of text."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtvision.testing.kinds.datasets import check_dataset
     from mtvision.testing.kinds.decoders import check_decoder
     from mtvision.testing.kinds.losses import check_loss
+    from mtvision.testing.kinds.mergers import check_merger
     from mtvision.testing.kinds.metrics import check_metric
     from mtvision.testing.kinds.slimming import check_slimmable
     from mtvision.testing.kinds.steps import check_step
@@ -45,6 +46,7 @@ __all__ = [
     "check_dataset",
     "check_decoder",
     "check_loss",
+    "check_merger",
     "check_metric",
     "check_slimmable",
     "check_step",

@@ -12,11 +12,12 @@ from mtvision.testing.kinds.balancers import BALANCER
 from mtvision.testing.kinds.datasets import DATASET
 from mtvision.testing.kinds.decoders import DECODER
 from mtvision.testing.kinds.losses import LOSS
+from mtvision.testing.kinds.mergers import MERGER
 from mtvision.testing.kinds.metrics import METRIC
 from mtvision.testing.kinds.steps import STEP
 
 BATTERIES: dict[str, Battery[Any]] = {
-    item.kind: item for item in (BACKBONE, DECODER, ADAPTER, BALANCER, LOSS, METRIC, DATASET, STEP)
+    item.kind: item for item in (BACKBONE, DECODER, ADAPTER, BALANCER, LOSS, METRIC, DATASET, STEP, MERGER)
 }
 """{kind: battery}."""
 

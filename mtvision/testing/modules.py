@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -204,6 +204,56 @@ def check_export(module: nn.Module, inputs: tuple[Any, ...], outputs: Outputs, d
     with torch.no_grad():
         program = torch.export.export(module, inputs, strict=False)
         agree(program.module()(*inputs), outputs, "exported program:", dtype)
+
+
+def check_graph(module: nn.Module, trials: Sequence[tuple[Any, ...]], dtype: torch.dtype) -> None:
+    """`torch.compile` sees a module as one graph, which gives the same outputs on every trial.
+
+    Args:
+        module: in evaluation mode; returns a dict of tensors.
+        trials: its positional arguments, each time of another batch and size.
+        dtype: of the tolerance.
+
+    Raises:
+        PropertyError: there is a graph break, or an output differs.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="eager")
+    with torch.no_grad():
+        for number, inputs in enumerate(trials):
+            want = module(*inputs)
+            try:
+                found = compiled(*inputs)
+            except TorchDynamoException as error:
+                raise PropertyError(f"torch.compile breaks the graph: {_first_line(error)}") from error
+            agree(found, want, f"compiled, trial {number}:", dtype)
+
+
+def check_free_sizes(
+    module: nn.Module, trials: Sequence[tuple[Any, ...]], free: Any, dtype: torch.dtype
+) -> None:
+    """`torch.export` with free sizes traces a module once, and the program gives the same on every trial.
+
+    Args:
+        module: in evaluation mode; returns a dict of tensors.
+        trials: its positional arguments; the first one, of two or more samples, is traced.
+        free: `dynamic_shapes` of the arguments.
+        dtype: of the tolerance.
+
+    Raises:
+        PropertyError: a size was fixed, or an output differs.
+    """
+    with torch.no_grad():
+        try:
+            program = torch.export.export(module, trials[0], dynamic_shapes=free, strict=False)
+        except RuntimeError as error:
+            raise PropertyError(f"torch.export with free sizes: {error}") from error
+        # Guards repeat that the example has more than one image, on which the graph does not depend.
+        traced = program.module(check_guards=False)
+        for number, inputs in enumerate(trials):
+            agree(traced(*inputs), module(*inputs), f"exported, trial {number}:", dtype)
 
 
 def check_bfloat16(setting: Setting, run: Callable[[], Outputs]) -> None:

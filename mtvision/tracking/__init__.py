@@ -1,1 +1,1 @@
-"""Curves, pictures and records in TensorBoard and Weights & Biases."""
+"""Curves, pictures and records in TensorBoard, Weights & Biases and MLflow."""

@@ -12,11 +12,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.report.comparable.key import common_facts, group_records, key_digest
 from mtvision.report.display import display_of
 from mtvision.report.record import Record
-from mtvision.runtime.foreign import ForeignError, foreign_errors
-from mtvision.tracking.loggers import import_wandb, record_summary, start_wandb_run
+from mtvision.tracking.loggers import record_summary
+from mtvision.tracking.wandb_client import import_wandb, start_wandb_run
 
 _log = logging.getLogger("mtvision")
 
@@ -66,7 +67,7 @@ def push(records: Sequence[Record], *, project: str, folder: Path, entity: str |
     by (protocol, method, backbone, seed, …; the whole record under `record`). Its group begins with the hash
     of what must be equal to compare (`comparable` in the config and in the table). Its id follows from the
     content, so that pushing again updates it. Offline without a key or server; see
-    `mtvision.tracking.loggers`.
+    `mtvision.tracking.wandb_client`.
 
     Args:
         records: what to push; protocols may differ.

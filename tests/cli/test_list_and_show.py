@@ -72,7 +72,10 @@ def test_show_prints_arguments_documentation_and_uses(capsys):
     assert text.startswith("decoder MTMambaDecoder\n")
     assert "    channels: Sequence[int],\n" in text
     assert "Supplied by the suite, never by a config: channels, strides, tasks." in text
-    assert "mtmamba/mtmamba_tiny_synthetic_1xb8_300" in text
+    named = text.splitlines()[-1].removeprefix("Named in: ").split(", ")
+    assert "mtmamba/mtmamba_tiny_synthetic_1xb8_300" in named
+    assert "mosd/mtmamba_lite0_mosd_1xb4_120" in named  # its base names many decoders, of which it takes one
+    assert not [name for name in named if "mtmamba" not in name]
 
 
 def test_a_protocol_is_named_by_the_bases_of_configs(capsys):

@@ -9,7 +9,7 @@ import discs
 import numpy as np
 import pytest
 
-from mtvision.cli import benchmark
+from mtvision.cli.machine import benchmark
 from mtvision.cli.main import COMMANDS, call, command_line
 from mtvision.report.record import Record
 from mtvision.report.table import render_table
@@ -145,7 +145,7 @@ def test_benchmark_prints_json_and_nothing_else(monkeypatch, capsys):
 
     monkeypatch.setitem(benchmark.SUITES, "same", same)
     assert call("benchmark", ["same", "--repeats", "1", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)["same"]) == {"one", "other"}
+    assert set(json.loads(capsys.readouterr().out)["suites"]["same"]) == {"one", "other"}
 
 
 def test_status_of_a_training_run_goes_to_stderr(run, capsys, tmp_path):

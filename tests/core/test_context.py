@@ -4,6 +4,7 @@ import threading
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
+import torch
 
 from mtvision.core.context import Context, current_context, use_context
 
@@ -50,3 +51,19 @@ def test_a_value():
     with pytest.raises(FrozenInstanceError):
         context.task = "depth"
     assert replace(context, task="depth").preference == {"depth": 1.0}
+
+
+@pytest.mark.slow
+def test_a_compiled_function_follows_the_context():
+    @torch.compile(backend="eager", fullgraph=True)
+    def scaled(x):
+        before = current_context().temperature or 1.0
+        with use_context(replace(current_context(), temperature=2 * before)) as inner:
+            return x * (inner.temperature or 0.0)
+
+    assert float(scaled(torch.ones(1))) == 2
+    with use_context(Context(temperature=3.0)) as outer:
+        assert float(scaled(torch.ones(1))) == 6  # not the graph of the first call
+        assert current_context() is outer
+    assert float(scaled(torch.ones(1))) == 2
+    assert current_context() == Context()

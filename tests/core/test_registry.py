@@ -81,7 +81,7 @@ def test_one_table_for_each_choice_that_outsiders_may_extend():
     }
     assert tables == registry.tables()
     assert len({table.name for table in tables.values()}) == 22
-    assert {name for name, table in tables.items() if not table} == {"MERGERS"}
+    assert all(tables.values())
 
 
 @pytest.mark.parametrize("variable", registry.tables())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import data_problems as problems
 import discs
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ def labels(dataset, positions):
 
 
 @pytest.mark.parametrize("images", [2, 5, 100])
+@problems.CONSTANT
 def test_constants_come_from_evenly_spaced_training_images(images):
     options = {"protocol": discs.PROTOCOL, "transforms": "tensor"}
     train = discs.TinyDiscs(split="train", length=9, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import data_problems as problems
 import numpy as np
 import pytest
 import torch
@@ -142,6 +143,7 @@ def test_a_batch_is_its_images_one_by_one(protocol):
 
 
 @pytest.mark.parametrize("size", [(-5, 5), (0, 5), (5, 0)])
+@problems.SIZES
 def test_sizes_below_one_pixel_are_refused(size):
     with pytest.raises(ValueError, match=r"size: expected \(H, W\) of at least 1 pixel each"):
         Predictor(Brightness(), PROTOCOL, size=size)
@@ -167,6 +169,7 @@ def test_an_evaluation_that_missed_an_image_is_refused():
         SampleEvaluator(PROTOCOL.tasks).evaluate(3)
 
 
+@pytest.mark.slow
 def test_where_tasks_talk_the_best_widths_with_statistics_are_taken():
     """PAD-Net, calibrated for equal widths and for one mixture."""
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 
+import data_problems as problems
 import numpy as np
 import pytest
 import torch
@@ -95,7 +96,7 @@ REFUSED = {
     "integer depth": ("depth", ONE.astype(np.int32), "found 1x2x3 of int32"),
     "8-bit depth": ("depth", ONE[0].astype(np.uint8), "found 2x3 of uint8"),
     "integer normals": ("normals", maps("normals", np.int64), "found 3x2x3 of int64"),
-    "objects": ("depth", ONE.astype(object), "cannot be read"),
+    "objects": ("depth", ONE.astype(object), "it holds Python objects"),
     "records": ("depth", ONE.astype([("z", "f4")]), "found 1x2x3 of"),
     "text": ("depth", ONE.astype(str), "found 1x2x3 of <U"),
     "dates": ("depth", ONE.astype("datetime64[s]"), "found 1x2x3 of datetime64"),
@@ -123,17 +124,24 @@ REFUSED = {
     "zero normals": ("normals", maps("normals", value=0), "6 of 6 labelled pixels with vectors of zero"),
     "normals that underflow": ("normals", maps("normals", value=1e-300), "6 of 6 labelled pixels"),
     "parts of instances": ("instance", maps("instance", value=0.5), "6 of 6 instance ids with a fraction"),
-    "class out of range": ("semseg", np.full(SIZE, 7), "image 'x': iou: predicted class id 7 is outside"),
+    **{
+        f"id {value}": (
+            "semseg",
+            np.full(SIZE, value).astype(kind),
+            f"image 'x': iou: predicted class id {value} is outside",
+        )
+        for value, kind in ((7, "i8"), (256, "u2"), (300, "i8"), (65535, "u2"), (-1, "i4"), (2**40, "i8"))
+    },
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("what", problems.marked(REFUSED, [(problems.WIDE_PREDICTIONS, ["id "])]))
 def test_other_content_is_refused_with_the_name_of_the_file(what, tmp_path):
     name, values, found = REFUSED[what]
     path = write(tmp_path, name, values)
     with pytest.raises(PredictionFilesError, match=found) as caught:
         scores_of(tmp_path, [name])
-    assert str(path) in str(caught.value) or what == "class out of range"
+    assert str(path) in str(caught.value) or what.startswith("id ")
     assert isinstance(caught.value, ReportedError)
 
 
@@ -187,13 +195,13 @@ def arrays(save, **options):
         ("semseg", ".png", picture("RGBA"), "found 2x3x4 of uint8"),
         ("depth", ".png", picture("L"), r"depth takes float maps \(.npy\), found 2x3 of uint8"),
         ("normals", ".png", picture("RGB"), r"normals takes float maps \(.npy\)"),
-        ("edge", ".png", picture("L")[:40], "cannot be read"),
-        ("edge", ".png", b"", "cannot be read"),
-        ("depth", ".npy", b"", "cannot be read"),
-        ("depth", ".npy", arrays(np.save)[:-9], "cannot be read"),
-        ("depth", ".npy", arrays(np.savez), "cannot be read .an archive of arrays"),
-        ("depth", ".npy", picture("L"), "cannot be read"),
-        ("depth", ".npy", b"1.0 2.0\n", "cannot be read"),
+        ("edge", ".png", picture("L")[:40], "is truncated"),
+        ("edge", ".png", b"", "the file is empty"),
+        ("depth", ".npy", b"", "the file is empty"),
+        ("depth", ".npy", arrays(np.save)[:-9], "promises 48 bytes of values"),
+        ("depth", ".npy", arrays(np.savez), "it is a zip archive"),
+        ("depth", ".npy", picture("L"), "not a plain NumPy array"),
+        ("depth", ".npy", b"1.0 2.0\n", "not a plain NumPy array"),
     ],
 )
 def test_other_files_are_refused_by_name(name, suffix, content, found, tmp_path):
@@ -211,7 +219,8 @@ def test_damaged_files_are_named_too_where_a_manifest_has_their_sizes(tmp_path):
     (tmp_path / "predictions.json").write_text('{"sizes": {"x": [2, 3]}}')
     for content in (b"", arrays(np.savez)):
         path.write_bytes(content)
-        with pytest.raises(PredictionFilesError, match=r"x\.npy: cannot be read"):
+        refused = r"x\.npy: (the file is empty|not a plain NumPy array)"
+        with pytest.raises(PredictionFilesError, match=refused):
             scores_of(tmp_path, ["depth"])
     write(tmp_path, "depth", np.array(1.0))
     with pytest.raises(PredictionFilesError, match=r"x\.npy is a single number instead of 2x3"):

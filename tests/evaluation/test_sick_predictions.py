@@ -68,6 +68,9 @@ def test_unusual_numbers_are_numbers():
         check_numbers(values)
 
 
+@pytest.mark.fault(
+    "a prediction of NaN, infinity or too large an id", expected="no score; image, number and place are named"
+)
 @pytest.mark.parametrize("name", ["semseg", "depth", "normals", "edge", "saliency", "human_parts"])
 def test_one_wrong_value_without_a_label_is_refused_too(name):
     task = build_task(name, class_names=("a", "b")) if name == "semseg" else build_task(name)
@@ -236,6 +239,7 @@ def test_two_processes_count_what_one_counts(shards, monkeypatch):
     assert first[1] == [NOTE]
 
 
+@pytest.mark.fault("no labelled pixel at all", expected="an error on every rank, not a score")
 @pytest.mark.parametrize(
     ("images", "maps"), [({"a": "10", "b": "1-"}, 1), ({"a": "1-"}, 0), ({"a": "10"}, 1)]
 )

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mtvision.cli.search import show
+from mtvision.cli.procedures.search import show
 from mtvision.procedures import control_report, trade_off
 
 pytestmark = pytest.mark.slow  # every test is a run

@@ -8,7 +8,7 @@ import discs
 import pytest
 
 from mtvision.cli.main import call
-from mtvision.core.held_out import is_held_out
+from mtvision.core.random import is_held_out
 from mtvision.core.registry import SEARCHERS
 from mtvision.procedures.search import _training_part
 from mtvision.search import Searcher

@@ -14,6 +14,7 @@ from mtvision.recipe.shipped import configs_folder, shipped_configs
 LINES = 15
 WHOLE = {
     "camvid/parallel_lite0_camvid_1xb8_300": "the example of own data: all that it takes, in one file",
+    "synthetic/demo_resnet10t_synthetic_1xb16_400": "the network of the package: its file holds this text",
     "synthetic/parallel_tiny_synthetic_1xb16_1000": "the demo: the first config that one reads, in one file",
 }
 """{name: why it states everything itself}."""

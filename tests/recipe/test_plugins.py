@@ -155,7 +155,16 @@ def test_plugins_are_a_list_of_texts(fresh, write, value):
 
 
 def test_every_command_that_uses_tables_takes_plugins(capsys):
-    without = {"convert-checkpoint", "evaluate-boundaries", "compare-runs", "benchmark", "configs", "new"}
+    without = {
+        "convert-checkpoint",
+        "evaluate-boundaries",
+        "compare-runs",
+        "benchmark",
+        "configs",
+        "new",
+        "init",
+        "share",
+    }
     for command in COMMANDS:
         words = [command, "check", "--help"] if command == "leaderboard" else [command, "--help"]
         with pytest.raises(SystemExit):

@@ -278,14 +278,79 @@ def test_rows_of_two_protocols_are_not_compared(desktop):
 
 
 def test_theme(browser, file):
-    for view, start in (("desktop", "false"), ("dark", "true")):
+    papers = {}
+    for view, other in (("desktop", "dark"), ("dark", "light")):
         for page in opened(browser, file, view):
             button = page.locator("#theme")
-            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert button.get_attribute("aria-pressed") == start
+            papers[view] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert button.inner_text() == f"Use {other} theme"
             button.click()
-            assert button.get_attribute("aria-pressed") != start
-            assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+            assert page.evaluate("document.documentElement.dataset.theme") == other
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") != papers[view]
+            assert button.inner_text() == f"Use {'light' if other == 'dark' else 'dark'} theme"
+            button.click()
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == papers[view]
+    assert papers["desktop"] != papers["dark"]
+
+
+@pytest.mark.parametrize("width", [390, 761, 1024, 1280, 1920])
+def test_no_column_is_cut_and_no_label_is_lost(browser, file, width):
+    for page in opened(browser, file, "desktop"):
+        page.set_viewport_size({"width": width, "height": 900})
+        cut = page.evaluate(
+            """[...document.querySelectorAll('.scroll')]
+               .filter((node) => node.scrollWidth > node.clientWidth).length"""
+        )
+        assert cut == 0
+        short = page.evaluate(
+            """[...document.querySelectorAll('tr[data-row]:not([hidden]) td:not(.pick)')]
+               .filter((node) => node.getClientRects().length)
+               .filter((node) => node.scrollWidth > node.clientWidth + 1).length"""
+        )
+        assert short == 0
+        row = board(page).locator("tr[data-kind='result']").first
+        label = row.locator("[data-label='depth RMSE m ↓']")
+        shown = label.evaluate("(node) => getComputedStyle(node, '::before').content")
+        cards = "cards" in board(page).get_attribute("class")
+        assert shown == ('"depth RMSE m ↓"' if cards else "none")
+        assert cards == (width < 1280)
+
+
+def test_points_have_error_bars_and_the_colour_of_their_backbone(page):
+    figure = board(page).locator(".scatter")
+    assert figure.locator(".error").count() == 8  # three seeds each
+    assert figure.locator(".key.backbones li").all_inner_texts() == ["Swin-L", "Swin-T", "ViT-L"]
+    fills = figure.locator(".point").evaluate_all(
+        """(points) => points.map((point) => [document.querySelector(
+             `tr[data-row="${point.dataset.point}"]`).dataset.family,
+             getComputedStyle(point.querySelector('.dot')).fill])"""
+    )
+    assert len({fill for _, fill in fills}) == len({family for family, _ in fills}) == 3
+    assert len({tuple(pair) for pair in fills}) == 3
+    bar = figure.locator(".error").first.bounding_box()
+    values = board(page).locator("td[data-label='Δm % ↑'][data-std]")
+    std = [float(values.nth(index).get_attribute("data-std")) for index in range(8)]
+    heights = figure.locator(".error").evaluate_all("(bars) => bars.map((bar) => bar.getBBox().height)")
+    ratios = sorted(height / size for height, size in zip(sorted(heights), sorted(std), strict=True))
+    assert ratios[-1] == pytest.approx(ratios[0], rel=0.01)  # all of one scale
+    assert bar["height"] > 0
+
+
+def test_a_name_without_room_in_the_chart_stands_below_it(page):
+    figure = board(page).locator(".scatter")
+    figure.locator("[data-axis='x']").select_option("parameters")
+    figure.locator("[data-axis='y']").select_option("semseg/miou")
+    shown = {text for text in figure.locator(".chart .name").all_text_contents() if not text.isdigit()}
+    numbers = [int(text) for text in figure.locator(".chart .name").all_text_contents() if text.isdigit()]
+    listed = figure.locator(".numbered li")
+    assert sorted(numbers) == list(range(1, listed.count() + 1))
+    assert len(shown) + len(numbers) <= figure.locator(".point").count()
+    if page.viewport_size["width"] < 700:
+        assert numbers  # the made-up records have points that lie close together
+        name = listed.first.inner_text()
+        listed.first.locator("button").click()
+        assert page.locator("#drawer h2").inner_text() == name
+        page.keyboard.press("Escape")
 
 
 LUMINANCE = """() => {

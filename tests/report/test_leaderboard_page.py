@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from statistics import stdev
 
 import pytest
 from board_records import HOSTILE, board_records, hostile_record, nyud_records, write_site
@@ -14,6 +15,7 @@ from report_records import make_gain, make_record
 from mtvision.report.leaderboard import RunFolders, build_page, write_page
 from mtvision.report.leaderboard.rows import build_sections
 from mtvision.report.leaderboard.runs import read_curves
+from mtvision.report.paired import paired_differences
 from mtvision.report.provenance import config_entry
 from mtvision.report.published import published_rows
 from mtvision.report.table import MixedRecordsError
@@ -66,6 +68,7 @@ def test_the_page_is_the_same_every_time(text):
     assert build_page(board_records()) == text
 
 
+@pytest.mark.fault("a page of the suite is opened", expected="it requests nothing from anywhere")
 def test_nothing_is_loaded_from_elsewhere(text, page):
     links = [value for name, value in page.attributes if name in ("src", "href", "action", "data")]
     assert set(links) == {"#main", "data:,"}
@@ -85,8 +88,8 @@ def test_one_table_per_protocol(page):
         assert {row.records[0].protocol for row in section.rows} == {section.protocol}
     keys = [column.key for column in sections[1].columns]
     assert keys == [
-        "method", "backbone", "provenance", "semseg/miou", "depth/rmse", "normals/mean", "edge/odsF", "gain",
-        "parameters", "macs", "latency", "seeds",
+        "method", "backbone", "provenance", "licence", "semseg/miou", "depth/rmse", "normals/mean",
+        "edge/odsF", "gain", "parameters", "macs", "latency", "seeds",
     ]  # fmt: skip
 
 
@@ -99,8 +102,9 @@ def test_numbers_are_those_of_the_records(page):
     ]
     values = [record.scores["semseg"]["miou"] for record in records]
     mean = sum(values) / 3
-    assert float(row[4]["data-value"]) == pytest.approx(mean, rel=1e-14)
-    assert row[4]["text"].split()[0] == f"{100 * mean:.2f}"
+    assert float(row[5]["data-value"]) == pytest.approx(mean, rel=1e-14)
+    assert float(row[5]["data-std"]) == pytest.approx(stdev(values), rel=1e-14)
+    assert row[5]["text"].split()[0] == f"{100 * mean:.2f}"
     details = [
         item
         for item in page.data["rows"].values()
@@ -249,3 +253,66 @@ def test_rows_of_two_groups_cannot_be_compared_on_the_page():
     assert "left.group !== right.group" in build_page([good])
     (one, _) = page.data["rows"].values()
     assert ["Test images", "8 (part)"] in one["training"]
+
+
+def seeds(method, values, backbone="resnet18"):
+    """A row of three or more seeds that differs from others in its scores alone."""
+    return [
+        make_record(value, seed=seed, method=method, row=method, backbone=backbone)
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_rows_that_no_test_tells_apart_from_the_best_are_level():
+    noise = [0.001, -0.001, 0.0005, 0.0]
+    records = [
+        *seeds("best", [0.50 + item for item in noise]),
+        *seeds("close", [0.499 - item for item in noise]),
+        *seeds("far", [0.30 + 1.1 * item for item in noise]),
+        *seeds("two seeds", [0.499, 0.5]),
+    ]
+    section = build_sections(records, certainties=())[0]
+    place = [column.key for column in section.columns].index("semseg/miou")
+    p = paired_differences(records, "best")
+    close = next(item.p_holm for item in p if item.method == "close" and item.task == "semseg")
+    level = {row.method: row.level.get("semseg", "no") for row in section.rows}
+    assert level == {"best": None, "close": close, "far": "no", "two seeds": "no"}
+    assert close > 0.05
+    assert any(
+        "semseg mIoU: no significant difference from best in 1 of 2" in text for _, text in section.notes
+    )
+    cells = {
+        cells[1]["text"].strip(): cells[place + 1]["text"]
+        for cells in Page(build_page(records)).rows.values()
+    }
+    assert {name: "≈" in text for name, text in cells.items()} == {
+        "best": True, "close": True, "far": False, "two seeds": False
+    }  # fmt: skip
+
+
+def test_a_licence_is_that_of_the_weights_or_of_what_they_started_from():
+    one = make_record(method="own", row="a")
+    kept = replace(one, checkpoint={"sha256": "a" * 64, "licence": "CC-BY-4.0"})
+    started = replace(make_record(method="started", row="b"), training={"pretrained": {"licence": "mit"}})
+    section = build_sections([kept, started, make_record(method="silent", row="c")], certainties=())[0]
+    place = [column.key for column in section.columns].index("licence")
+    texts = {row.method: row.cells[place].text for row in section.rows}
+    assert texts == {"own": "CC-BY-4.0", "started": "mit", "silent": ""}
+    published = {
+        row.method: row.licence for row in build_sections(nyud_records())[0].rows if row.kind == "published"
+    }
+    assert (published["PRISM"], published["M2H"], published["ATRC"]) == ("MIT", "none given", "")
+    silent = build_sections([one], certainties=())[0]
+    assert "licence" not in [column.key for column in silent.columns]
+
+
+def test_published_and_own_rows_of_a_backbone_share_a_colour():
+    rows = build_sections(nyud_records())[0].rows
+    colours = {}
+    for row in rows:
+        colours.setdefault(row.family, set()).add(row.colour)
+    assert {"ViT-L", "Swin-L", "Swin-T"} <= colours.keys()
+    assert all(len(found) == 1 for found in colours.values())
+    drawn = [colours[name] for name in ("ViT-L", "Swin-L", "Swin-T")]
+    assert len(set.union(*drawn)) == 3
+    assert {row.colour for row in rows} == set(range(8))

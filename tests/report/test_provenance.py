@@ -9,11 +9,11 @@ from mtvision.report.provenance import (
     absolute_paths,
     code_version,
     config_entry,
-    file_sha256,
     now,
     package_versions,
     without_paths,
 )
+from mtvision.runtime.whole import file_sha256
 
 
 def git(folder, *arguments):

@@ -84,7 +84,7 @@ train_data = dict(dataset=dict(type="TinyDiscs", split="train", transforms="tens
 val_data = dict(dataset=dict(type="TinyDiscs", split="val", length=7, transforms="tensor"), batch_size=3)
 optimizer = dict(type="AdamW", lr=1e-2)
 training = dict(iterations=12, checkpoint_interval=5, val_interval=6, log_interval=4)
-evaluation = dict(pictures=1)
+evaluation = dict(pictures=1, constant_predictor=0)
 """
 
 

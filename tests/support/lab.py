@@ -34,7 +34,7 @@ class LabDiscs(DenseDataset):
         super().__init__(ids=[f"disc-{index}" for index in range(length)], **options)
 
     def read(self, index):
-        rng = np.random.default_rng(index)
+        rng = np.random.default_rng([index, len(self.split)])
         rows, columns = np.mgrid[:32, :32]
         disc = np.hypot(rows - rng.uniform(8, 24), columns - rng.uniform(8, 24)) < 6
         image = rng.integers(0, 80, (32, 32, 3)).astype(np.uint8)

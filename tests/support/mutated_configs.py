@@ -234,6 +234,7 @@ class Mutator:
                 "training",
                 "evaluation",
                 "logging",
+                "phases",
                 "plugins",
                 "seed",
                 "provenance",

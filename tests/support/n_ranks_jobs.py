@@ -31,14 +31,18 @@ from mtvision.testing.modules import Setting, disturb
 sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
 from examples import EXAMPLES
 
-BALANCER_NAMES = ("FixedWeights", "Uncertainty", "UPGrad")
 EDGE = replace(make_task.edge(), loss={"type": "EdgeLoss", "positive_weight": None})
 FIVE = (*toy_tasks(), EDGE, make_task.saliency())
 IMAGES = 8
 STEPS = 3
 DECODERS = {item.label: item for item in EXAMPLES if item.kind == "decoder"}
 CASES = {
-    **{f"{label} {balancer}": (label, balancer, {}) for label in DECODERS for balancer in BALANCER_NAMES},
+    **{
+        f"{label} {balancer}": (label, balancer, {})
+        for label in DECODERS
+        for balancer in ("FixedWeights", "UPGrad")
+    },
+    **{f"{label} Uncertainty": (label, "Uncertainty", {}) for label in ("ParallelDecoder", "MTMambaDecoder")},
     "five tasks FixedWeights": ("five tasks", "FixedWeights", {}),
     "five tasks LogSum": ("five tasks", "LogSum", {}),
     "five tasks UPGrad": ("five tasks", "UPGrad", {}),

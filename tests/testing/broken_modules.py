@@ -74,6 +74,18 @@ class GoodDecoder(Decoder):
         return DecoderOutput({task.name: self.feature(task.name, pyramid) for task in self.asked(tasks)})
 
 
+class BreaksTheGraph(GoodDecoder):
+    def feature(self, name, pyramid):
+        torch._dynamo.graph_break()
+        return super().feature(name, pyramid)
+
+
+class FixesTheSize(GoodDecoder):
+    def feature(self, name, pyramid):
+        feature = super().feature(name, pyramid)
+        return feature.reshape(*feature.shape[:2], int(feature.shape[2]), -1)
+
+
 class WrongChannels(GoodDecoder):
     def __init__(self, **options):
         super().__init__(**options)
@@ -104,6 +116,8 @@ class AlwaysSupervises(GoodDecoder):
 
 
 DECODERS = {name: partial(GoodDecoder, mode=mode) for name, mode in COMMON.items()} | {
+    "compiles_whole": BreaksTheGraph,
+    "exportable_at_any_size": FixesTheSize,
     "out_channels_are_true": WrongChannels,
     "subset_equals_whole": CountsTheTasks,
     "unknown_task_is_refused": TakesAnyName,

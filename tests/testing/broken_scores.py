@@ -113,6 +113,27 @@ class ClosureBalancer(Scalar):
         self.closure = lambda: 0
 
 
+class Sleeps(Scalar):
+    def term(self, name, loss):
+        return 0 * loss
+
+
+class ClampsWhatFlowsBack(Scalar):
+    """Gradients of losses are 1 without a loss scale."""
+
+    def term(self, name, loss):
+        same = loss * 1
+        same.register_hook(lambda gradient: gradient.clamp(max=1))
+        return same
+
+
+class RefusesInRiddles(Scalar):
+    def combine(self, losses):
+        if len(losses) < len(self.tasks):
+            raise ValueError("something is not there")
+        return super().combine(losses)
+
+
 BALANCERS = {
     "equal_losses_agree": Ascends,
     "common_scale_keeps_the_direction": Saturates,
@@ -127,6 +148,11 @@ BALANCERS = {
     "every_process_gets_the_same": Random,
     "state_round_trip": ForgetsItsCalls,
     "halves_average_to_the_whole": Squares,
+    "synchronised_norms_are_those_of_one_process": Squares,
+    "resumed_equals_uninterrupted": ForgetsItsCalls,
+    "trains_in_bfloat16": Sleeps,
+    "loss_scale_changes_nothing": ClampsWhatFlowsBack,
+    "partial_labels_train_or_are_refused": RefusesInRiddles,
     "own_parameters_learn": IdleParameter,
     "copies_are_equal": ClosureBalancer,
 }

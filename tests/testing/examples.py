@@ -10,11 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mtvision.architecture.tree import Tree
-from mtvision.balance import FixedWeights, LogSum, TorchJD, Uncertainty, UPGrad
-from mtvision.balance.jacobian import AGGREGATORS
+from mtvision.balance import (
+    DBMTL,
+    FAMO,
+    IMTL,
+    MGDA,
+    AutoLambda,
+    CoBa,
+    FeatureWeights,
+    FixedWeights,
+    GradNorm,
+    LogLosses,
+    LogSum,
+    MoCo,
+    MoDo,
+    NashMTL,
+    NormScaling,
+    PrincipalWeights,
+    Scalarizer,
+    SDMGrad,
+    SmoothTchebycheff,
+    TorchJD,
+    Uncertainty,
+    UPGrad,
+)
+from mtvision.balance.jacobian.aggregators import AGGREGATORS
+from mtvision.balance.scalar.scalarizer import SCALARIZERS
+from mtvision.core.registry import MERGERS
 from mtvision.core.sample import Batch
 from mtvision.losses import (
     BalancedBinaryLoss,
@@ -26,6 +52,7 @@ from mtvision.losses import (
     NormalsCosineLoss,
     NormalsL1Loss,
 )
+from mtvision.losses.edge import ShareEdgeLoss
 from mtvision.metrics import build_metric
 from mtvision.models.adapters import TaskPrompts
 from mtvision.models.backbones import (
@@ -38,6 +65,7 @@ from mtvision.models.backbones import (
 from mtvision.models.decoders import (
     ConcatDecoder,
     InvPTDecoder,
+    MedusaDecoder,
     MLoREDecoder,
     MTINetDecoder,
     MTMambaDecoder,
@@ -48,7 +76,21 @@ from mtvision.models.decoders import (
     TaskPrompterDecoder,
 )
 from mtvision.protocols import tasks as make_task
-from mtvision.steps import DataMapStep, PlainStep, SandwichStep, SearchStep, Step
+from mtvision.steps import (
+    BilevelStep,
+    DataMapStep,
+    FlatRegionsStep,
+    HeldOutStep,
+    ParetoStep,
+    PlainStep,
+    SAMOStep,
+    SandwichStep,
+    SearchStep,
+    SelectiveGroupsStep,
+    SeveralBatchesStep,
+    SparseStep,
+    Step,
+)
 from mtvision.testing.inputs import ToyBackbone, toy_tasks
 from mtvision.testing.kinds.adapters import AdapterCase
 from mtvision.testing.kinds.backbones import BackboneCase
@@ -56,6 +98,7 @@ from mtvision.testing.kinds.balancers import BalancerCase
 from mtvision.testing.kinds.datasets import DatasetCase
 from mtvision.testing.kinds.decoders import DecoderCase
 from mtvision.testing.kinds.losses import LossCase
+from mtvision.testing.kinds.mergers import MergerCase
 from mtvision.testing.kinds.metrics import MetricCase
 from mtvision.testing.kinds.steps import Forward, StepCase, plain_sum
 from mtvision.testing.modules import Setting
@@ -136,14 +179,14 @@ for label, (model, options) in TIMM.items():
         label=f"TimmBackbone-{label}",
         export_is_quick=label in ("resnet", "efficientnet"),
     )
-BEIT = {"img_size": 64, "depth": 4, "embed_dim": 32, "num_heads": 2}
-backbone(
-    "TimmBackbone",
-    partial(TimmBackbone, "beit_base_patch16_224", **BEIT),
-    label="TimmBackbone-beit",
-    size=(64, 64),
-    odd_size=None,
-)
+PLAIN = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+for label, model in {"beit": "beit_base_patch16_224", "dinov3": "vit_small_patch16_dinov3"}.items():
+    backbone(
+        "TimmBackbone",
+        partial(TimmBackbone, model, **PLAIN),
+        label=f"TimmBackbone-{label}",
+        slow=label == "dinov3",
+    )
 backbone(
     "TimmBackbone",
     partial(TimmBackbone, "test_vit_relpos", img_size=64),
@@ -195,6 +238,7 @@ decoder("MTINetDecoder", MTINetDecoder)
 decoder("MTINetDecoder", partial(MTINetDecoder, mask_axis="tasks"), label="MTINetDecoder-tasks")
 decoder("InvPTDecoder", partial(InvPTDecoder, width=16, hidden=10))
 decoder("InvPTDecoder", partial(InvPTDecoder, width=16, hidden=10), label="InvPTDecoder-flat", backbone=flat)
+decoder("MedusaDecoder", partial(MedusaDecoder, width=8), export_is_quick=True)
 MLORE = {"width": 8, "ranks": (1, 2, 3), "task_rank": 2, "top_k": 2}
 decoder("MLoREDecoder", partial(MLoREDecoder, **MLORE), backbone=flat)
 decoder("TaskExpertDecoder", partial(TaskExpertDecoder, width=8, experts=3), backbone=flat)
@@ -213,6 +257,7 @@ for label, reweight in {"TaskPrompterDecoder": None, "TaskPrompterDecoder-reweig
         label=label,
         backbone=prompted,
         odd_size=(60, 90),  # padded to 64 x 96, the one size that prompts take
+        free_size=False,
     )
 
 # --------------------------------------------------------------------------------------------- adapters
@@ -241,6 +286,67 @@ adapter(
     odd_size=(60, 90),
     drops=TOKEN,
 )
+PASSES = {"shared": {"*.attn.qkv": 2}, "own": {"*.3.mlp.*": 2}}
+WINDOWS = {"type": "SwinBackbone", "name": "swin_tiny_patch4_window7_224", "embed_dim": 8}
+WINDOWS |= {"depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2), "window_size": 2}
+tuned = partial(adapter, backbone=VIT, identity_at_start=True)
+tuned("LowRank", "LowRank", options={**PASSES, "both": True})
+tuned(
+    "LowRank",
+    "LowRank",
+    label="LowRank-MTLoRA",
+    backbone=WINDOWS,
+    options={"shared": {"*": 2}, "own": {"*.attn.proj": 2, "*.mlp.*": 2}, "side": True},
+    dead=("*.layers.3.blocks.0.mlp.fc2.shared.*",),  # nothing reads the shared state after the last block
+)
+tuned(
+    "LowRank",
+    "LowRank",
+    label="LowRank-addition",
+    backbone=WINDOWS,
+    options={"shared": {"*": 2}, "own": {"*.mlp.*": 2}, "side": True, "addition": True},
+    dead=("*.layers.3.blocks.0.mlp.fc2.add.*",),  # nothing reads the shared state after the last block
+)
+FILTERED = {"shared": {"*.attn.qkv": 2, "*.mlp.*": 2}, "own": {"*.mlp.*": 3}}
+tuned("TADFormer", "TADFormer", options=FILTERED)
+tuned(
+    "TADFormer",
+    "TADFormer",
+    label="TADFormer-dynamic",
+    backbone=WINDOWS,
+    options={**FILTERED, "side": True, "dynamic": True},
+)
+tuned("DiTASK", "DiTASK", options={"shared": {"*.1.attn.qkv": 4}, "own": {"*.3.mlp.fc1": 4}})
+tuned("Houlsby", "Houlsby", options={"own": {"*.3.mlp.fc2": 4}, "shared": {"*.attn.proj": 4}})
+tuned("HyperLowRank", "HyperLowRank", options={"shared": {"*.2.attn.qkv": 2, "*.3.mlp.*": 2}})
+tuned("PolySkills", "PolySkills", options=PASSES)
+TIMM_WINDOWS = {**WINDOWS, "type": "TimmBackbone"}
+adapter("VTAGML", "VTAGML", options={"embedding": 8}, backbone=TIMM_WINDOWS)
+adapter(
+    "VTAGML",
+    "VTAGML",
+    label="VTAGML-without-stream",
+    options={"embedding": 8, "stream": False, "freeze": True},
+    backbone=TIMM_WINDOWS,
+    identity_at_start=True,
+)
+tuned("TAPS", "TAPS", options={"layers": ["*.2.mlp.*", "*.3.attn.*"]})
+tuned("TAPS", "TAPS", label="TAPS-conv", backbone=RESNET, options={"layers": ["*.layer4.*conv1"]})
+tuned("Subset", "Subset", options={"blocks": {"depth": ["model.blocks.2"], "normals": ["model.blocks.3"]}})
+tuned(
+    "SparseDeltas",
+    "SparseDeltas",
+    options={"base": "depth", "reuse": 1e-4},
+)
+SMALL = {"backbone": VIT, "size": (32, 48), "odd_size": (37, 41), "drops": ("*.1.mlp.*", "*.3.mlp.*")}
+adapter("MixtureOfExperts", "MixtureOfExperts", options={"experts": 4, "top_k": 2}, **SMALL)
+adapter(
+    "MixtureOfExperts",
+    "MixtureOfExperts",
+    label="MixtureOfExperts-orthogonal",
+    options={"experts": 4, "top_k": 2, "router": "conditioned", "combine": "orthogonal", "noise": 1.0},
+    **SMALL,
+)
 adapter("Branched", "Branched", options={"tree": TREE}, identity_at_start=True, export_is_quick=True)
 adapter(
     "BranchingSearch",
@@ -258,6 +364,33 @@ adapter(
     options={**SEARCH, "mixing": "streams"},
     identity_at_start=True,
     skip={"exportable": SEARCHED},
+)
+for kind in ("low_rank", "whole"):
+    adapter(
+        "ParetoManifold",
+        "ParetoManifold",
+        label=f"ParetoManifold-{kind}",
+        options={"members": kind, "points": 1},
+        identity_at_start=True,
+        skip={"copies_are_equal": "torch pickles no parametrized module; state dicts and deep copies work"},
+    )
+adapter("Surgery", "Surgery", options={"rank": 4}, identity_at_start=True, export_is_quick=True)
+adapter("ImplicitVectors", "ImplicitVectors", identity_at_start=True, export_is_quick=True)
+adapter(
+    "ImplicitVectors",
+    "ImplicitVectors",
+    label="ImplicitVectors-times",
+    options={"mode": "multiply", "spread": 0.02},
+)
+adapter("AdaTT", "AdaTT")
+adapter("AdaTT", "AdaTT", label="AdaTT-shared", options={"own": 2, "shared": 1, "rounds": 2})
+adapter("PublicPrivate", "PublicPrivate", identity_at_start=True)
+adapter("PublicPrivate", "PublicPrivate", label="PublicPrivate-hard", options={"gate": "gumbel"}, passes=8)
+adapter(
+    "PublicPrivate",
+    "PublicPrivate",
+    label="PublicPrivate-lite",
+    options={"gate": "sigmoid", "keep": {"depth": "public", "normals": "private"}},
 )
 adapter(
     "Slimmable",
@@ -281,13 +414,14 @@ balancer(
 balancer(
     "LogSum",
     LogSum,
-    skip={
-        "halves_average_to_the_whole": "the logarithm is taken of each process's own loss (its page says so)"
-    },
+    skip=dict.fromkeys(
+        ("halves_average_to_the_whole", "synchronised_norms_are_those_of_one_process"),
+        "the logarithm is taken of each process's own loss (its page says so)",
+    ),
 )
 balancer("Uncertainty", Uncertainty)
 balancer("UPGrad", UPGrad)
-OTHER_SOLVER = {"CAGrad", "NashMTL", "FairGrad"}  # need cvxpy with a solver that is not installed
+OTHER_SOLVER = {"CAGrad", "NashMTL"}  # need cvxpy with a solver that is not installed
 STATE = "keeps state for every task and refuses batches that lack one"
 ROWS = "refuses fewer than three rows"
 NEEDS = {
@@ -295,6 +429,7 @@ NEEDS = {
         "absent_tasks_count_for_nothing": STATE,
         "common_scale_keeps_the_direction": "its step size has the unit of squared gradients",
     },
+    "FairGrad": {"common_scale_keeps_the_direction": "its search starts at 1/T whatever the scale"},
     "GradVac": {"absent_tasks_count_for_nothing": STATE},
     "PCD": {
         "absent_tasks_count_for_nothing": STATE,
@@ -308,7 +443,7 @@ NEEDS = {
     },
     "TrimmedMean": {"one_task_is_the_plain_gradient": ROWS, "absent_tasks_count_for_nothing": ROWS},
 }
-ARGUMENTS = {"Krum": {"n_byzantine": 0}, "TrimmedMean": {"trim_number": 1}}
+ARGUMENTS = {"Krum": {"n_byzantine": 0}, "TrimmedMean": {"trim_number": 1}, "FairGrad": {"alpha": 1.0}}
 for name in sorted(set(AGGREGATORS) - OTHER_SOLVER):
     balancer(
         "TorchJD",
@@ -316,6 +451,47 @@ for name in sorted(set(AGGREGATORS) - OTHER_SOLVER):
         label=f"TorchJD-{name}",
         skip=NEEDS.get(name),
     )
+
+SCALE = "common_scale_keeps_the_direction"
+ALL_TASKS = {"absent_tasks_count_for_nothing": STATE}
+UNIT = {"common_scale_keeps_the_direction": "its options have the unit of a loss"}
+SCALAR_RULES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "COSMOS": ({"lambda_": 0.1}, UNIT),
+    "DWA": ({"period": 2}, ALL_TASKS),
+    "GeometricMean": ({}, {}),
+    "IMTLL": ({}, {}),
+    "Mean": ({}, {}),
+    "PBI": ({"theta": 0.5}, {}),
+    "Random": ({}, {"order_of_tasks_is_irrelevant": "weights are drawn for places, not for names"}),
+    "STCH": ({"mu": 1.0}, UNIT),
+    "Sum": ({}, {}),
+}
+assert set(SCALAR_RULES) == set(SCALARIZERS)
+for name, (options, exceptions) in SCALAR_RULES.items():
+    balancer(
+        "Scalarizer",
+        partial(Scalarizer, scalarizer=name, **options),
+        label=f"Scalarizer-{name}",
+        skip=exceptions,
+    )
+balancer("SmoothTchebycheff", partial(SmoothTchebycheff, warmup=2, nadir=1))
+balancer("FAMO", FAMO)
+balancer("CoBa", partial(CoBa, warmup=2, history=3))
+balancer("AutoLambda", AutoLambda)
+balancer("GradNorm", GradNorm)
+balancer("PrincipalWeights", PrincipalWeights)
+balancer("LogLosses", partial(LogLosses, balancer={"type": "MGDA"}))
+balancer("NormScaling", NormScaling)
+for kind in ("none", "l2", "loss", "loss+"):
+    balancer("MGDA", partial(MGDA, normalise=kind), label=f"MGDA-{kind}")
+balancer("NashMTL", NashMTL)
+balancer("IMTL", IMTL)
+for name in ("MGDA", "AlignedMTL"):
+    balancer("FeatureWeights", partial(FeatureWeights, aggregator=name), label=f"FeatureWeights-{name}")
+balancer("MoCo", MoCo, skip=ALL_TASKS | {SCALE: "its step has the unit of squared losses"})
+balancer("DBMTL", DBMTL, skip=ALL_TASKS)
+balancer("MoDo", MoDo, skip=ALL_TASKS | {SCALE: "its step has the unit of squared gradients"})
+balancer("SDMGrad", SDMGrad, skip=ALL_TASKS | {SCALE: "torchjd adds 1e-8 to the squared norm"})
 
 # ----------------------------------------------------------------------------------------------- losses
 
@@ -338,6 +514,7 @@ loss(
     label="EdgeLoss-survey",
     task=make_task.edge(),
 )
+loss("ShareEdgeLoss", ShareEdgeLoss, task=make_task.edge())
 loss("EdgeLoss", partial(EdgeLoss, None), label="EdgeLoss-hed", task=make_task.edge(), skip=WEIGHTS)
 loss("BalancedCrossEntropyLoss", BalancedCrossEntropyLoss, task=make_task.saliency(), skip=WEIGHTS)
 loss("BalancedBinaryLoss", BalancedBinaryLoss, task=make_task.saliency(family="survey"), skip=WEIGHTS)
@@ -375,6 +552,33 @@ for label, task in SCORED.items():
         **MORE.get(label, {}),
     )
 
+
+class OneAnnotator(MetricCase):
+    """Labels (2, H, W): the share of annotators, of which there is one, and that one's map."""
+
+    def label(self, index: int, missing: float = 0.1) -> Tensor:
+        """The same map twice; the second has no holes."""
+        share = super().label(index, missing)[:1]
+        return torch.cat([share, share.nan_to_num(0.0)])
+
+    def perfect(self, label: Tensor) -> Tensor:
+        """That of the share."""
+        return super().perfect(label[:1])
+
+
+ANNOTATED = {"type": "annotated_edge", "max_distance": 0.011, "thresholds": 5, "suppression": 0}
+task = replace(make_task.edge(thresholds=5), metrics=(ANNOTATED,), label_channels=2)
+add(
+    "metric",
+    OneAnnotator,
+    "annotated_edge",
+    partial(build_metric, task),
+    label="annotated_edge",
+    task=task,
+    skip={"perfect_is_best": "the benchmark's AP is 0 where all thresholds give one point of the curve"},
+    **MORE["edge"],
+)
+
 # ------------------------------------------------------------------------------------------------ steps
 
 step = partial(add, "step", StepCase)
@@ -388,7 +592,7 @@ def sandwich(given: Step, forward: Forward, batch: Batch) -> Tensor:
 
 def not_held_out(given: Step, forward: Forward, batch: Batch) -> Tensor:
     """Images that are held out teach the architecture alone, of which this network has none."""
-    from mtvision.core.held_out import is_held_out
+    from mtvision.core.random import is_held_out
 
     kept = [index for index, name in enumerate(batch.ids) if not is_held_out(name, given.held_out or 0)]
     part = batch.part(kept)
@@ -398,6 +602,20 @@ def not_held_out(given: Step, forward: Forward, batch: Batch) -> Tensor:
 
 step("PlainStep", PlainStep)
 step("DataMapStep", DataMapStep)
+step("FlatRegionsStep", partial(FlatRegionsStep, rho=1e-12))  # so short that nothing moves
+step("SAMOStep", partial(SAMOStep, rho=1e-12))
+step("SparseStep", partial(SparseStep, share=1.0))
+step("SelectiveGroupsStep", partial(SelectiveGroupsStep, start="together"))
+step("HeldOutStep", partial(HeldOutStep, held_out=0.0))
+step("BilevelStep", partial(BilevelStep, held_out=0.0))
+step(
+    "SeveralBatchesStep",
+    SeveralBatchesStep,
+    skip=dict.fromkeys(
+        ("absent_tasks_are_left_out", "logs_are_detached_scalars"), "every part of a batch needs all tasks"
+    ),
+)
+step("ParetoStep", partial(ParetoStep, passes=2, concentration=1e12))  # all preferences are alike
 step("SandwichStep", partial(SandwichStep, passes=2), obvious=sandwich)
 step("SearchStep", partial(SearchStep, held_out=0.0), label="SearchStep-all")
 UNEVEN = "losses are means over the images that are not held out, of which the halves have other numbers"
@@ -407,6 +625,25 @@ step(
     obvious=not_held_out,
     skip={"micro_batches_equal_the_batch": UNEVEN, "processes_equal_one": UNEVEN},
 )
+
+# ----------------------------------------------------------------------------------------------- mergers
+
+merger = partial(add, "merger", MergerCase)
+START = {"steps": 0}  # mergers that learn begin with task arithmetic
+
+for name, options in {
+    "average": {},
+    "task_arithmetic": {},
+    "ties": {"density": 1.0},
+    "dare": {"drop": 0.0},
+    "breadcrumbs": {"keep": 1.0, "outliers": 0.0},
+    "consensus": {"agreeing": 0},
+    "tall_masks": {},
+    "emr": {},
+}.items():
+    merger(name, MERGERS[name], keep_all=options)
+for name in ("adamerging", "atlas", "concrete", "tinting"):
+    merger(name, partial(MERGERS[name], steps=2, lr=0.05), keep_all=START)
 
 # --------------------------------------------------------------------------------------------- data sets
 
@@ -562,10 +799,76 @@ def selected(folder: Path) -> Callable[[], Any]:
     return partial(SelectedImages, dataset=whole, ids=ids, protocol=SYNTHETIC_INSTANCES)
 
 
+def held_out(folder: Path) -> Callable[[], Any]:
+    """What is not held out of five random images with instances."""
+    from mtvision.data import HeldOutImages
+    from mtvision.protocols.synthetic import SYNTHETIC_INSTANCES
+
+    del folder
+    whole = {"type": "RandomImages", "length": 5, "size": (24, 32), "transforms": TRAIN}
+    return partial(HeldOutImages, dataset=whole, part="rest", protocol=SYNTHETIC_INSTANCES)
+
+
+def camvid(folder: Path) -> Callable[[], Any]:
+    """Two street scenes."""
+    import numpy as np
+
+    from mtvision.data import CamVid
+
+    rng, small = np.random.default_rng(0), miniature()
+    for name in ("p", "q"):
+        small.write_png(folder / "train" / f"{name}.png", rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        small.write_png(folder / "trainannot" / f"{name}.png", rng.integers(0, 12, (12, 16), dtype=np.uint8))
+    return partial(CamVid, folder, split="train", check=False, transforms=TRAIN)
+
+
+def bsds_sod(folder: Path) -> Callable[[], Any]:
+    """Two photographs with the boundaries of two people."""
+    import numpy as np
+
+    from mtvision.data import BSDSSaliency
+
+    rng, small = np.random.default_rng(0), miniature()
+    for name in ("100", "101"):
+        (folder / "images/train").mkdir(parents=True, exist_ok=True)
+        photograph = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(photograph).save(folder / "images/train" / f"{name}.jpg")
+        small.write_png(folder / "annotators" / f"{name}.png", rng.integers(0, 4, (12, 16), dtype=np.uint16))
+        small.write_png(
+            folder / "saliency" / f"{name}.png", rng.integers(0, 2, (12, 16), dtype=np.uint8) * 255
+        )
+    return partial(BSDSSaliency, folder, split="train", check=False, transforms=TRAIN)
+
+
+def mosd(folder: Path) -> Callable[[], Any]:
+    """Two frames with a table and an object."""
+    import numpy as np
+
+    from mtvision.data import Mosd
+
+    rng, small = np.random.default_rng(0), miniature()
+    for name in ("learn0", "learn1"):
+        small.write_png(folder / "rgb" / f"{name}.png", rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        depth = rng.integers(900, 1500, (12, 16), dtype=np.uint16)
+        depth[0, :3] = 0
+        small.write_png(folder / "depth" / f"{name}.png", depth)
+        parts = np.ones((12, 16), dtype=np.uint8)
+        parts[3:11, 4:14] = 20
+        small.write_png(folder / "label" / f"{name}.png", parts)
+        normals = rng.normal(size=(12, 16, 3)).astype(np.float32)
+        normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+        small.save_npy(folder / "normals" / f"{name}.npy", normals.astype(np.float16))
+    return partial(Mosd, folder, split="train", check=False, transforms=TRAIN)
+
+
 for name, make in {
     "SyntheticScenes": synthetic,
+    "CamVid": camvid,
+    "BSDSSaliency": bsds_sod,
+    "Mosd": mosd,
     "RandomImages": noise,
     "SelectedImages": selected,
+    "HeldOutImages": held_out,
     "NYUDv2": nyud,
     "PascalContext": pascal,
     "Cityscapes": cityscapes,

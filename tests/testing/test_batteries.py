@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conformance import BATTERY, KINDS
 
 from mtvision.core import registry
 from mtvision.testing import BATTERIES, properties
@@ -28,11 +29,11 @@ REGISTRIES = {
     "step": registry.STEPS,
     "dataset": registry.DATASETS,
     "metric": registry.METRICS,
+    "merger": registry.MERGERS,
 }
 WITHOUT_BATTERY = {
     "head": "a head is part of every network that the adapter battery builds",
     "searcher": "a searcher is a whole run: tests/search and tests/procedures hold known answers",
-    "merger": "none is registered",
     "preparation of data": "a preparation unpacks published archives: tests/data/test_prepare_datasets.py",
     "transform": "geometry is a property of all of them at once: tests/data/test_geometry_properties.py",
     "optimizer": "its classes are torch's and mmengine's; tests/engine/test_optimizer.py builds them",
@@ -45,15 +46,35 @@ WITHOUT_BATTERY = {
     "label derivation": "two functions: tests/data/test_folder.py",
     "transforms preset": "a preset is a list of transforms: tests/data/test_published_pipelines.py",
 }
-QUICK = {"loss", "balancer", "dataset", "metric"}  # batteries of milliseconds
+GRAPHS = {"compiles_whole", "exportable_at_any_size"}  # half a minute each: `make long-tests` runs them all
+QUICK = {"loss", "balancer", "dataset", "metric", "merger"}  # batteries of milliseconds
 FIRST = {(item.kind, item.name): item.label for item in reversed(EXAMPLES)}  # label of a class's first one
 
 
 def _is_slow(example: Example, name: str) -> bool:
-    """Large networks and exports of seconds; where properties build networks, all but a class's first one."""
-    if example.slow or (name == "exportable" and not example.export_is_quick):
+    """Large networks, exports of seconds, and where properties build networks, half of a first example's."""
+    if example.slow or name in GRAPHS or (name == "exportable" and not example.export_is_quick):
         return True
-    return example.kind not in QUICK and example.label != FIRST[example.kind, example.name]
+    if example.kind in QUICK:
+        return False
+    if example.label != FIRST[example.kind, example.name]:
+        return True
+    return (properties(example.kind).index(name) + sorted(FIRST).index((example.kind, example.name))) % 2 == 1
+
+
+def _marks(example: Example, name: str) -> list[pytest.MarkDecorator]:
+    further = example.label != FIRST[example.kind, example.name]
+    whole_network = example.kind == "adapter"  # a trace takes seconds, for each of many adapters
+    export = name == "exportable" and (further or whole_network) and not example.export_is_quick
+    if export or (name in GRAPHS and example.label != "ParallelDecoder"):
+        return [pytest.mark.slow, pytest.mark.long]
+    return [pytest.mark.slow] if _is_slow(example, name) else []
+
+
+def _cells(example: Example, name: str) -> list[pytest.MarkDecorator]:
+    """The cell of docs/conformance.md that a property of a method fills."""
+    counts = example.kind in KINDS and name in BATTERY
+    return [pytest.mark.conformance(example.label, BATTERY[name])] if counts else []
 
 
 PAIRS = [
@@ -61,7 +82,7 @@ PAIRS = [
         example,
         name,
         id=f"{example.kind}-{example.label}-{name}",
-        marks=[pytest.mark.slow] if _is_slow(example, name) else [],
+        marks=[*_marks(example, name), *_cells(example, name)],
     )
     for example in EXAMPLES
     for name in properties(example.kind)

@@ -20,6 +20,7 @@ from mtvision.testing import (
     check_dataset,
     check_decoder,
     check_loss,
+    check_merger,
     check_metric,
     check_step,
     properties,
@@ -28,6 +29,7 @@ from mtvision.testing.inputs import ToyBackbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 import broken_data
+import broken_mergers
 import broken_modules
 import broken_scores
 
@@ -39,6 +41,7 @@ CHECKS = {
     "loss": (check_loss, broken_scores.LOSSES),
     "metric": (partial(check_metric, task=depth()), broken_scores.METRICS),
     "dataset": (check_dataset, broken_data.DATASETS),
+    "merger": (check_merger, broken_mergers.MERGERS),
     "step": (check_step, broken_data.STEPS),
 }
 
@@ -77,7 +80,9 @@ GOOD = {
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_the_class_without_the_mistake_passes(kind):
-    report = CHECKS[kind][0](GOOD[kind], skip={"exportable": "tested above"} if kind == "decoder" else None)
+    graphs = ("exportable", "compiles_whole", "exportable_at_any_size")
+    skip = dict.fromkeys(graphs, "tested above") if kind == "decoder" else None
+    report = CHECKS[kind][0](GOOD[kind], skip=skip)
     report.raise_if_failed()
 
 

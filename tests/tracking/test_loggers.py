@@ -17,7 +17,10 @@ from wandb_runs import read_runs
 from mtvision.engine.training import train
 from mtvision.recipe.config import load_config
 from mtvision.recipe.sections import LoggingSettings
-from mtvision.tracking.loggers import NUMBERS, Loggers, _has_key, record_summary, start_wandb_run
+from mtvision.tracking.loggers import NUMBERS, Loggers, record_summary
+from mtvision.tracking.run import RunFacts
+from mtvision.tracking.run_id import run_id_of
+from mtvision.tracking.wandb_client import _has_key, start_wandb_run
 
 
 @pytest.fixture
@@ -52,14 +55,28 @@ def test_tensorboard_holds_losses_scores_pictures_and_cost(tmp_path):
     for name, value in final.items():
         (item,) = events.Scalars(name)
         assert (item.step, item.value) == (12, pytest.approx(value, rel=1e-6))
+    assert [item.step for item in events.Scalars("share/depth")] == [4, 8, 12]
+    shares = [events.Scalars(f"share/{task}")[1].value for task in ("semseg", "depth")]
+    parts = [np.mean([row[f"weight/{task}"] for row in rows[4:8]]) for task in ("semseg", "depth")]
+    parts = [
+        part * np.mean([row[f"loss/{task}"] for row in rows[4:8]])
+        for part, task in zip(parts, ("semseg", "depth"), strict=True)
+    ]
+    assert shares == pytest.approx([part / sum(parts) for part in parts], rel=1e-6)
+    assert [item.step for item in events.Images("predictions/disc-0")] == [6]
+    hyperparameters = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"balancer.type" in hyperparameters and b"Uncertainty" in hyperparameters  # noqa: PT018
+    assert "custom_scalars__config__" in events.summary_metadata
     (picture,) = [name for name in events.Tags()["images"] if name.startswith("pictures/")]
     (shown,) = events.Images(picture)
     stored = cv2.imread(str(next((tmp_path / "run" / "pictures").glob("*.png"))))
     assert (cv2.imdecode(np.frombuffer(shown.encoded_image_string, np.uint8), 1) == stored).all()
 
 
+@pytest.mark.slow
 def test_wandb_holds_losses_scores_pictures_and_cost(tmp_path, offline):
     options = ["logging.wandb=true", "logging.project=a-project", "balancer.type=Uncertainty"]
+    options.append("logging.artifacts=checkpoint")
     record = train(load_config(discs.write_config(tmp_path), options), tmp_path / "run")
     (run,) = read_runs(tmp_path / "run")
     assert run.run.project == "a-project"
@@ -70,6 +87,18 @@ def test_wandb_holds_losses_scores_pictures_and_cost(tmp_path, offline):
         assert run.values(name) == pytest.approx(expected, rel=1e-6)
     assert run.values("lr") == [rows[i]["lr"] for i in (3, 7, 11)]
     assert len(run.values("val/depth/rmse")) == 1
+    assert run.values("iteration") == [4, 6, 8, 12]
+    assert (run.run.run_id, run.run.run_group[:4]) == (run_id_of(tmp_path / "run"), "run ")
+    table = json.loads(next((tmp_path / "run" / "wandb").rglob("*.table.json")).read_text())
+    assert table["columns"] == ["iteration", "image id", "image", "depth"]
+    assert [row[:2] for row in table["data"]] == [[6, "disc-0"]]
+    for what in ("prediction", "label"):
+        assert run.values(f"predictions/disc-0/masks/semseg {what}/_type") == ["mask"]
+    kept = {item.type: item for item in run.artifacts}
+    paths = [item.path for item in kept["run_table"].manifest.contents]
+    assert sum(path.endswith(".mask.png") for path in paths) == 2
+    assert kept["record"].name == f"record-{run.run.run_id}"
+    assert [item.path for item in kept["model"].manifest.contents] == ["iter_12.pth"]
     found = {name: run.summary[name] for name in final_numbers(record)}
     assert found == pytest.approx(final_numbers(record), rel=1e-6)
     picture = next((tmp_path / "run" / "pictures").glob("*.png"))
@@ -101,7 +130,7 @@ def test_a_dead_server_does_not_stop_training(tmp_path, offline, monkeypatch, ca
 def test_a_missing_key_does_not_stop_training(tmp_path, offline, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_MODE", "online")
     with caplog.at_level(logging.WARNING, logger="mtvision"):
-        loggers = Loggers(LoggingSettings(wandb=True), tmp_path, name="a", config={}, run_id="abc")
+        loggers = Loggers(LoggingSettings(wandb=True), tmp_path, RunFacts(name="a", config={}, run_id="abc"))
         loggers.scalars({"a": 1.5}, 1)
         loggers.finish({})
     (message,) = warnings_of(caplog)
@@ -113,6 +142,9 @@ def test_a_missing_key_does_not_stop_training(tmp_path, offline, monkeypatch, ca
 class FakeRun:
     def __init__(self, refuse):
         self.refuse, self.summary = refuse, {}
+
+    def define_metric(self, name, **options):
+        pass
 
     def finish(self):
         if self.refuse:
@@ -178,8 +210,8 @@ def test_a_server_that_refuses_the_run_leaves_an_offline_one(tmp_path, living_se
 def test_a_server_that_dies_during_training_is_reported_at_the_end(
     tmp_path, living_server, caplog, monkeypatch
 ):
-    monkeypatch.setattr("mtvision.tracking.loggers.import_wandb", lambda: FakeWandb(refuse_finish=True))
-    loggers = Loggers(LoggingSettings(wandb=True), tmp_path, name="a", config={}, run_id="abc")
+    monkeypatch.setattr("mtvision.tracking.wandb_run.import_wandb", lambda: FakeWandb(refuse_finish=True))
+    loggers = Loggers(LoggingSettings(wandb=True), tmp_path, RunFacts(name="a", config={}, run_id="abc"))
     loggers.finish({"a": 1.0})
     line = f"WandbLogger stopped: TimeoutError: uploads took longer than 120 s; {NUMBERS}"
     assert warnings_of(caplog) == loggers.failures == [line]
@@ -199,7 +231,7 @@ def test_a_broken_logger_is_reported_once_and_dropped(tmp_path, caplog):
         def scalars(self, values, step):
             raise ConnectionError("server is gone")
 
-    loggers = Loggers(LoggingSettings(), tmp_path, name="a", config={}, run_id="a")
+    loggers = Loggers(LoggingSettings(), tmp_path, RunFacts(name="a", config={}, run_id="a"))
     loggers._active.append(Broken())
     with caplog.at_level(logging.WARNING, logger="mtvision"):
         loggers.scalars({"a": 1.0}, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mtvision.core.output import DecoderOutput
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.models.decoders.decoder import Decoder
@@ -41,7 +41,7 @@ class GatedDecoder(Decoder):
         own = {}
         for name, layers in self.levels.items():
             maps = pyramid.for_task(name).maps
-            size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+            size = size_of(maps[0])
             levels = [resize(layer(item), size) for layer, item in zip(layers, maps, strict=True)]
             own[name] = torch.stack(levels).sum(dim=0)
         mean = torch.stack(list(own.values())).mean(dim=0)

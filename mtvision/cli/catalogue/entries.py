@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from mtvision.cli.catalogue.common import holds_all, none_holds
+from mtvision.cli.catalogue.uses import uses_of
 from mtvision.cli.common import add_plugin_option
 from mtvision.core.registry import Registry, tables
 from mtvision.core.registry.described import Described, described, table_of
-from mtvision.recipe.plugin_lists import files_of
 from mtvision.recipe.plugins import load_announced, load_plugins
-from mtvision.recipe.shipped import shipped_configs
 
 SHOWN_USES = 10
 
@@ -71,7 +68,7 @@ def show_main(argv: Sequence[str] | None = None) -> int:
     load_plugins(arguments.plugin)
     table = table_of(arguments.kind, tables())
     entry = described(table, arguments.name)
-    signature, uses = _signature(table, arguments.name), _uses(arguments.name)
+    signature, uses = _signature(table, arguments.name), uses_of(arguments.name)
     if arguments.json:
         print(
             json.dumps(
@@ -137,18 +134,3 @@ def _signature(table: Registry, name: str) -> str:
     ]
     lines = [f"    {item}," for item in plain]
     return "\n".join([f"{name}(", *lines, ")"]) if lines else f"{name}()"
-
-
-def _uses(name: str) -> list[str]:
-    """Names of the shipped configs that name the entry, themselves or in a base."""
-    pattern = re.compile(rf"[\"']{re.escape(name)}[\"']")
-    holds: dict[Path, bool] = {}
-    uses = []
-    for config in shipped_configs():
-        files = files_of(config.file)
-        for file in files:
-            if file not in holds:
-                holds[file] = pattern.search(file.read_text("utf-8")) is not None
-        if any(holds[file] for file in files):
-            uses.append(config.name)
-    return uses

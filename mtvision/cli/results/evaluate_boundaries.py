@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtvision.cli.common import STDOUT, write_json
+from mtvision.core.files.text import read_ids
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
 from mtvision.runtime.progress import counting, messages
 
@@ -51,22 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from rich.console import Console
 
+    from mtvision.evaluation.prediction_maps import BoundaryReader
     from mtvision.metrics.boundary.runner import evaluate_folders, find_pairs
 
     protocol = _protocol(arguments)
     listed = arguments.images
     if listed is None and not arguments.subset:
         listed = _published_list(arguments.ground_truth, protocol)
-    ids = _read_ids(listed) if listed else None
+    ids = read_ids(listed) if listed else None
     pairs = find_pairs(
         arguments.predictions, arguments.ground_truth, protocol, ids=ids, subset=arguments.subset
     )
     cache = None if arguments.no_cache else arguments.cache
     if cache is None and not arguments.no_cache and arguments.json not in (None, STDOUT):
         cache = arguments.json.with_suffix(".counts")
+    reader = BoundaryReader([pair.prediction for pair in pairs])
     with counting("images", len(pairs)) as counter:
         result = evaluate_folders(
-            pairs, protocol, workers=arguments.workers, cache=cache, progress=counter.reach
+            pairs, protocol, workers=arguments.workers, cache=cache, progress=counter.reach, read=reader
         )
     if result.reused:
         messages().print(f"{result.reused} of {len(pairs)} images were counted before ({cache}).")
@@ -163,10 +166,3 @@ def _published_list(truths: Path, protocol: BoundaryProtocol) -> Path | None:
             "is there."
         )
     return found
-
-
-def _read_ids(path: Path) -> list[str]:
-    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    if not ids:
-        raise ValueError(f"{path}: holds no image name; write one per line, without extension.")
-    return ids

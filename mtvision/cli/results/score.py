@@ -17,7 +17,7 @@ from mtvision.cli.common import STDOUT, add_plugin_option, write_json
 from mtvision.core.registry import replaced_entries
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import load_checked
-from mtvision.recipe.config import RunConfig
+from mtvision.recipe.config import RunConfig, parse_option
 from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.settings import Settings
 from mtvision.report.comparable.task_entry import describe_tasks
@@ -58,7 +58,8 @@ DIR/<task>/<image id>.png or .npy, one file per image of the split, at the size 
   class maps      PNG of class ids, 8 or 16 bits
   probabilities   (edge, saliency) gray PNG of 8 or 16 bits, or NPY in 0..1
   other maps      NPY (C, H, W) in the units of the labels: metres, unit vectors
-Tasks without a folder are not scored.
+What the numbers mean is decided from all files of a task (0 and 1, 0 to 255, ...). What cannot be told is
+refused; --maps says it. Tasks without a folder are not scored.
 """
 
 
@@ -72,10 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtvision.engine.records import portable, require_possible, require_whole
     from mtvision.evaluation.evaluator import SampleEvaluator
     from mtvision.evaluation.prediction_files import PredictionFiles
+    from mtvision.evaluation.prediction_maps import map_options
     from mtvision.evaluation.scoring import evaluate_files
     from mtvision.recipe.data import build_dataset, evaluation_loader
 
-    files = PredictionFiles.find(arguments.predictions, settings.protocol.tasks)
+    tasks = settings.protocol.tasks
+    said = map_options(dict(parse_option(option) for option in arguments.maps), tasks)
+    files = PredictionFiles.find(arguments.predictions, tasks, said)
     section = _section(arguments.split, config, files)
     _check_protocol(files, settings.protocol)
     protocol = settings.protocol.select([task.name for task in files.tasks])
@@ -144,6 +148,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("test", "val"),
         help="which data section (default: the one the predictions were made on, else test)",
     )
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        default=[],
+        metavar="TASK.OPTION=VALUE",
+        help="what the files hold, e.g. depth.scale=1000 (millimetres), normals.encoding=shifted (0..255), "
+        "edge.encoding=mask",
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all scores to this file")
     parser.add_argument(
         "--bootstrap", type=_positive, metavar="N", help="95 %% intervals from N resamples of the images"
@@ -182,6 +194,8 @@ def _say_what_is_left_out(files: PredictionFiles, protocol: Protocol, console: C
         )
     if files.ignored:
         console.print(f"not a task of {protocol.id}: {', '.join(files.ignored)}", soft_wrap=True)
+    for line in files.left_out:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _intervals(evaluator: SampleEvaluator, resamples: int) -> Intervals:
@@ -223,6 +237,7 @@ def _as_json(
     manifest: Mapping[str, Any] = files.manifest or {}
     content = {name: plain[name] for name in RECORDED}
     content |= {"images": images, "predictions": {k: v for k, v in manifest.items() if k != "sizes"} or None}
+    content["encodings"] = {task.name: files.encoding(task).describe() for task in files.tasks}
     if resamples:
         content["bootstrap"] = {"resamples": resamples, "confidence": 0.95}
         content["intervals"] = {

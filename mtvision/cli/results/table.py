@@ -11,6 +11,7 @@ from mtvision.cli.common import add_plugin_option
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.plugins import load_plugins
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
+from mtvision.report.comparable.ledger import ledger_grid
 from mtvision.report.compare import comparison_grid
 from mtvision.report.grid import Grid
 from mtvision.report.marked import count_tables, difference, regenerate
@@ -32,6 +33,7 @@ A lead inside the noise of three or more seeds is not bold.
   mtvision table results/ --protocol nyud-invpt --published          published beside ours, and a verdict
   mtvision table work_dirs/sweep --baseline single-task --sort gain  gain over the single-task runs in there
   mtvision table work_dirs/sweep --against parallel                  paired over seeds: is it better?
+  mtvision table results/mosd --ledger single-task parallel          negative transfer, over seeds and images
 
 `mtvision table --write README.md` regenerates the lines between  <!-- table: ARGUMENTS -->  and  <!-- end -->
 of a document. `--check README.md` fails if they were edited. Paths in ARGUMENTS start at the document's
@@ -72,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         "--against",
         metavar="METHOD",
         help="add paired differences from this row, seed by seed; 'best': from the best row of each score",
+    )
+    parser.add_argument(
+        "--ledger",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="only say, task by task, whether rows are better or worse than these: "
+        f"'{SINGLE_TASK}' or the method of a row; paired over seeds and images",
     )
     parser.add_argument(
         "--published",
@@ -154,7 +164,7 @@ def table_text(arguments: argparse.Namespace) -> str:
         records = with_gain(records, arguments.baseline, problems)
         for problem in problems:
             print(f"no gain: {problem}", file=sys.stderr)
-    grids = [_main_grid(records, arguments)]
+    grids = [ledger_grid(records, name) for name in arguments.ledger] or [_main_grid(records, arguments)]
     if arguments.published is not None:
         grids.append(_comparison(records, arguments))
     if arguments.against:

@@ -56,7 +56,7 @@ SCHEDULES = Registry(
     "schedule", "PARAM_SCHEDULERS", ["mmengine.optim.scheduler"], supplied=("optimizer", "param_name")
 )
 SEARCHERS = Registry("searcher", "SEARCHERS", ["mtvision.search"])
-MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"])
+MERGERS = Registry("merger", "MERGERS", ["mtvision.merge"], supplied=("base", "parents", "problem"))
 
 PROTOCOLS = Registry("protocol", filled_by="mtvision.protocols")
 TASKS = Registry("task", "TASKS", ["mtvision.protocols.tasks"])

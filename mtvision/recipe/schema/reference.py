@@ -16,6 +16,7 @@ from mtvision.recipe.sections import (
     EvaluationSettings,
     LoggingSettings,
     OptimizerSettings,
+    PhaseSettings,
     SearchSettings,
     TopLevel,
     TrainingSettings,
@@ -28,6 +29,7 @@ SECTIONS = {
     "optimizer": OptimizerSettings,
     "search": SearchSettings,
     "training": TrainingSettings,
+    "phases, each": PhaseSettings,
     "evaluation": EvaluationSettings,
     "logging": LoggingSettings,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.json_file import read_json
 from mtvision.report.baseline import is_single_task, with_gain
 from mtvision.report.comparable.key import SHOWN, UNKNOWN, conflicts, departures, group_records, in_words
 from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR, describe_tasks
-from mtvision.report.record import Record, RecordError
+from mtvision.report.record import Record, RecordError, json_files
 
 FIELDS = {
     "protocol digest": "protocol_digest",
@@ -104,7 +105,7 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give record files or folders that hold some.")
-        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        for file in json_files(path) if path.is_dir() else [path]:
             if (not path.is_dir() or _meant_as_record(file)) and file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield file
@@ -115,8 +116,8 @@ def _meant_as_record(file: Path) -> bool:
     if file.name == "record.json":
         return True
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        data = read_json(file)
+    except DecodeError:
         return True
     return isinstance(data, dict) and bool({"schema", "scores"} & data.keys())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import fsum, isnan
 from statistics import stdev
 from typing import Any
@@ -47,7 +47,8 @@ def row_detail(row: BoardRow, section: Section, runs: RunFolders, pictures: Pict
         "certainty": row.certainty,
         "source": plain(first.source),
         "notes": [plain(note) for record in row.records[:1] for note in record.notes],
-        "scores": _scores(row.records),
+        "licence": plain(row.licence),
+        "scores": _scores(row),
         "gain": _gain(first),
         "published": _published(row),
         "cost": _cost(first),
@@ -65,9 +66,18 @@ def row_detail(row: BoardRow, section: Section, runs: RunFolders, pictures: Pict
     }
 
 
-def _scores(records: Sequence[Record]) -> list[dict[str, Any]]:
+def level_text(row: BoardRow, task: str, score: str) -> str:
+    """Why a score is level with the best of its group; empty if it is not, or was not tested."""
+    if task not in row.level or row.records[0].task(task)["headline"] != score:
+        return ""
+    p = row.level[task]
+    return "best" if p is None else f"no significant difference from the best (p = {p:.2g})"
+
+
+def _scores(row: BoardRow) -> list[dict[str, Any]]:
     """One entry per score of any task: mean and standard deviation over seeds, printed and in full."""
     found = []
+    records = row.records
     for entry in records[0].tasks:
         task = entry["name"]
         for score in records[0].scores.get(task, {}):
@@ -88,6 +98,7 @@ def _scores(records: Sequence[Record]) -> list[dict[str, Any]]:
                     "digits": shown.digits,
                     "text": "–" if mean is None else shown.text(mean),
                     "spread": spread,
+                    "level": level_text(row, task, score),
                     "value": mean,
                     "values": [None if value is None or isnan(value) else value for value in values],
                     "evaluator": ""

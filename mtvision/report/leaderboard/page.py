@@ -16,7 +16,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from mtvision import __version__
 from mtvision.report.display import display_of
 from mtvision.report.grid import Cell, Column
-from mtvision.report.leaderboard.details import Pictures, row_detail
+from mtvision.report.leaderboard.details import Pictures, level_text, row_detail
 from mtvision.report.leaderboard.rows import BoardRow, Section, build_sections, latency_condition
 from mtvision.report.leaderboard.runs import RunFolders
 from mtvision.report.published import CERTAINTIES
@@ -131,7 +131,7 @@ def _section(section: Section) -> dict[str, Any]:
             "constants": [
                 [_cell(cell) for cell in cells] for group, cells in section.constants if group == label
             ],
-            "rows": [_row(row) for row in section.rows if row.group == label],
+            "rows": [_row(row, section) for row in section.rows if row.group == label],
         }
         for label in section.groups
     ]
@@ -149,25 +149,26 @@ def _section(section: Section) -> dict[str, Any]:
                 "direction": {True: "up", False: "down", None: ""}[column.higher_is_better],
                 "numeric": column.numeric,
                 "factor": f"{_factor(section, column):g}",
-                "label": plain(f"{column.group} {column.title}".strip()),
+                "label": plain(f"{column.group} {column.title} {column.arrow}".strip()),
             }
             for column in section.columns
         ],
         "groups": groups,
         "only_smoke": all(row.kind == "smoke" for row in section.rows),
+        "level": any(row.level for row in section.rows),
     }
 
 
 def _factor(section: Section, column: Column) -> float:
     """What a column's stored numbers are multiplied with to be printed."""
-    task, _, score = column.key.partition("/")
+    task, score = _task_and_score(column)
     for row in section.rows:
         if score and task in row.records[0].task_names:
             return display_of(row.records[0].task(task), score).factor
     return 1.0
 
 
-def _row(row: BoardRow) -> dict[str, Any]:
+def _row(row: BoardRow, section: Section) -> dict[str, Any]:
     first = row.records[0]
     config = (first.config or {}).get("name", "")
     words = (row.method, first.backbone, first.provenance, row.certainty, first.source, config)
@@ -182,8 +183,18 @@ def _row(row: BoardRow) -> dict[str, Any]:
         "verified": row.verified,
         "search": plain(" ".join(words)).lower(),
         "device": plain(latency_condition(first)),
-        "cells": [_cell(cell) for cell in row.cells],
+        "colour": row.colour,
+        "family": plain(row.family),
+        "cells": [
+            {**_cell(cell), "level": level_text(row, *_task_and_score(column))}
+            for column, cell in zip(section.columns, row.cells, strict=True)
+        ],
     }
+
+
+def _task_and_score(column: Column) -> tuple[str, str]:
+    task, _, score = column.key.partition("/")
+    return task, score
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -191,6 +202,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "text": plain(cell.text),
         "value": "" if cell.value is None else repr(cell.value),
         "spread": cell.spread,
+        "std": "" if cell.std is None else repr(cell.std),
         "rank": {0: "", 1: "best", 2: "second"}[cell.rank],
         "mark": cell.mark,
     }

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, is_single_task, with_gain
 from mtvision.report.grid import Cell, Column, Grid, Row
-from mtvision.report.published import CERTAINTIES, published_records, published_rows
+from mtvision.report.leaderboard.level import Level, level_rows
+from mtvision.report.published import (
+    CERTAINTIES,
+    backbone_name,
+    code_licence,
+    published_records,
+    published_rows,
+)
 from mtvision.report.record import Record
-from mtvision.report.table import EXTRAS, build_grid, group_seeds, is_published, rows_by_group
+from mtvision.report.table import EXTRAS, build_grid, group_seeds, is_published, licence_of, rows_by_group
 
 if TYPE_CHECKING:
     from mtvision.protocols import Protocol
@@ -20,6 +28,14 @@ Kind = Literal["result", "published", "smoke"]
 EDGE_WARNING = (
     "odsF of several boundary tools is in use and they differ by points; values of another tool are marked "
     "and never ranked."
+)
+
+
+REST = 7
+"""Colour of backbones that have none of their own."""
+LICENCES = (
+    "Licence: of a row's weights, or of those that its training started from. For published rows it is "
+    "that of the public code."
 )
 
 
@@ -35,6 +51,9 @@ class BoardRow:
         certainty: of a published row, one of `CERTAINTIES`; empty for others.
         cells: in the order of the section's columns.
         records: one per seed.
+        licence: of the weights, for published rows of the public code; empty where it is not known.
+        colour: of the backbone, 0 to `REST`, which all rare backbones share.
+        level: {task: corrected p} of scores that are level with the best of the group; None for the best.
     """
 
     id: str
@@ -44,6 +63,14 @@ class BoardRow:
     certainty: str
     cells: tuple[Cell, ...]
     records: tuple[Record, ...]
+    licence: str = ""
+    colour: int = REST
+    level: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The backbone as papers call it, which its colour stands for."""
+        return backbone_name(self.records[0].backbone)
 
     @property
     def verified(self) -> bool:
@@ -149,7 +176,9 @@ def _section(name: str, records: Sequence[Record], notes: Sequence[tuple[str, st
         kind = _kind(runs[0])
         rows.append(BoardRow(f"{prefix}r{index}", row.group, kind, method, certainty, row.cells, tuple(runs)))
     rows, leads = _ranked(grid, _best_first(grid, rows))
-    constants = tuple((row.group, row.cells) for row in grid.rows if row.kind == "constant")
+    rows, level_notes = _levelled(rows)
+    rows = _coloured(rows)
+    grid, rows, constants = _with_licences(grid, rows)
     title = next((record.protocol_title for record in records if record.protocol_title), name)
     return Section(
         name,
@@ -158,7 +187,58 @@ def _section(name: str, records: Sequence[Record], notes: Sequence[tuple[str, st
         grid.columns,
         constants,
         tuple(rows),
-        (*grid.notes, *leads, *notes),
+        (*grid.notes, *leads, *level_notes, *notes),
+    )
+
+
+def _levelled(rows: Sequence[BoardRow]) -> tuple[list[BoardRow], list[tuple[str, str]]]:
+    """The rows with licences and with the scores that are level with the best of their group; and notes."""
+    groups = list(dict.fromkeys(row.group for row in rows))
+    levels = {}
+    for group in groups:
+        members = [row for row in rows if row.group == group and row.kind != "published"]
+        levels[group] = level_rows([record for row in members for record in row.records])
+    notes = [("", f"[{group}] {text}" if group else text) for group in groups for text in levels[group].notes]
+    return [_completed(row, levels[row.group]) for row in rows], notes
+
+
+def _completed(row: BoardRow, level: Level) -> BoardRow:
+    first = row.records[0]
+    published = row.kind == "published"
+    licence = code_licence(row.method) if published else licence_of(first)
+    names = {task: (first.method, first.backbone, task) for task in first.task_names}
+    own = {} if published else {task: level.p[key] for task, key in names.items() if key in level.p}
+    return replace(row, licence=licence, level=own)
+
+
+def _coloured(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """A colour for each of the backbones that most rows have, those with a cost first."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row.family] += 1 + 100 * (row.records[0].cost is not None)
+    places = {name: place for place, (name, _) in enumerate(counts.most_common())}
+    return [replace(row, colour=min(places[row.family], REST)) for row in rows]
+
+
+Constants = tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def _with_licences(grid: Grid, rows: Sequence[BoardRow]) -> tuple[Grid, list[BoardRow], Constants]:
+    """The table with a column of licences, where any is known, before the scores."""
+    constants = tuple((row.group, row.cells) for row in grid.rows if row.kind == "constant")
+    if not any(row.licence for row in rows):
+        return grid, list(rows), constants
+    place = [column.key for column in grid.columns].index("provenance") + 1
+
+    def wider(cells: Sequence[Cell], text: str) -> tuple[Cell, ...]:
+        return (*cells[:place], Cell(text), *cells[place:])
+
+    column = Column("licence", "licence", numeric=False)
+    columns = (*grid.columns[:place], column, *grid.columns[place:])
+    return (
+        replace(grid, columns=columns, notes=(*grid.notes, ("", LICENCES))),
+        [replace(row, cells=wider(row.cells, row.licence)) for row in rows],
+        tuple((group, wider(cells, "")) for group, cells in constants),
     )
 
 

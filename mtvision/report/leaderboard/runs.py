@@ -12,10 +12,13 @@ from math import fsum, isfinite
 from pathlib import Path
 from typing import Any
 
-from mtvision.report.record import Record
+from mtvision.core.files.foreign import reading
+from mtvision.report.record import Record, json_files
 
 LOSS_FILE = "losses.jsonl"
 PICTURE_FOLDER = "pictures"
+PLOT = "gradients.png"
+"""A plot beside the pictures, which shows no image."""
 POINTS = 160
 """Points of a curve; each is the mean over equally many steps."""
 
@@ -53,7 +56,7 @@ class RunFolders:
                 raise FileNotFoundError(
                     f"{folder} is not a folder; give work directories, or one above them."
                 )
-            for file in sorted(folder.rglob("record.json")):
+            for file in (path for path in json_files(folder) if path.name == "record.json"):
                 record = Record.load(file)
                 self._found[_key(record)].append((record.created, file.parent))
 
@@ -89,10 +92,10 @@ def read_curves(file: Path, points: int = POINTS) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     rows: list[Mapping[str, float]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}, line {number}: not JSON ({error}); was the run cut off?") from error
     if not rows:
         return None
@@ -113,14 +116,18 @@ def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float | None:
 def read_pictures(folder: Path, count: int, width: int) -> dict[str, str]:
     """The first pictures of a folder, by name, as WebP `data:` URIs."""
     files = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    files = [file for file in files if file.name != PLOT]
     return {file.stem: _data_uri(file, width) for file in files[:count]}
 
 
 def _data_uri(file: Path, width: int) -> str:
     from PIL import Image
 
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    from mtvision.core.files.pictures import opened, read_bytes
+
+    content = read_bytes(file)
+    with reading(file, "cannot be read", "Make the pictures again."), opened(content) as found:
+        image = found.convert("RGB")
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtvision.core.pyramid import Pyramid
+from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.testing import modules
 from mtvision.testing.battery import Battery
@@ -56,7 +56,7 @@ class BackboneCase:
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the images."""
-        return int(self.image.shape[-2]), int(self.image.shape[-1])
+        return size_of(self.image)
 
     def pyramid(self, backbone: Backbone, image: Tensor) -> Pyramid:
         """In the setting's precision."""
@@ -306,13 +306,13 @@ def copies_are_equal(case: BackboneCase) -> None:
 @BACKBONE.property("torch.export.export(module, (image,), strict=False)")
 def exportable(case: BackboneCase) -> None:
     """`torch.export` traces the backbone, and the program gives the same maps."""
-    module = _Levels(case.backbone).eval()
+    module = Levels(case.backbone).eval()
     with torch.no_grad():
         want = module(case.image)
     modules.check_export(module, (case.image,), want, case.setting.real)
 
 
-class _Levels(nn.Module):
+class Levels(nn.Module):
     """A backbone that returns a dict of tensors."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -320,6 +320,7 @@ class _Levels(nn.Module):
         self.backbone = backbone
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """{level: map} of images (B, 3, H, W)."""
         return levels_of(self.backbone(image))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.output import DecoderOutput
@@ -37,6 +38,7 @@ class DecoderCase:
         size: (H, W) of the images.
         odd_size: (H, W) that no stride divides.
         dead: patterns of parameter names that no gradient reaches by design.
+        free_size: whether backbone and decoder take images of any size.
     """
 
     make: Callable[..., Decoder]
@@ -46,6 +48,7 @@ class DecoderCase:
     size: tuple[int, int] = (64, 96)
     odd_size: tuple[int, int] = (53, 75)
     dead: Collection[str] = ()
+    free_size: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -124,14 +127,16 @@ def check_decoder(
         only: names of the properties to run, all by default; `properties("decoder")` lists them.
         device: where to run.
         dtype: `float32` or `float64`; `bfloat16` and `float16` run under autocast.
-        case: fields of `DecoderCase`: `tasks`, `backbone`, `size`, `odd_size`, `dead`.
+        case: fields of `DecoderCase`: `tasks`, `backbone`, `size`, `odd_size`, `dead`, `free_size`.
 
     >>> from functools import partial
     >>> from mtvision.models.decoders import ParallelDecoder
     >>> from mtvision.testing import check_decoder
-    >>> report = check_decoder(partial(ParallelDecoder, width=8), skip={"exportable": "shown elsewhere"})
-    >>> report.ok, sorted(report.skipped)
-    (True, ['exportable'])
+    >>> graphs = ("exportable", "compiles_whole", "exportable_at_any_size")
+    >>> skip = dict.fromkeys(graphs, "shown elsewhere")
+    >>> report = check_decoder(partial(ParallelDecoder, width=8), skip=skip)
+    >>> report.ok, len(report.skipped)
+    (True, 3)
     """
     setting = Setting(device, dtype)
     return DECODER.run(
@@ -325,14 +330,50 @@ def copies_are_equal(case: DecoderCase) -> None:
 @DECODER.property("torch.export.export(module, (maps,), strict=False)")
 def exportable(case: DecoderCase) -> None:
     """`torch.export` traces the decoder, and the program gives the same features."""
-    if type(case.pyramid) is Pyramid:
-        module: nn.Module = _FromMaps(case.decoder, case.pyramid.strides)
-        inputs: tuple[Any, ...] = (list(case.pyramid.maps),)
-    else:
-        module, inputs = _FromImage(case.front, case.decoder), (case.image,)
+    module, inputs = _traced(case, case.image)
     with torch.no_grad():
         want = module(*inputs)
-    modules.check_export(module.eval(), inputs, want, case.setting.real)
+    modules.check_export(module, inputs, want, case.setting.real)
+
+
+@DECODER.property("torch.compile(decoder, fullgraph=True, dynamic=True, backend='eager')(pyramid)")
+def compiles_whole(case: DecoderCase) -> None:
+    """`torch.compile` sees one graph without breaks, which gives the same features at three sizes."""
+    case = replace(case, tasks=tuple(case.tasks)[:2])  # more bring no new operator, and tracing takes long
+    # No batch of one image, which torch compiles on its own: that would double the time.
+    trials = [_traced(case, image)[1] for image in _trials(case, (2, 3, 4))]
+    modules.check_graph(_traced(case, case.image)[0], trials, case.setting.real)
+
+
+@DECODER.property("torch.export.export(module, (maps,), dynamic_shapes=({0: D, 2: D, 3: D},), strict=False)")
+def exportable_at_any_size(case: DecoderCase) -> None:
+    """`torch.export` traces the decoder once for all batches and sizes that its backbone takes."""
+    case = replace(case, tasks=tuple(case.tasks)[:2])  # more bring no new operator, and tracing takes long
+    trials = [_traced(case, image)[1] for image in _trials(case)]
+    module, inputs = _traced(case, case.image)
+    free = {0: Dim.DYNAMIC} | ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if case.free_size else {})
+    shapes = ([free] * len(inputs[0]),) if isinstance(inputs[0], list) else (free,)
+    modules.check_free_sizes(module, trials, shapes, case.setting.real)
+
+
+def _traced(case: DecoderCase, image: Tensor) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The decoder as a function of plain tensors, and its arguments for an image batch."""
+    if type(case.pyramid) is Pyramid:
+        maps = list(case.pyramid_of(image).maps)
+        return _FromMaps(case.decoder, case.pyramid.strides).eval(), (maps,)
+    return _FromImage(case.front, case.decoder).eval(), (image,)
+
+
+def _trials(case: DecoderCase, counts: tuple[int, int, int] = (2, 3, 1)) -> list[Tensor]:
+    """Batches of `counts` images and, where the size is free, of three sizes; no map is a single row.
+
+    The first one is traced. Its maps are not twice as large as one another, which a program would require.
+    """
+    height, width = case.size
+    odd, wide = (2 * height + 11, 2 * width - 5), (2 * height, 2 * width)
+    sizes = [odd, wide, (2 * width, 2 * height)] if case.free_size else [case.size] * 3
+    drawn = zip(counts, sizes, strict=True)
+    return [case.setting.tensor(random_image(count, size)) for count, size in drawn]
 
 
 class _FromMaps(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtvision.balance import Balancer, FixedWeights, TorchJD
+from mtvision.balance import Balancer, TorchJD
 from mtvision.core.sample import Batch, Sample, collate
 from mtvision.core.task import Task
 from mtvision.losses import TaskLosses
@@ -21,6 +21,7 @@ from mtvision.steps import LossReport, Step, StepProblem
 from mtvision.testing import modules
 from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import ToyBackbone, toy_samples, toy_tasks
+from mtvision.testing.kinds.summing import all_kinds, linear, summing
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import close, expect, same
 from mtvision.testing.processes import Group
@@ -103,15 +104,15 @@ class StepCase:
 
         return forward
 
-    def scalar(self) -> Balancer:
-        """Weights of one."""
-        return FixedWeights(tasks=self.names, weights=dict.fromkeys(self.names, 1.0))
+    def summing(self) -> Balancer:
+        """Weights of one, of the first kind that the step serves."""
+        return next(iter(summing(self.names, self.step().serves).values()))()
 
     def problem(self, network: Network, balancer: Balancer | None = None, **options: Any) -> StepProblem:
         """What the step is given."""
         return StepProblem(
             self.forward(network),
-            balancer or self.scalar(),
+            balancer or self.summing(),
             list(network.named_parameters()),
             tasks=self.tasks,
             **options,
@@ -198,6 +199,8 @@ def gradients_equal_the_obvious(case: StepCase) -> None:
 @STEP.property("step with TorchJD(aggregator='Sum') against step with FixedWeights of 1")
 def both_kinds_of_balancer_agree(case: StepCase) -> None:
     """Summing the rows of the Jacobian gives what the sum of the losses gives."""
+    if not {"scalar", "jacobian"} <= case.step().serves:
+        raise NotApplicable("the step serves one of the kinds alone.")
     batch = case.batch(case.samples(lacking=[["depth"]]))
     found = case.stepped([batch], TorchJD(tasks=case.names, aggregator="Sum"))
     _agree(found, case.stepped([batch]), "Jacobian, sum of rows:", case.setting.dtype)
@@ -206,6 +209,8 @@ def both_kinds_of_balancer_agree(case: StepCase) -> None:
 @STEP.property("gradients of heads.depth.* with TorchJD(aggregator='MGDA') and with FixedWeights of 1")
 def parameters_of_one_task_are_not_balanced(case: StepCase) -> None:
     """Under a `jacobian` balancer a parameter of one task gets the plain gradient; shared ones do not."""
+    if "jacobian" not in case.step().serves:
+        raise NotApplicable("the step does not serve `jacobian` balancers.")
     batch = case.batch(case.samples())
     found, plain = case.stepped([batch], TorchJD(tasks=case.names, aggregator="MGDA")), case.expected(batch)
     own = {name: item for name, item in found.items() if name.startswith("heads.")}
@@ -222,7 +227,7 @@ def micro_batches_equal_the_batch(case: StepCase) -> None:
     """Two halves of a batch, each loss halved, add up to the whole batch, for both kinds of balancer."""
     samples = case.samples()
     halves = [case.batch(samples[:2]), case.batch(samples[2:])]
-    for kind, make in _linear(case).items():
+    for kind, make in linear(case.names, case.step().serves).items():
         found = case.stepped(
             halves, make(), scale=lambda loss: loss / 2, backward=lambda loss: (loss / 2).backward()
         )
@@ -233,9 +238,7 @@ def micro_batches_equal_the_batch(case: StepCase) -> None:
 def processes_equal_one(case: StepCase) -> None:
     """Two processes with half a batch each end with the gradients of one with the whole batch."""
     samples = case.samples()
-    for kind, make in (
-        _linear(case) | {"MGDA": partial(TorchJD, tasks=case.names, aggregator="MGDA")}
-    ).items():
+    for kind, make in all_kinds(case.names, case.step().serves).items():
         group = Group(2)
         averages = case.step().averages_gradients(make())
         members = [
@@ -248,11 +251,6 @@ def processes_equal_one(case: StepCase) -> None:
         else:  # data parallel hooks average them
             first = {name: _mean(item, second[name]) for name, item in first.items()}
         _agree(first, case.stepped([case.batch(samples)], make()), f"{kind}, processes:", case.setting.dtype)
-
-
-def _linear(case: StepCase) -> dict[str, Callable[[], Balancer]]:
-    """Balancers whose results add up over batches."""
-    return {"scalar": case.scalar, "jacobian": partial(TorchJD, tasks=case.names, aggregator="Mean")}
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -268,7 +266,7 @@ def _mean(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 def absent_tasks_are_left_out(case: StepCase) -> None:
     """A task without labels in the batch gets no gradient and no log, for both kinds of balancer."""
     batch = case.batch(case.samples(lacking=[["depth"]] * 4))
-    for kind, make in _linear(case).items():
+    for kind, make in linear(case.names, case.step().serves).items():
         network = case.network()
         logs = case.step()(case.problem(network, make()), batch)
         for name, item in gradients_of(network).items():
@@ -283,7 +281,7 @@ def absent_tasks_are_left_out(case: StepCase) -> None:
 def empty_batch_is_refused(case: StepCase) -> None:
     """A batch without any label raises a `ValueError` that names its images."""
     batch = case.batch(case.samples(2, lacking=[case.names] * 2))
-    for kind, make in _linear(case).items():
+    for kind, make in linear(case.names, case.step().serves).items():
         try:
             case.step()(case.problem(case.network(), make()), batch)
         except ValueError as error:
@@ -296,7 +294,7 @@ def empty_batch_is_refused(case: StepCase) -> None:
 def gradients_add_up(case: StepCase) -> None:
     """A step adds to `.grad` and leaves frozen and unused parameters without gradient."""
     first, second = case.batch(case.samples(2)), case.batch(case.samples(2, seed=1))
-    for kind, make in _linear(case).items():
+    for kind, make in linear(case.names, case.step().serves).items():
         both = case.stepped([first, second], make())
         parts = [case.stepped([batch], make()) for batch in (first, second)]
         total = {name: _sum(item, parts[1][name]) for name, item in parts[0].items()}
@@ -309,8 +307,7 @@ def gradients_add_up(case: StepCase) -> None:
 def loss_scale_is_invisible(case: StepCase) -> None:
     """Scaled losses give gradients scaled alike, for both kinds of balancer."""
     batch = case.batch(case.samples())
-    kinds = _linear(case) | {"MGDA": partial(TorchJD, tasks=case.names, aggregator="MGDA")}
-    for kind, make in kinds.items():
+    for kind, make in all_kinds(case.names, case.step().serves).items():
         found = case.stepped(
             [batch], make(), scale=lambda loss: loss * 1024, backward=lambda loss: (loss * 1024).backward()
         )
@@ -321,7 +318,7 @@ def loss_scale_is_invisible(case: StepCase) -> None:
 def logs_are_detached_scalars(case: StepCase) -> None:
     """Logs are detached scalars: a loss for each task with labels, and `total`."""
     batch = case.batch(case.samples(lacking=[["depth"]] * 4))
-    for kind, make in _linear(case).items():
+    for kind, make in linear(case.names, case.step().serves).items():
         logs = case.step()(case.problem(case.network(), make()), batch)
         wanted = {"total", *(f"loss/{name}" for name in case.names if name != "depth")}
         expect(wanted <= set(logs), f"{kind}: {sorted(logs)} lacks {sorted(wanted - set(logs))}.")

@@ -68,10 +68,11 @@ function numberOf(row, column) {
   const value = row.children[column.index].dataset.value;
   return value === undefined ? null : Number(value);
 }
+function stdOf(row, column) { return Number(row.children[column.index].dataset.std || 0); }
 function pointsOf(rows, xColumn, yColumn) {
   return rows.map((row) => ({ row: row, x: numberOf(row, xColumn), y: numberOf(row, yColumn) }))
     .filter((point) => point.x !== null && point.y !== null)
-    .map((point) => ({ ...point, x: point.x * UNITS[xColumn.key] }));
+    .map((point) => ({ ...point, x: point.x * UNITS[xColumn.key], std: stdOf(point.row, yColumn) }));
 }
 /* A chart needs two different costs; otherwise the table says it better. */
 function spreadOf(rows, xColumn, yColumn) {
@@ -125,28 +126,45 @@ function drawScatter(board) {
     field.querySelector('select').dataset.axis = axis;
     return field;
   };
+  const bars = points.some((point) => point.std > 0);
   const caption = el('figcaption', {}, plural(points.length) + ' drawn'
     + (left ? '; ' + left + ' without both numbers.' : '.')
+    + (bars ? ' Bars: ± one standard deviation over seeds.' : '')
     + ' Dashed lines: Pareto fronts, one per group of comparable rows. Select a point for its details.');
+  const drawn = points.length ? scatterSvg(points, xColumn, yColumn, caption) : { chart: el('p', { class: 'hint' }, 'No row to draw.'), list: '' };
   figure.replaceChildren(
     el('div', { class: 'scatter-bar' }, [
       control('Vertical', 'y', yUsable.map((c) => [c.key, c.label]), yColumn.key),
       control('Horizontal', 'x', usable.map((c) => [c.key, COSTS[c.key]]), xColumn.key),
       provenanceKey(points),
     ]),
-    points.length ? scatterSvg(points, xColumn, yColumn, caption) : el('p', { class: 'hint' }, 'No row to draw.'),
-    caption);
+    backboneKey(points), drawn.chart, ...[drawn.list].filter(Boolean), caption);
   if (focused) figure.querySelector('[data-axis="' + focused + '"]').focus();
 }
 function plural(count) { return count + (count === 1 ? ' row' : ' rows'); }
+/* Shapes say where a row is from, colours which backbone it has. */
 function provenanceKey(points) {
   const kinds = [...new Set(points.map((point) => point.row.dataset.provenance))].sort();
-  return el('ul', { class: 'key' }, kinds.map((kind) => el('li', {}, [
+  return el('ul', { class: 'key', 'aria-label': 'Shapes: provenance' }, kinds.map((kind) => el('li', {}, [
     svg('svg', { viewBox: '0 0 14 14', 'aria-hidden': 'true' }, marker(kind, 7, 7, 5)), kind])));
 }
+const REST = 7;
+function backboneKey(points) {
+  const names = new Map();
+  for (const { row } of points) {
+    const colour = Number(row.dataset.colour);
+    names.set(colour, colour === REST ? 'other backbones' : row.dataset.family);
+  }
+  const order = [...names.keys()].sort((a, b) => a - b);
+  return el('ul', { class: 'key backbones', 'aria-label': 'Colours: backbone' },
+    order.map((colour) => el('li', {}, el('span', { class: 'name c' + colour }, names.get(colour)))));
+}
 function marker(kind, x, y, size) {
-  if (kind === 'released') {
-    return svg('rect', { class: 'dot ' + kind, x: x - size * 0.9, y: y - size * 0.9, width: size * 1.8, height: size * 1.8 });
+  const side = size * 0.9;
+  if (kind === 'released') return svg('rect', { class: 'dot ' + kind, x: x - side, y: y - side, width: 2 * side, height: 2 * side });
+  if (kind === 'paper') {
+    const path = [[0, -size], [size, 0], [0, size], [-size, 0]].map(([dx, dy]) => (x + dx * 1.1) + ' ' + (y + dy * 1.1)).join('L');
+    return svg('path', { class: 'dot ' + kind, d: 'M' + path + 'Z' });
   }
   return svg('circle', { class: 'dot ' + kind, cx: x, cy: y, r: size });
 }
@@ -156,11 +174,13 @@ function scatterSvg(points, xColumn, yColumn, caption) {
   const box = narrow ? { left: 44, right: 352, top: 24, bottom: 250, width: 360, height: 292 }
     : { left: 56, right: 1130, top: 24, bottom: 300, width: 1150, height: 342 };
   const xr = widened(points.map((point) => point.x), true, 0.08);
-  const yr = widened(points.map((point) => point.y * yColumn.factor), false, 0.12);
+  const ends = points.flatMap((point) => [point.y - point.std, point.y, point.y + point.std]);
+  const yr = widened(ends.map((value) => value * yColumn.factor), false, 0.12);
   const x = scale(xr[0], xr[1], box.left, box.right, true);
   const y = scale(yr[0], yr[1], box.bottom, box.top, false);
   const placed = points.map((point) => ({
     ...point, px: x(point.x), py: y(point.y * yColumn.factor),
+    ends: point.std > 0 ? [1, -1].map((sign) => y((point.y + sign * point.std) * yColumn.factor)) : null,
   }));
   const fronts = frontiers(placed, yColumn);
   const front = fronts.flat();
@@ -169,9 +189,23 @@ function scatterSvg(points, xColumn, yColumn, caption) {
   const chart = svg('svg', { class: 'chart', viewBox: '0 0 ' + box.width + ' ' + box.height, role: 'group',
     'aria-label': yColumn.label + ' against ' + COSTS[xColumn.key] },
   [...axes(box, logTicks(xr[0], xr[1]), niceTicks(yr[0], yr[1], 5), x, y, COSTS[xColumn.key] + ' (log scale)', yColumn.label),
-    ...paths, ...names(placed, front, box)]);
+    ...paths, ...placed.filter((point) => point.ends).map(errorBar)]);
+  const named = names(placed, front, box);
+  chart.append(...named.texts);
   for (const point of placed) chart.append(pointMark(point, xColumn, yColumn, caption));
-  return chart;
+  return { chart: chart, list: numberedList(named.numbered) };
+}
+function errorBar(point) {
+  const [top, bottom] = point.ends;
+  const caps = [top, bottom].map((end) => 'M' + (point.px - 4) + ' ' + end + 'h8').join('');
+  return svg('path', { class: 'error c' + point.row.dataset.colour, d: 'M' + point.px + ' ' + top + 'V' + bottom + caps, 'aria-hidden': 'true' });
+}
+/* Names without a place in the chart: a number there, the name below it. */
+function numberedList(points) {
+  if (!points.length) return '';
+  return el('ol', { class: 'numbered', 'aria-label': 'Names of the numbered points' }, points.map((point) => el('li', {},
+    el('button', { type: 'button', class: 'named', onclick: () => openDrawer(point.row.dataset.row) },
+      DATA.rows[point.row.dataset.row].method))));
 }
 function pointMark(point, xColumn, yColumn, caption) {
   const detail = DATA.rows[point.row.dataset.row];
@@ -181,7 +215,7 @@ function pointMark(point, xColumn, yColumn, caption) {
   const before = caption.textContent;
   const open = () => openDrawer(point.row.dataset.row);
   return svg('g', {
-    class: 'point', tabindex: '0', role: 'button', 'aria-label': label, 'data-point': point.row.dataset.row,
+    class: 'point c' + point.row.dataset.colour, tabindex: '0', role: 'button', 'aria-label': label, 'data-point': point.row.dataset.row,
     onclick: open,
     onkeydown: (event) => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); open(); } },
     onmouseenter: () => { caption.textContent = label; }, onfocus: () => { caption.textContent = label; },
@@ -191,29 +225,37 @@ function pointMark(point, xColumn, yColumn, caption) {
     marker(point.row.dataset.provenance, point.px, point.py, 5)]);
 }
 /* Names beside points, those of the frontier first, where they cover neither points nor other names. */
+const PLACES = [[10, 4, 'start'], [-10, 4, 'end'], [0, -11, 'middle'], [0, 20, 'middle']];
+function freePlace(point, width, taken, box) {
+  for (const [dx, dy, anchor] of PLACES) {
+    const start = point.px + dx - (anchor === 'end' ? width : anchor === 'middle' ? width / 2 : 0);
+    const area = [start, point.py + dy - 11, start + width, point.py + dy + 3];
+    const free = area[0] >= box.left && area[2] <= box.width && area[1] >= box.top - 8 && area[3] <= box.bottom
+      && taken.every((other) => area[2] < other[0] || area[0] > other[2] || area[3] < other[1] || area[1] > other[3]);
+    if (free) return { area: area, x: point.px + dx, y: point.py + dy, anchor: anchor };
+  }
+  return null;
+}
 function names(placed, front, box) {
   const taken = placed.map((point) => [point.px - 7, point.py - 7, point.px + 7, point.py + 7]);
-  const found = [];
-  const order = [...front, ...placed.filter((point) => !front.includes(point))];
-  const written = new Set();
-  for (const point of order) {
+  const texts = [];
+  const numbered = [];
+  const write = (point, text) => {
+    const place = freePlace(point, text.length * 6.6, taken, box);
+    if (place === null) return false;
+    taken.push(place.area);
+    texts.push(svg('text', { class: 'name', x: place.x, y: place.y, 'text-anchor': place.anchor, 'aria-hidden': 'true' }, text));
+    return true;
+  };
+  const left = [];
+  for (const point of [...front, ...placed.filter((item) => !front.includes(item))]) {
     const text = DATA.rows[point.row.dataset.row].method;
-    const width = text.length * 6.6;
-    const key = text + Math.round(point.px / 60);
-    if (text.length > 34 || written.has(key)) continue;
-    for (const [dx, dy, anchor] of [[10, 4, 'start'], [-10, 4, 'end'], [0, -11, 'middle'], [0, 20, 'middle']]) {
-      const start = point.px + dx - (anchor === 'end' ? width : anchor === 'middle' ? width / 2 : 0);
-      const area = [start, point.py + dy - 11, start + width, point.py + dy + 3];
-      const free = area[0] >= box.left && area[2] <= box.width && area[1] >= box.top - 8 && area[3] <= box.bottom
-        && taken.every((other) => area[2] < other[0] || area[0] > other[2] || area[3] < other[1] || area[1] > other[3]);
-      if (!free) continue;
-      taken.push(area);
-      written.add(key);
-      found.push(svg('text', { class: 'name', x: point.px + dx, y: point.py + dy, 'text-anchor': anchor, 'aria-hidden': 'true' }, text));
-      break;
-    }
+    if (text.length > 34 || !write(point, text)) left.push(point);
   }
-  return found;
+  for (const point of left) {
+    if (write(point, String(numbered.length + 1))) numbered.push(point);
+  }
+  return { texts: texts, numbered: numbered };
 }
 
 function lineChart(iterations, series, log, label) {

@@ -22,7 +22,8 @@ function scorePart(detail) {
     const fresh = score.task !== task;
     task = score.task;
     return { kind: (fresh ? 'first ' : '') + (score.headline ? 'head' : ''), cells: [
-      fresh ? score.task : '', score.title + arrow(score.higher), score.text + (score.spread ? ' ± ' + score.spread : '')] };
+      fresh ? score.task : '', score.title + arrow(score.higher),
+      score.text + (score.spread ? ' ± ' + score.spread : '') + (score.level ? ', ' + score.level : '')] };
   });
   const parts = [el('h3', {}, 'Scores'), grid(['Task', 'Score', several ? 'Mean ± std' : 'Value'], rows, [2])];
   for (const score of detail.scores.filter((item) => item.headline && item.evaluator)) {
@@ -72,7 +73,7 @@ function commandPart(detail) {
 function originPart(detail) {
   const runs = detail.seeds.filter((run) => run.created || run.commit);
   const parts = [el('h3', {}, 'Origin'), facts([
-    ['Protocol', detail.protocol], ['Provenance', detail.provenance], ['Source', detail.source],
+    ['Protocol', detail.protocol], ['Provenance', detail.provenance], ['Source', detail.source], ['Licence', detail.licence],
     ['Certainty', detail.certainty === 'memory' ? 'from memory, unverified' : detail.certainty],
     ...detail.notes.map((note) => ['Note', note])])];
   if (runs.length) {

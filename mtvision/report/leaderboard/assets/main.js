@@ -2,15 +2,16 @@ function setUpTheme() {
   const button = document.getElementById('theme');
   const system = window.matchMedia('(prefers-color-scheme: dark)');
   const stored = () => { try { return localStorage.getItem('mtvision-theme'); } catch { return null; } };
-  const show = () => {
-    const theme = document.documentElement.dataset.theme;
-    button.setAttribute('aria-pressed', String(theme ? theme === 'dark' : system.matches));
+  const next = () => {
+    const theme = document.documentElement.dataset.theme || (system.matches ? 'dark' : 'light');
+    return theme === 'dark' ? 'light' : 'dark';
   };
+  const show = () => { button.textContent = 'Use ' + next() + ' theme'; };
   if (['light', 'dark'].includes(stored())) document.documentElement.dataset.theme = stored();
   button.addEventListener('click', () => {
-    const next = button.getAttribute('aria-pressed') === 'true' ? 'light' : 'dark';
-    document.documentElement.dataset.theme = next;
-    try { localStorage.setItem('mtvision-theme', next); } catch { /* a page from disk may have no storage */ }
+    const theme = next();
+    document.documentElement.dataset.theme = theme;
+    try { localStorage.setItem('mtvision-theme', theme); } catch { /* a page from disk may have no storage */ }
     show();
   });
   system.addEventListener('change', show);
@@ -27,6 +28,7 @@ document.getElementById('main').addEventListener('click', (event) => {
 applyFilters();
 let narrow = window.innerWidth <= 760;
 window.addEventListener('resize', () => {
+  fitBoards();
   if (narrow === (window.innerWidth <= 760)) return;
   narrow = !narrow;
   all('.board').forEach(drawScatter);

@@ -35,8 +35,21 @@ function applyFilters() {
     shown += board.hidden ? 0 : here;
     drawScatter(board);
   }
+  fitBoards();
   document.getElementById('count').textContent = shown === total
     ? 'All ' + total + ' rows' : shown + ' of ' + total + ' rows';
+}
+
+/* A table that is wider than its place gets narrower cells; if that is not enough, it becomes a list of cards. */
+function fitBoards() {
+  for (const board of all('.board:not([hidden])')) {
+    board.classList.remove('tight', 'cards');
+    const place = board.querySelector('.scroll');
+    const wide = () => place.scrollWidth > place.clientWidth;
+    if (window.innerWidth > 760 && !wide()) continue;
+    board.classList.add('tight');
+    board.classList.toggle('cards', window.innerWidth <= 760 || wide());
+  }
 }
 
 /* Rows without a value stay last in both directions; rows with equal values keep their order. */

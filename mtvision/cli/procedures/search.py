@@ -64,10 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out or work_dir / "architecture.json"
     config = read_config(arguments, ("search", "model", "train_data"))
     from mtvision.procedures.search import SearchRequest, search, write_architecture
-    from mtvision.runtime.launch import start_processes, stop_processes
+    from mtvision.runtime.launch import joined
 
-    start_processes(arguments.launcher)
-    try:
+    with joined(arguments.launcher):
         request = SearchRequest(
             work_dir=work_dir,
             checkpoint=arguments.checkpoint,
@@ -82,8 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = search(config, request)
             write_architecture(found, out, messages())
             show(found, out)
-    finally:
-        stop_processes()
     return 0
 
 

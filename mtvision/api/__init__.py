@@ -1,0 +1,1 @@
+"""What a notebook uses; `mtvision` itself exports it."""

@@ -1,0 +1,1 @@
+"""Commands of procedures on trained networks: searches, control and merging."""

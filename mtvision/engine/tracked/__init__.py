@@ -1,0 +1,1 @@
+"""What trackers are told about a run of the engine: its facts, predictions over time, results."""
