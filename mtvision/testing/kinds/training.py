@@ -65,15 +65,20 @@ def resumed_equals_uninterrupted(case: Case) -> None:
 
 
 def trains_in_bfloat16(case: Case) -> None:
-    """With a network that computes in bfloat16 all weights stay finite and all layers move."""
+    """With a network that computes in bfloat16 all weights stay finite, and all layers move that do in float32.
+
+    The shared layer always moves. A rule that chooses tasks may leave heads of others where they are.
+    """
     training = Training(case, dtype=torch.float32, autocast=torch.bfloat16)
     before = training.weights()
     training.run(range(FEW))
     after = training.weights()
     all_finite(after.items())
+    full = trained(case, BOTH, FEW, dtype=torch.float32)
     for name, item in training.network.named_parameters():
         expect(item.dtype == torch.float32, f"{name} has become {item.dtype}, expected torch.float32.")
-        expect(not torch.equal(after[name], before[name]), f"{name} is as before the first step.")
+        if name == "shared" or not torch.equal(full[name], before[name]):
+            expect(not torch.equal(after[name], before[name]), f"{name} is as before the first step.")
 
 
 def loss_scale_changes_nothing(case: Case) -> None:
