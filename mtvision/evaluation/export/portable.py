@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -78,12 +80,34 @@ def trace(
     image = torch.randint(256, (2, 3, height, width), dtype=torch.uint8)
     free = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
-        with torch.no_grad(), use_backend("auto" if own_operators else "graph"):
+        with torch.no_grad(), use_backend("auto" if own_operators else "graph"), _integer_padding():
             return torch.export.export(portable, (image,), dynamic_shapes=(free,), strict=False)
     except (RuntimeError, ValueError, AssertionError) as error:
         advice = "" if size else " A network made for one image size needs it: --size H W."
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"the network cannot be traced: {cause}{advice}") from error
+
+
+def same_padding(size: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """Pixels that "SAME" padding adds to a side of `size` pixels, as timm's `get_same_padding` counts them.
+
+    `⌈size / stride⌉ · stride - size` is a remainder, so no number is divided. Example: `same_padding(5, 3, 2, 1)` is 2.
+    """
+    return max(-size % stride + (kernel_size - 1) * dilation + 1 - stride, 0)
+
+
+@contextmanager
+def _integer_padding() -> Iterator[None]:
+    """While tracing, timm's "SAME" padding of a free size is one remainder.
+
+    Its own formula rounds a quotient of floats up. PyTorch's solver takes minutes over a chain of those.
+    """
+    before = padding.get_same_padding
+    padding.get_same_padding = same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = before
 
 
 def _is_traceable(task: Task) -> bool:

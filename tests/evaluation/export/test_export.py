@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 import torch
+from timm.layers import create_conv2d, padding
 from torch import nn
 from torch.export import Dim
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import size_of
 from mtvision.evaluation.export import FORMATS, Parity, Portable, export_network
-from mtvision.evaluation.export.portable import ExportError
+from mtvision.evaluation.export.portable import ExportError, same_padding, trace
 from mtvision.models.decoders import ConcatDecoder, MTMambaDecoder, ParallelDecoder
 from mtvision.models.heads import ConvHead
 from mtvision.models.layers import gate, resize
@@ -138,6 +140,35 @@ def test_a_map_that_has_the_traced_size_is_resized_at_other_sizes():
         odd = torch.randn(1, 3, 13, 31)
         torch.testing.assert_close(program.module(check_guards=False)(odd), module(odd))
         assert torch.equal(resize(odd, (13, 31)), odd)
+
+
+def test_same_padding_is_counted_as_timm_counts_it():
+    for size in range(1, 40):
+        for kernel, stride, dilation in itertools.product((1, 2, 3, 5), (1, 2, 3, 4), (1, 2)):
+            want = padding.get_same_padding(size, kernel, stride, dilation)
+            assert same_padding(size, kernel, stride, dilation) == want, (size, kernel, stride, dilation)
+
+
+def test_tensorflow_padding_is_traced_at_any_size():
+    class Padded(ToyBackbone):
+        def __init__(self):
+            super().__init__()
+            self.even = create_conv2d(3, 3, 3, stride=2, padding="same")
+            self.odd = create_conv2d(3, 3, 5, stride=2, padding="same")
+
+        def forward(self, image):
+            return super().forward(resize(self.odd(self.even(image)), size_of(image)))
+
+    network = network_of()
+    network.backbone = Padded()
+    portable = Portable(network.eval(), logits=True)
+    before = padding.get_same_padding
+    program = trace(portable).module()
+    assert padding.get_same_padding is before
+    for size in ((64, 96), (67, 93)):
+        image = torch.randint(256, (1, 3, *size), dtype=torch.uint8)
+        found, want = program(image), portable(image)
+        assert {name: torch.equal(found[name], want[name]) for name in want} == dict.fromkeys(want, True)
 
 
 def test_a_difference_is_told():
