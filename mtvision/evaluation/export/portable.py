@@ -91,7 +91,9 @@ def trace(
 def same_padding(size: int, kernel_size: int, stride: int, dilation: int) -> int:
     """Pixels that "SAME" padding adds to a side of `size` pixels, as timm's `get_same_padding` counts them.
 
-    `⌈size / stride⌉ · stride - size` is a remainder, so no number is divided. Example: `same_padding(5, 3, 2, 1)` is 2.
+    `⌈size / stride⌉ · stride - size` is a remainder, so nothing is divided.
+
+    Example: `same_padding(5, 3, 2, 1)` is 2.
     """
     return max(-size % stride + (kernel_size - 1) * dilation + 1 - stride, 0)
 

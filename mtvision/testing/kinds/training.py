@@ -65,7 +65,7 @@ def resumed_equals_uninterrupted(case: Case) -> None:
 
 
 def trains_in_bfloat16(case: Case) -> None:
-    """With a network that computes in bfloat16 all weights stay finite, and all layers move that do in float32.
+    """With a network that computes in bfloat16 weights stay finite, and all layers move that do in float32.
 
     The shared layer always moves. A rule that chooses tasks may leave heads of others where they are.
     """
