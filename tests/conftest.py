@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from collected import Keeper
 
 from mtvision.testing.numbers import TOLERANCES
 
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Stop at once where the device is not there."""
+    config.pluginmanager.register(Keeper())
     name = config.getoption("--device")
     try:
         device = torch.device(name)

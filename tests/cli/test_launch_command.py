@@ -208,7 +208,7 @@ def test_mistakes_end_with_one_message(launch):
 TOOL = [sys.executable, str(Path(discs.__file__).with_name("run_tool.py"))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_grid_goes_on_and_ends_like_an_uninterrupted_one(tmp_path, capsys):
     text = discs.CONFIG.replace("iterations=12", "iterations=40").replace("val_interval=6", "val_interval=0")
     config = discs.write_config(tmp_path, text)

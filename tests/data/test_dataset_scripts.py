@@ -41,7 +41,10 @@ def test_scripts_say_what_they_need(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cityscapes", "nyudv2", "pascal_context"])
+@pytest.mark.parametrize(
+    "name",
+    ["nyudv2", *(pytest.param(name, marks=pytest.mark.long) for name in ("cityscapes", "pascal_context"))],
+)
 def test_scripts_prepare_and_check(miniature, tmp_path, name):
     """The copies are miniatures, and their numbers and sizes all that the check finds wrong."""
     release = {

@@ -122,6 +122,7 @@ def test_a_killed_worker_is_named(tmp_path):
     assert "most likely the memory was full" in begun.errors
 
 
+@pytest.mark.long
 def test_a_sharded_optimizer_takes_the_steps_of_a_whole_one(tmp_path):
     """Weights, and the state that a checkpoint gathers, are equal bit for bit; one continues the other."""
     config = discs.write_config(tmp_path)
@@ -140,6 +141,7 @@ def test_a_sharded_optimizer_takes_the_steps_of_a_whole_one(tmp_path):
             torch.testing.assert_close(other[part], plain[part], rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_two_machines_meet_through_torchrun(tmp_path):
     """Two agents on the loopback device, one process each, train as two processes of one machine do."""
     config = discs.write_config(tmp_path, GROUPED)

@@ -22,6 +22,7 @@ SOAK = int(os.environ.get("SOAK", "0"))
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", [name for name in CASES if kills_of(name, KILLS)])
 @pytest.mark.fault(

@@ -36,7 +36,10 @@ def states(folder, ending, count=4):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize(("ending", "method"), [(".pth", "ties"), (".safetensors", "task_arithmetic")])
+@pytest.mark.parametrize(
+    ("ending", "method"),
+    [pytest.param(".pth", "ties", marks=pytest.mark.long), (".safetensors", "task_arithmetic")],
+)
 def test_three_parents_of_200_megabytes(tmp_path, ending, method):
     base, *parents = states(tmp_path, ending)
     done = subprocess.run(

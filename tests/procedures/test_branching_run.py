@@ -60,7 +60,7 @@ def test_a_killed_search_resumes_to_the_same_result(tmp_path, mixing, searcher):
     assert (work / "architecture.affinity.png").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_goes_on_after_sigkill(tmp_path):
     config, work = supernet_config(tmp_path), tmp_path / "killed"
     arguments = ["search", config, "--work-dir"]

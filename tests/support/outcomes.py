@@ -49,6 +49,7 @@ Each row is something that people's files really have. Tests try it, the example
 `make data-problems` makes this page: the last column is what was seen in the last run.
 """,
 }
+FIGURES = "## Measured in the last run"
 PROBLEM_TABLE = "| what people have | what the suite does | seen |\n|---|---|---|\n"
 
 
@@ -111,7 +112,7 @@ def page_of(marker: str, rows: Sequence[Row], measured: Sequence[str] = ()) -> s
     if marker == "fault":
         table = "".join(row.line() for row in sorted(rows, key=lambda row: row.words))
         figures = "".join(f"\n{text}\n" for text in measured)
-        return HEADS[marker] + table + (f"\n## Measured in the last run\n{figures}" if figures else "")
+        return HEADS[marker] + table + (f"\n{FIGURES}\n{figures}" if figures else "")
     parts = [HEADS[marker]]
     for kind, title in PROBLEMS.items():
         chosen = sorted((row for row in rows if row.words[0] == kind), key=lambda row: row.words)
@@ -175,8 +176,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def rows_in_page(text: str) -> set[tuple[str, ...]]:
-    """First two columns of all tables of a page."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("|--")]
+    """First two columns of the tables of a page, without those of figures at its end."""
+    lines = [
+        line
+        for line in text.split(FIGURES)[0].splitlines()
+        if line.startswith("| ") and not line.startswith("|--")
+    ]
     cells = [tuple(line.replace(chr(92) + "|", "\0").strip("| ").split(" | ")[:2]) for line in lines]
-    heads = {"fault", "what people have", "case", "of the process"}  # the last two: figures
+    heads = {"fault", "what people have"}
     return {tuple(cell.replace("\0", "|") for cell in row) for row in cells if row[0] not in heads}
