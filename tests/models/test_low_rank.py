@@ -97,11 +97,11 @@ def test_merged_weights_do_the_same(kind, options):
 @pytest.mark.conformance("{kind}", "merges")
 @pytest.mark.parametrize(("kind", "options"), OWN.items())
 def test_weights_merged_for_a_task_do_the_same_for_it(kind, options):
-    network, x = disturb(build(kind, options)).eval(), image()
+    network, x = disturb(build(kind, options)).eval().double(), image().double()
     with torch.no_grad():
         want = network(x)["normals"]
         found = merge_into_weights(network, "normals")(x)["normals"]
-    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, want, rtol=1e-10, atol=1e-10)
     with pytest.raises(ValueError, match="task='semseg'"):
         merge_into_weights(network)
 
