@@ -25,12 +25,17 @@ def decode_by_opencv(path: Path, content: bytes, flags: int = cv2.IMREAD_UNCHANG
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
+_LOGGING: Any = getattr(cv2.utils, "logging", cv2)
+"""What has `getLogLevel` and `setLogLevel`: `cv2` itself before they moved, e.g. in 4.9."""
+_SILENT = 0
+
+
 @contextmanager
 def silent_opencv() -> Iterator[None]:
     """Without what OpenCV prints of files that it cannot read; the error says it."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    level = _LOGGING.getLogLevel()
+    _LOGGING.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _LOGGING.setLogLevel(level)

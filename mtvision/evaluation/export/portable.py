@@ -105,7 +105,7 @@ def _integer_padding() -> Iterator[None]:
     Its own formula rounds a quotient of floats up. PyTorch's solver takes minutes over a chain of those.
     """
     before = padding.get_same_padding
-    padding.get_same_padding = same_padding
+    padding.get_same_padding = same_padding  # type: ignore[assignment]  # sizes may be symbols
     try:
         yield
     finally:

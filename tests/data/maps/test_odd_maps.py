@@ -49,7 +49,10 @@ def test_compressions_of_tiff_that_keep_every_number_are_read_as_such(compressio
         "real": (Image.fromarray(DISTANCE), DISTANCE, Storage("TIFF", "f", 32)),
     }
     for name, (picture, numbers, storage) in pictures.items():
-        picture.save(tmp_path / f"{name}.tif", compression=compression)
+        try:
+            picture.save(tmp_path / f"{name}.tif", compression=compression)
+        except OSError as error:
+            pytest.skip(f"this Pillow writes no {compression}: {error}")
         found = read_map(tmp_path / f"{name}.tif", "ids")
         assert found.storage == storage, name
         assert (found.values[..., 0] == numbers).all(), name
