@@ -30,7 +30,10 @@ def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.conformance("slimmable", "2 ranks = 1")
 @pytest.mark.slow
-@pytest.mark.parametrize("balancer", ["FixedWeights", "Uncertainty", "UPGrad"])
+@pytest.mark.parametrize(
+    "balancer",
+    [*(pytest.param(name, marks=pytest.mark.long) for name in ("FixedWeights", "Uncertainty")), "UPGrad"],
+)
 def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, balancer):
     """Without batch norm and dropout, with every pixel labelled, the averaged gradients are the same."""
     config = discs.write_config(tmp_path, TEXT)

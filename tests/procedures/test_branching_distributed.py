@@ -36,7 +36,7 @@ def write(folder, adapter, more=""):
 
 @pytest.mark.conformance("{adapter}", "2 ranks = 1")
 @pytest.mark.slow
-@pytest.mark.parametrize("balancer", ["FixedWeights", "UPGrad"])
+@pytest.mark.parametrize("balancer", [pytest.param("FixedWeights", marks=pytest.mark.long), "UPGrad"])
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path, adapter, balancer):
     config = write(tmp_path, adapter, SUPERNET.format(share=0.0) if adapter == "BranchingSearch" else "")
