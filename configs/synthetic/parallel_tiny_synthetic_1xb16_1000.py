@@ -36,7 +36,15 @@ balancer = dict(
     weights=dict(semseg=4.0, depth=1.0, normals=10.0, edge=50.0, saliency=10.0, human_parts=20.0),
 )
 optimizer = dict(type="AdamW", lr=2e-3, weight_decay=1e-4)
-training = dict(iterations=1000, checkpoint_interval=250, val_interval=500, log_interval=50, clip_grad=10.0)
+training = dict(
+    iterations=1000,
+    checkpoint_interval=250,
+    val_interval=500,
+    log_interval=50,
+    clip_grad=10.0,
+    threads=1,  # the worker that renders has the other core
+    channels_last=True,
+)
 evaluation = dict(
     constant_predictor=200, during_training=dict(edge=dict(thresholds=9)), workers=2, pictures=6
 )

@@ -45,6 +45,7 @@ from mtvision.runtime.heartbeat import causes_named, wait_at_most
 from mtvision.runtime.launch import gather, is_main_process
 from mtvision.runtime.progress import messages
 from mtvision.runtime.signals import end_request, listening
+from mtvision.runtime.threads import threads
 from mtvision.runtime.whole import Examined
 from mtvision.tracking.loggers import Loggers
 
@@ -241,7 +242,8 @@ def _train_part(
     runner = runner_of(part, config, work_dir, checkpoint, [*ours, *hooks])
     journal.say(f"[bold]{config['name'] or work_dir.name}[/]: {part.title()}, to {work_dir}")
     try:
-        runner.train()
+        with threads(settings.training.threads):
+            runner.train()
         runner.finish_writing()
     finally:  # what is written in the background is on the disk afterwards, also after an error
         progress.close()

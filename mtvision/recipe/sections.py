@@ -118,7 +118,9 @@ class TrainingSettings:
         sync_bn: turn BatchNorm into SyncBatchNorm when training on several GPUs.
         shard: `zero` keeps the optimizer's state of every parameter on one of several processes only, to
             save memory. The updates and the checkpoints are the same.
-        channels_last: memory format of images and weights.
+        channels_last: memory format of images and weights; often faster, on CPUs too.
+        threads: of the network on the CPU while training; None = `OMP_NUM_THREADS`, else one per core. Leave
+            cores to the workers that load data. Another number changes results by rounding.
         time_limit_minutes: the run ends with a checkpoint and exit code 75 before so many minutes are over.
             None = the limit that Slurm or Torque says, if any.
         stuck_minutes: minutes without progress after which a run on several processes ends and names the
@@ -153,6 +155,7 @@ class TrainingSettings:
     sync_bn: bool = True
     shard: Literal["zero"] | None = None
     channels_last: bool = False
+    threads: Positive | None = None
     time_limit_minutes: Rate | None = None
     stuck_minutes: Annotated[float, Between(0.1, 60)] = 50.0
     load_from: Text | None = None

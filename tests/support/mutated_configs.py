@@ -71,6 +71,7 @@ RULES: dict[str, Callable[[Any], bool]] = {
     "training.non_finite": one_of("stop", "skip"),
     "training.sync_bn": TRUE_OR_FALSE,
     "training.channels_last": TRUE_OR_FALSE,
+    "training.threads": whole(1, none=True),
     "training.load_from": text(none=True),
     "evaluation.precision": one_of("fp32", "bf16", "fp16"),
     "evaluation.workers": whole(0),

@@ -7,9 +7,8 @@ parameter. Only elementwise arithmetic and square roots, which IEEE 754 rounds a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,32 +101,34 @@ def corners(scene: Scene, rows: NDArray[np.int64]) -> Float:
 
 
 def _nonzero(values: Float) -> Float:
-    values[values == 0] = 1e-20
+    np.copyto(values, 1e-20, where=values == 0)
     return values
 
 
-def slabs(o: Iterable[Any], d: list[Float]) -> tuple[Float, Float]:
-    """Where rays o + t d enter and leave the cube [-1, 1]^3; empty intervals have enter > leave."""
-    enter, leave = None, None
-    for origin, direction in zip(o, d, strict=True):
-        inverse = 1.0 / _nonzero(direction)
-        middle = -origin * inverse
-        reach = np.abs(inverse)
-        low, high = middle - reach, middle + reach
-        enter = low if enter is None else np.maximum(enter, low, out=enter)
-        leave = high if leave is None else np.minimum(leave, high, out=leave)
-    assert enter is not None
-    assert leave is not None
+def slabs(o: Float, d: Float) -> tuple[Float, Float]:
+    """Where rays o + t d enter and leave the cube [-1, 1]^3; empty intervals have enter > leave.
+
+    Args:
+        o: (3, ...) starts, broadcastable to `d` or the other way round.
+        d: (3, ...) directions; zeros are replaced in place.
+    """
+    inverse = 1.0 / _nonzero(d)
+    middle = -o * inverse
+    reach = np.abs(inverse, out=inverse)
+    low = middle - reach
+    high = np.add(middle, reach, out=middle)
+    enter = np.maximum(np.maximum(low[0], low[1], out=low[0]), low[2], out=low[0])
+    leave = np.minimum(np.minimum(high[0], high[1], out=high[0]), high[2], out=high[0])
     return enter, leave
 
 
-def _box(o: Float, d: list[Float], shape: float) -> Float:  # noqa: ARG001  one signature for all bodies
-    enter, leave = slabs(o, d)
-    enter[enter > leave] = np.inf
+def _box(o: Float, d: Float, shape: float) -> Float:  # noqa: ARG001  one signature for all bodies
+    enter, leave = slabs(o[:, None, None], d)
+    np.copyto(enter, np.inf, where=enter > leave)
     return enter
 
 
-def _ball(o: Float, d: list[Float], shape: float) -> Float:  # noqa: ARG001
+def _ball(o: Float, d: Float, shape: float) -> Float:  # noqa: ARG001
     """Unit sphere, by the closest approach: b^2 - ac would lose digits far away."""
     dx, dy, dz = d
     square = dx * dx + dy * dy + dz * dz
@@ -137,7 +138,7 @@ def _ball(o: Float, d: list[Float], shape: float) -> Float:  # noqa: ARG001
     return np.where(inside >= 0, closest - np.sqrt(np.maximum(inside, 0)), np.inf)
 
 
-def _capsule(o: Float, d: list[Float], shape: float) -> Float:
+def _capsule(o: Float, d: Float, shape: float) -> Float:
     """Radius 1 around the segment from (0, 0, -shape) to (0, 0, shape)."""
     dx, dy, dz = d
     square = np.maximum(dx * dx + dy * dy, 1e-18)
@@ -156,7 +157,7 @@ def _capsule(o: Float, d: list[Float], shape: float) -> Float:
     return np.where(inside >= 0, np.where(np.abs(height) <= shape, side, cap), np.inf)
 
 
-def _frustum(o: Float, d: list[Float], shape: float) -> Float:
+def _frustum(o: Float, d: Float, shape: float) -> Float:
     """Radius 1 at z = -1, radius `shape` at z = 1, closed at both ends."""
     dx, dy, dz = d
     slope, mean = (shape - 1) / 2, (shape + 1) / 2
@@ -179,7 +180,7 @@ def _frustum(o: Float, d: list[Float], shape: float) -> Float:
     return best
 
 
-_BODIES: dict[int, Callable[[Float, list[Float], float], Float]] = {
+_BODIES: dict[int, Callable[[Float, Float, float], Float]] = {
     BOX: _box,
     ELLIPSOID: _ball,
     CAPSULE: _capsule,
@@ -202,16 +203,15 @@ def cast(scene: Scene, view: View) -> tuple[Float, NDArray[np.int64]]:
     steps = dot3(scene.axes[:, None], view.basis[None, :, None, :]) * scale[:, None]
     if scene.is_room:
         _enclose(view, start[0], steps[0], depth, owner)
+    across_all = steps[:, 0, :, None] * view.u + steps[:, 2, :, None]
+    along_all = steps[:, 1, :, None] * view.v
     windows = view.windows(corners(scene, rows))
     for row, window in zip(rows.tolist(), windows, strict=True):
         if window is None:
             continue
         top, bottom, left, right = window
-        u, v = view.u[left:right], view.v[top:bottom]
-        d = [
-            (steps[row, 0, k] * u + steps[row, 2, k])[None] + (steps[row, 1, k] * v)[:, None]
-            for k in range(3)
-        ]
+        across, along = across_all[row, :, left:right], along_all[row, :, top:bottom]
+        d = across[:, None, :] + along[:, :, None]
         t = _BODIES[int(scene.kind[row])](start[row], d, float(scene.shape[row]))
         seen = depth[top:bottom, left:right]
         hit = (t < seen) & (t > NEAR)

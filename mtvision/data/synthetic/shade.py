@@ -81,30 +81,45 @@ def _shadows(scene: Scene, view: View, hits: Hits) -> Float:
         if window is None:
             continue
         top, bottom, left, right = window
-        x, y, z = points[:, top:bottom, left:right]
-        o = [maps[n, k, 0] * x + maps[n, k, 1] * y + maps[n, k, 2] * z - start[n, k] for k in range(3)]
-        if scene.lamp.is_sun:
-            d = [np.full_like(x, target[n, k]) for k in range(3)]
-        else:
-            d = [target[n, k] - start[n, k] - o[k] for k in range(3)]
+        x, y, z = points[:, None, top:bottom, left:right]
+        to_x, to_y, to_z = maps[n].T[:, :, None, None]
+        o = to_x * x
+        o += to_y * y
+        o += to_z * z
+        o -= start[n, :, None, None]
+        aim = target[n, :, None, None]
+        d = aim.copy() if scene.lamp.is_sun else aim - start[n, :, None, None] - o
         shadow = (_box_shadow if scene.kind[rows[n]] == BOX else _ball_shadow)(o, d, end)
         np.maximum(lit[top:bottom, left:right], shadow, out=lit[top:bottom, left:right])
     return dark[hits.pixel]
 
 
-def _box_shadow(o: list[Float], d: list[Float], end: float) -> Float:
-    """1 where o + t d meets the cube for a t in (0, end)."""
+def _box_shadow(o: Float, d: Float, end: float) -> Float:
+    """1 where o + t d meets the cube for a t in (0, end); (3, h, w) starts, as many directions or one."""
     enter, leave = slabs(o, d)
     return ((enter < leave) & (enter > 1e-6) & (enter < end)).astype(np.float64)
 
 
-def _ball_shadow(o: list[Float], d: list[Float], end: float) -> Float:
+def _ball_shadow(o: Float, d: Float, end: float) -> Float:
     """How deep o + t d, t in (0, end), passes into the unit sphere, with a soft rim."""
-    square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-    closest = -(o[0] * d[0] + o[1] * d[1] + o[2] * d[2]) / square
-    p = [o[k] + closest * d[k] for k in range(3)]
-    miss = p[0] * p[0] + p[1] * p[1] + p[2] * p[2]
-    return np.where((closest > 0) & (closest < end), np.clip((1.25 - miss) * 2, 0, 1), 0.0)
+    square = _sum3(d * d)
+    closest = _sum3(o * d)
+    np.negative(closest, out=closest)
+    closest /= square
+    p = closest * d
+    p += o
+    p *= p
+    lit = (1.25 - _sum3(p)) * 2
+    np.clip(lit, 0, 1, out=lit)
+    return np.where((closest > 0) & (closest < end), lit, 0.0)
+
+
+def _sum3(terms: Float) -> Float:
+    """Sum over the first axis of length 3, in a fixed order; the terms are overwritten."""
+    total = terms[0]
+    total += terms[1]
+    total += terms[2]
+    return np.asarray(total)
 
 
 def _shadow_hulls(scene: Scene, rows: NDArray[np.int64]) -> Float:
