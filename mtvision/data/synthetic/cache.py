@@ -16,7 +16,6 @@ import numpy as np
 from mtvision.data.synthetic.render import Rendering, empty_rendering
 from mtvision.runtime.atomic import atomic_file, write_text
 
-
 _LEVEL = 1
 """Of the deflation: files are a twentieth larger than with 6, and written in three fifths of the time."""
 
