@@ -90,6 +90,11 @@ def means_over(average: Average | None) -> Iterator[None]:
         _average.reset(token)
 
 
+def average_in_force() -> Average | None:
+    """What `means_over` put in force, None outside of it."""
+    return _average.get()
+
+
 def batch_mean(mean: Tensor) -> Tensor:
     """The mean over all processes of a mean over the samples of this one; same shape, same graph.
 

@@ -13,6 +13,7 @@ from mtvision.engine.module import TrainingModule
 from mtvision.engine.ranks import LossMeans
 from mtvision.metrics.building import build_metric, require_scores, scored_task
 from mtvision.models.network import Network
+from mtvision.models.recompute import recompute
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.differences import ResumeError
@@ -64,6 +65,7 @@ def training_module(config: Mapping[str, Any], settings: Settings, network: Netw
         to_plain_data(config["balancer"]), tasks=protocol.task_names, default_weights=protocol.loss_weights
     )
     step = STEPS.build(to_plain_data(config["step"]))
+    recompute(network, training.recompute)
     return TrainingModule(
         network,
         tasks_with_losses(protocol, training.loss_options),

@@ -121,6 +121,8 @@ class TrainingSettings:
         channels_last: memory format of images and weights; often faster, on CPUs too.
         threads: of the network on the CPU while training; None = `OMP_NUM_THREADS`, else one per core. Leave
             cores to the workers that load data. Another number changes results by rounding.
+        recompute: parts that are computed again in the backward pass, to save memory: globs of module
+            paths, or `backbone`, `decoder`. See [training](training.md#less-memory).
         time_limit_minutes: the run ends with a checkpoint and exit code 75 before so many minutes are over.
             None = the limit that Slurm or Torque says, if any.
         stuck_minutes: minutes without progress after which a run on several processes ends and names the
@@ -156,6 +158,7 @@ class TrainingSettings:
     shard: Literal["zero"] | None = None
     channels_last: bool = False
     threads: Positive | None = None
+    recompute: list[Text] = field(default_factory=list)
     time_limit_minutes: Rate | None = None
     stuck_minutes: Annotated[float, Between(0.1, 60)] = 50.0
     load_from: Text | None = None

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mtvision.core.pyramid import size_of
 from mtvision.models.backbones.backbone import Backbone, Shapes
+from mtvision.models.computed_again import computed_again
 from mtvision.models.declarations import Channels, Declaration
 from mtvision.models.layers import resize
 from mtvision.models.layers.prompts import PromptLogits, PromptPyramid
@@ -125,7 +125,7 @@ class PromptedBackbone(Backbone):
         self, module: PromptUnit, state: Tensor, logits: PromptLogits | None
     ) -> tuple[Tensor, PromptLogits]:
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            result: tuple[Tensor, PromptLogits] = checkpoint(module.read, state, logits, use_reentrant=False)
+            result: tuple[Tensor, PromptLogits] = computed_again(module.read, module, state, logits)
             return result
         return module.read(state, logits)
 

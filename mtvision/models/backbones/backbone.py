@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mtvision.core.context import current_context, use_context
 from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.shapes import RememberedShapes
 from mtvision.models.backbones.task_passes import TaskPasses, remembering
+from mtvision.models.computed_again import computed_again
 from mtvision.models.declarations import Declaration, Declares
 from mtvision.models.modes import evaluating
 
@@ -73,7 +73,6 @@ class Backbone(nn.Module, Declares):
         size_multiple: `stem` pads the image below and on the right with zeros (the mean colour of a
             normalised image) to a multiple of this. Maps then cover the padded image; `Network` knows.
         grad_checkpointing: recompute blocks in the backward pass instead of storing their activations.
-            Running statistics of batch norms then move twice a step.
         task_passes: how an adapter lets the backbone differ between tasks; None = one pyramid for all.
 
     >>> import torch
@@ -215,7 +214,8 @@ class Backbone(nn.Module, Declares):
     def run_block(self, module: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
         """State after a block; what the block computes inside is not stored with `grad_checkpointing`."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            after: Tensor = checkpoint(module, state, use_reentrant=False)
+            inside = module if isinstance(module, nn.Module) else self
+            after: Tensor = computed_again(module, inside, state)
             return after
         return module(state)
 

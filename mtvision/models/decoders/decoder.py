@@ -85,6 +85,22 @@ class Decoder(nn.Module, Declares):
         del tasks
         return None
 
+    def recomputed(self) -> list[str]:
+        """Paths of the modules that `training.recompute=["decoder"]` computes again in the backward pass.
+
+        By default those of single tasks: the entries of the outermost ModuleDicts whose keys are tasks.
+        Single layers are left out, because they keep no more than what they read. Override this where
+        modules of all tasks keep much. The path "" is the decoder itself, where no task has modules.
+        """
+        names = {task.name for task in self.tasks}
+        found: list[str] = []
+        for path, module in self.named_modules():
+            inside = any(path.startswith(f"{outer}.") for outer in found)
+            if isinstance(module, nn.ModuleDict) and len(module) and set(module) <= names and not inside:
+                entries = ((name, [*entry.children()]) for name, entry in module.items())
+                found += [f"{path}.{name}" for name, children in entries if children]
+        return found or [""]
+
     def output_layers(self, task: str) -> list[nn.Conv2d]:
         """The convolutions that make the task's logits of deep supervision; none by default."""
         del task

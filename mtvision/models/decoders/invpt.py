@@ -92,6 +92,11 @@ class InvPTDecoder(Decoder):
         """Positions of all tasks attend to one another, so all are as wide."""
         return Declaration(parts=dict.fromkeys(("mix", "skips", "stages"), SHARED))
 
+    def recomputed(self) -> list[str]:
+        """Also the attention and the MLP, which tasks share."""
+        stages = range(len(self.stages))
+        return [*super().recomputed(), *(f"stages.{i}.{name}" for i in stages for name in ("attn", "mlp"))]
+
     def output_layers(self, task: str) -> list[nn.Conv2d]:
         """Of deep supervision."""
         return [as_convolution(self.predict[task])]

@@ -88,6 +88,11 @@ class MTMambaDecoder(Decoder):
         self.final = nn.ModuleDict({name: self.finish(outs[-1], upsample) for name in names})
         self.out_channels = dict.fromkeys(names, outs[-1])
 
+    def recomputed(self) -> list[str]:
+        """Also the scan of all tasks, where a stage has one."""
+        shared = (f"stages.{index}.exchange.op_share" for index in range(len(self.stages)))
+        return [*super().recomputed(), *(path for path in shared if path in dict(self.named_modules()))]
+
     def exchange(
         self, names: Sequence[str], width: int, expansion: float, states: int, drop_path: float
     ) -> nn.Module:
