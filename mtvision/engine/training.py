@@ -42,10 +42,9 @@ from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.heartbeat import causes_named, wait_at_most
-from mtvision.runtime.launch import gather, is_main_process
+from mtvision.runtime.launch import gather, is_main_process, threads
 from mtvision.runtime.progress import messages
 from mtvision.runtime.signals import end_request, listening
-from mtvision.runtime.threads import threads
 from mtvision.runtime.whole import Examined
 from mtvision.tracking.loggers import Loggers
 

@@ -277,3 +277,24 @@ def gather(own: T) -> list[T]:
     parts: list[Any] = [None] * world_size
     dist.all_gather_object(parts, own)
     return parts
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch's operators use so many threads inside a `with` block; afterwards as many as before.
+
+    More threads than free cores cost time. A thread that has done its part waits for the others in a busy
+    loop, on a core that a data-loading worker could use.
+
+    Args:
+        count: at least 1; None = as they are (`OMP_NUM_THREADS`, else the number of cores).
+    """
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

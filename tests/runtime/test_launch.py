@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from mtvision.core.naming import UnknownNameError
@@ -176,3 +177,12 @@ def test_a_process_ends_though_a_destructor_waits(monkeypatch):
         ctypes.PyDLL(None).sleep(60)  # holds the interpreter's lock
 
     assert code_of(work) == 1
+
+
+def test_a_block_has_its_threads_and_leaves_those_before():
+    before = torch.get_num_threads()
+    with launch.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        with launch.threads(None):
+            assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

@@ -16,7 +16,8 @@ from mtvision.core.task import Task
 from mtvision.core.values import Factor, Positive
 from mtvision.models.declarations import SHARED, Declaration
 from mtvision.models.decoders.decoder import Decoder
-from mtvision.models.decoders.invpt_stage import HEADS, InvPTStage
+from mtvision.models.decoders.invpt_attention import HEADS, Message
+from mtvision.models.decoders.invpt_stage import InvPTStage
 from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers import ConvNorm, resize
 
@@ -49,6 +50,8 @@ class InvPTDecoder(Decoder):
         width: channels of the first stage, halved in each of the next two, and of the features.
         hidden: channels of the preliminary decoders' last layer.
         deep_supervision: weight of the preliminary predictions' loss.
+        most_scores: attention logits of one image in memory at once, e.g. 4000000; None = all, whose number
+            grows with the square of the image. The result is the same to rounding.
 
     Raises:
         ValueError: strides neither equal nor doubling, or a width that cannot be halved twice into heads.
@@ -63,6 +66,7 @@ class InvPTDecoder(Decoder):
         width: Positive = 576,
         hidden: Positive = 512,
         deep_supervision: Factor = 1.0,
+        most_scores: Positive | None = None,
     ) -> None:
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         self.flat = _is_flat(self.strides)
@@ -82,7 +86,8 @@ class InvPTDecoder(Decoder):
             self._skip(index, width // 2 ** (place + 1)) for place, index in enumerate(self.joining)
         )
         self.stages = nn.ModuleList(
-            InvPTStage(names, i, width // 2 ** max(i - 1, 0), width // 2**i, width) for i in range(STAGES)
+            InvPTStage(names, i, width // 2 ** max(i - 1, 0), width // 2**i, width, most_scores)
+            for i in range(STAGES)
         )
         self.project = nn.ModuleDict({name: _project(width) for name in names})
         self.out_channels = dict.fromkeys(names, width)
@@ -107,7 +112,7 @@ class InvPTDecoder(Decoder):
         maps, auxiliary = self._start(pyramid, asked)
         height, width = size_of(next(iter(maps.values())))
         size = (8 * height, 8 * width)
-        message: Tensor | None = None
+        message: Message | None = None
         total: dict[str, Tensor] = {}
         for index, stage in enumerate(cast(Sequence[InvPTStage], self.stages)):
             maps, message = stage(maps, self._joined(pyramid, index, maps), message)
