@@ -44,7 +44,10 @@ class GramianBalancer(RememberingBalancer):
 
     @abstractmethod
     def rule(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
-        """Weights (T,) of the gradients of `tasks` from their products (T, T), finite and not all zero."""
+        """Weights (T,) of the gradients of `tasks` from their products (T, T), finite and not all zero.
+
+        The products and `self.losses` are in the memory of the processor, on any device.
+        """
 
     def see_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Keep the values for `rule`, as `self.losses`."""
@@ -62,12 +65,13 @@ class GramianBalancer(RememberingBalancer):
                 f"{type(self).__name__}: products of gradients have shape {tuple(gramian.shape)} for the "
                 f"tasks {list(tasks)}; expected {(len(tasks), len(tasks))}."
             )
-        peak = gramian.diagonal().max()
-        if not bool(gramian.isfinite().all()) or not bool(peak > 0):
+        host = gramian.cpu()  # few numbers, of which a search reads some back in every iteration
+        self.losses = _on_host(self.losses)
+        if not bool(host.isfinite().all()) or not bool(host.diagonal().max() > 0):
             weights = gramian.new_ones(len(tasks))
         else:
             with torch.no_grad():
-                weights = self.rule(gramian, tasks).to(gramian)
+                weights = self.rule(host, tasks).to(gramian)
         self._last = dict(zip(tasks, weights.detach().unbind(), strict=True))
         return weights
 
@@ -83,3 +87,10 @@ class GramianBalancer(RememberingBalancer):
     def own_weights(self) -> dict[str, Tensor]:
         """The weights if `own` is `weighted`."""
         return dict(self._last) if self.own == "weighted" else {}
+
+
+def _on_host(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Losses in the memory of the processor, by one copy for all of them."""
+    if all(item.device.type == "cpu" for item in losses.values()):
+        return dict(losses)
+    return dict(zip(losses, torch.stack([*losses.values()]).detach().cpu().unbind(), strict=True))

@@ -97,8 +97,7 @@ class Decoder(nn.Module, Declares):
         for path, module in self.named_modules():
             inside = any(path.startswith(f"{outer}.") for outer in found)
             if isinstance(module, nn.ModuleDict) and len(module) and set(module) <= names and not inside:
-                entries = ((name, [*entry.children()]) for name, entry in module.items())
-                found += [f"{path}.{name}" for name, children in entries if children]
+                found += [f"{path}.{name}" for name, entry in module.items() if _is_called(entry)]
         return found or [""]
 
     def output_layers(self, task: str) -> list[nn.Conv2d]:
@@ -117,3 +116,8 @@ class Decoder(nn.Module, Declares):
             if name not in known:
                 raise UnknownNameError("task of this decoder", name, known)
         return [task for task in self.tasks if tasks is None or task.name in tasks]
+
+
+def _is_called(module: nn.Module) -> bool:
+    """Whether a module has layers and is no table of modules; those of its entries are looked at."""
+    return bool([*module.children()]) and not isinstance(module, nn.ModuleDict)

@@ -97,6 +97,13 @@ class MTINetDecoder(Decoder):
             parts |= dict.fromkeys(inside, SHARED if index < last else LAST_STAGE)
         return Declaration(parts=parts)
 
+    def recomputed(self) -> list[str]:
+        """Also the masks, which mix the features of all tasks."""
+        masks = (
+            f"propagation.{i}.{name}" for i in range(len(self.propagation)) for name in ("mask", "reduce")
+        )
+        return [*super().recomputed(), *masks]
+
     def output_layers(self, task: str) -> list[nn.Conv2d]:
         """Of deep supervision."""
         predict = [cast(Scale, scale).predict for scale in self.scales]
