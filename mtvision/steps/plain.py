@@ -21,6 +21,8 @@ from mtvision.steps.gradients.weighted import Reuse
 from mtvision.steps.problem import StepProblem
 from mtvision.steps.step import Step, summary
 
+_STORED = {"auto": None, "stages": False, "matrix": True}
+
 
 @STEPS.register_module()
 class PlainStep(nn.Module, Step):
@@ -41,7 +43,8 @@ class PlainStep(nn.Module, Step):
         every: a `jacobian` or `gramian` balancer is asked once in so many batches. Batches in between use its
             last weights, for the price of one backward pass. A batch with other tasks asks it, too.
         products: how a `gramian` balancer gets G. `stages`: without a matrix of gradients, for one more
-            backward pass (`mtvision.steps.gradients.products`). `matrix`: from the matrix, faster and larger.
+            backward pass (`mtvision.steps.gradients.products`). `matrix`: from the matrix. `auto`: from the
+            matrix if it has at most 2^24 numbers (64 MiB), which is faster for small networks.
         chunk: backward passes that run together where a matrix is made, by `torch.vmap`. It can be faster on
             a GPU and takes as many times the memory of a pass. Modules without a rule for `vmap`, such as
             selective scans and compiled networks, need 1.
@@ -54,7 +57,7 @@ class PlainStep(nn.Module, Step):
         self,
         clip_tasks: Rate | None = None,
         every: Positive = 1,
-        products: Literal["stages", "matrix"] = "stages",
+        products: Literal["auto", "stages", "matrix"] = "auto",
         chunk: Positive = 1,
         offload: bool = False,
     ) -> None:
@@ -68,7 +71,7 @@ class PlainStep(nn.Module, Step):
         self.reuse = Reuse(every) if every > 1 else None
         self.storage = Storage(chunk, offload)
         self._jacobian = JacobianGradients(
-            clip_tasks, matrix=products == "matrix", reuse=self.reuse, storage=self.storage
+            clip_tasks, matrix=_STORED[products], reuse=self.reuse, storage=self.storage
         )
         self._features = FeatureGradients()
 

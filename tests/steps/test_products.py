@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtvision.balance import IMTL, MGDA, FixedWeights, GradNorm, NashMTL, NormScaling, TorchJD, UPGrad
 from mtvision.steps import LossReport, PlainStep, StepProblem
+from mtvision.steps.gradients import jacobian
 from mtvision.steps.gradients.stages import StagedBackward, groups_of
 
 
@@ -51,21 +52,50 @@ def test_stages_give_the_gradients_of_plain_passes():
     order = sorted(everything, key=graph.finished)
     groups = groups_of(order, [parameters[index].numel() for index in order])
     assert len(groups) > 2
+    plain = {
+        name: torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        for name, loss in losses.items()
+    }
     found = {}
 
     def receive(name, index, gradient):
         found[name, index] = found.get((name, index), 0) + gradient
 
-    for number in graph.run(groups, receive):
-        for name, loss in losses.items():
-            wanted = [parameters[index] for index in groups[number]]
-            plain = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-            for index, gradient in zip(groups[number], plain, strict=True):
-                if gradient is None:
+    for number in graph.run(groups, receive, again=len(groups) - 1):
+        for name, gradients in plain.items():
+            for index in groups[number]:
+                if gradients[index] is None:
                     assert (name, index) not in found
                 else:
-                    torch.testing.assert_close(found[name, index], gradient, rtol=1e-12, atol=1e-14)
+                    torch.testing.assert_close(found[name, index], gradients[index], rtol=1e-12, atol=1e-14)
     assert number == len(groups) - 1
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(losses["depth"], network.twice.weight)
+
+
+class Looks(MGDA):
+    """Notes which of some storages exist when it is asked."""
+
+    def weigh(self, gramian, tasks):
+        self.exist = {name: not ref.expired() for name, ref in self.made.items()}
+        return super().weigh(gramian, tasks)
+
+
+def test_maps_of_heads_are_gone_when_their_gradients_have_passed():
+    """The last pass begins behind the heads, so that it needs the maps of the shared part alone."""
+    network, balancer = make_toy(), Looks(tasks=NAMES).double()
+    balancer.made = {}
+
+    def keep(name, module, inputs, output):
+        squared = output * output  # multiplication keeps its operand
+        balancer.made[name] = StorageWeakRef(output.untyped_storage())
+        return squared
+
+    for name in NAMES:
+        network.heads[name].register_forward_hook(lambda *given, name=name: keep(name, *given))
+    network.trunk.register_forward_hook(lambda *given: keep("trunk", *given))
+    run(balancer, [make_batch(2), make_batch(2)], PlainStep(products="stages"), network)
+    assert balancer.exist == {"trunk": True, **dict.fromkeys(NAMES, False)}
 
 
 def test_groups_are_no_larger_than_the_largest_parameter():
@@ -167,6 +197,15 @@ def test_memory_is_that_of_a_gradient_and_some_layers():
     assert peak_of(MGDA(tasks=NAMES), "stages") <= 12 + 3 + 1
 
 
+@pytest.mark.parametrize(("small", "asked"), [(0, 1), (2**24, 0)])
+def test_a_small_matrix_is_stored_by_default(monkeypatch, small, asked):
+    """torchjd's UPGrad is given the matrix then, and its `weigh` is not called."""
+    monkeypatch.setattr(jacobian, "SMALL", small)
+    balancer = Asked(tasks=NAMES)
+    run(balancer, [make_batch(2)], PlainStep())
+    assert balancer.asked == asked
+
+
 # ------------------------------------------------------------------------------------------------- reuse
 
 
@@ -182,7 +221,8 @@ class Asked(UPGrad):
 
 def test_weights_serve_the_following_batches():
     batches = [make_batch(4, seed=seed) for seed in range(5)]
-    balancer, network, step = Asked(tasks=NAMES), make_toy(), PlainStep(every=3)
+    balancer, network = Asked(tasks=NAMES), make_toy()
+    step = PlainStep(every=3, products="stages")
     _, logs, _ = run(balancer, batches, step, network)
     assert balancer.asked == 2
     weights = [[float(log[f"weight/{name}"]) for name in NAMES] for log in logs]
@@ -222,7 +262,8 @@ def test_reused_weights_give_the_weighted_gradients(make):
 
 def test_a_batch_with_other_tasks_asks_the_rule():
     balancer = Asked(tasks=NAMES)
-    run(balancer, [make_batch(4), make_batch(4, lacking=PARTIAL), make_batch(4)], PlainStep(every=9))
+    step = PlainStep(every=9, products="stages")
+    run(balancer, [make_batch(4), make_batch(4, lacking=PARTIAL), make_batch(4)], step)
     assert balancer.asked == 3
 
 

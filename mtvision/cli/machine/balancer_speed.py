@@ -48,6 +48,7 @@ ROWS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "Uncertainty": ({"type": "Uncertainty"}, PLAIN),
     "FAMO": ({"type": "FAMO"}, PLAIN),
     "UPGrad": ({"type": "UPGrad"}, PLAIN),
+    "UPGrad, stages": ({"type": "UPGrad"}, {**PLAIN, "products": "stages"}),
     "UPGrad, matrix": ({"type": "UPGrad"}, {**PLAIN, "products": "matrix"}),
     "UPGrad, every=4": ({"type": "UPGrad"}, {**PLAIN, "every": 4}),
     "MGDA": ({"type": "MGDA"}, PLAIN),
@@ -94,7 +95,8 @@ def benchmark_balancers(repeats: int, write: Callable[[str], object]) -> dict[st
 def _compared(title: str, model: Mapping[str, Any], repeats: int, write: Callable[[str], object]) -> Table:
     """Ratios of one network; times are medians of the process's own time, taken in turns.
 
-    Time that other processes take is not part of it. Memory is that of tensors made in a step: activations,
+    Time that other processes take is not part of it. Steps that reuse weights are averaged over a period.
+    Memory is that of tensors made in a step: activations,
     gradients and what the rule needs. Weights and the optimizer are not part of it.
     """
     dataset = SyntheticScenes(split="train", length=4, size=SIZE, tasks=NAMES)
@@ -104,16 +106,19 @@ def _compared(title: str, model: Mapping[str, Any], repeats: int, write: Callabl
     if model["decoder"]["type"] == "ParallelDecoder":  # in others tasks meet; `mtl_backward` refuses that
         steps[TORCHJD] = _torchjd(model, batch)
     times: dict[str, list[float]] = {name: [] for name in steps}
+    calls = {name: ROWS[name][1].get("every", 1) if name in ROWS else 1 for name in steps}
     for turn in range(repeats + 1):
         for name, (call, _) in steps.items():
             start = time.process_time()
-            call()
+            for _ in range(calls[name]):
+                call()
             if turn:
-                times[name].append(time.process_time() - start)
+                times[name].append((time.process_time() - start) / calls[name])
     peaks = {}
     for name, (call, network) in steps.items():
         with Alive([*network.parameters(), *network.buffers()]) as seen:
-            call()
+            for _ in range(calls[name]):
+                call()
         peaks[name] = seen.peak
     medians = {name: statistics.median(values) for name, values in times.items()}
     found = {

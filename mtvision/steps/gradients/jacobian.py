@@ -15,7 +15,7 @@ Over the tasks T present in the batch on any process:
 
 A `gramian` balancer reads only the products G (T, T) of the rows. They are computed without the matrix
 (`mtvision.steps.gradients.products`). One more backward pass through a part of the network gives the
-gradient.
+gradient. A matrix of at most `SMALL` numbers is stored all the same, because that pass takes time.
 
 The balancer gets gradients without loss scale and accumulation factor. Both are applied to its result, and to
 gradients that it gives its own parameters. Thresholds and running averages inside balancers therefore keep
@@ -51,13 +51,16 @@ from mtvision.steps.gradients.weighted import Reuse, add_with_weights
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import add_to_grad, refuse_empty
 
+SMALL = 2**24
+"""Numbers of a matrix that costs little: 64 MiB in float32."""
+
 
 class JacobianGradients:
     """The procedure of the module docstring; keeps the roles found for each set of tasks.
 
     Args:
         max_norm: clip the shared gradient of each task to this L2 norm before the balancer uses it.
-        matrix: store the matrix for `gramian` balancers, too.
+        matrix: store the matrix for `gramian` balancers, too; None stores it if it is small.
         reuse: weights that serve several batches.
         storage: of the matrix.
 
@@ -69,7 +72,7 @@ class JacobianGradients:
         self,
         max_norm: float | None = None,
         *,
-        matrix: bool = False,
+        matrix: bool | None = None,
         reuse: Reuse | None = None,
         storage: Storage = DEVICE,
     ) -> None:
@@ -103,7 +106,7 @@ class JacobianGradients:
             if known is not None:
                 add_with_weights(problem, parameters, losses, layout, *known)
                 return total, {name: total.new_tensor(weight) for name, weight in known[0].items()}
-        if problem.balancer.needs == "gramian" and layout.shared and not self._matrix:
+        if problem.balancer.needs == "gramian" and layout.shared and not self._stored(parameters, layout):
             weights = self._by_products(problem, parameters, report, losses, layout)
         else:
             weights = self._by_matrix(problem, parameters, report, losses, layout)
@@ -112,6 +115,13 @@ class JacobianGradients:
             zero = not any(bool(item.any()) for item in gradients if item is not None)
             self._reuse.remember(problem.balancer, layout.tasks, zero=zero)
         return total, weights
+
+    def _stored(self, parameters: Sequence[nn.Parameter], layout: Layout) -> bool:
+        """Whether the matrix is stored for a `gramian` balancer."""
+        if self._matrix is not None:
+            return self._matrix
+        numbers = sum(parameters[index].numel() for index in layout.shared)
+        return len(layout.tasks) * numbers <= SMALL
 
     def _by_products(
         self,

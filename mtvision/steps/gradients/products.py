@@ -105,7 +105,7 @@ class Products:
         Args:
             problem: of the step.
             parameters: all trainable ones.
-            losses: of this process, with the graph of one forward pass, which is kept.
+            losses: of this process, with the graph of one forward pass, which is used up.
             layout: of the batch.
             factor: by which `problem.scale` multiplies.
             keep: keep what `Measured.add_weighted` needs.
@@ -136,7 +136,8 @@ class Products:
             len(layout.tasks), len(layout.tasks), dtype=torch.float64, device=parameters[0].device
         )
         kept: list[tuple[list[int], Tensor]] = []
-        for number in graph.run(groups, receive):
+        again = len(groups) - 1 if keep else 0
+        for number in graph.run(groups, receive, again=again):
             if number == 0 and not keep:
                 graph.entrance.clear()
             found = problem.average(rows.take(number))

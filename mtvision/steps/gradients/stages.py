@@ -6,6 +6,9 @@ at once. They can be used and dropped, so no process holds all gradients of all 
 
 Between stages the gradients at the edges that cross the cut are kept, one set for each loss. Every node runs
 once per loss, as in plain backward passes. No module need be a block, and nothing runs forward again.
+
+What the forward pass kept for the part before the first group, such as heads and losses, is freed there. So is
+what it kept for groups that no later pass goes through.
 """
 
 from __future__ import annotations
@@ -67,12 +70,14 @@ class StagedBackward:
         """When the gradients of a parameter are complete, from 0 (first) to 1 (last or never)."""
         return self._last[index] / len(self._order) if index in self._last else 1.0
 
-    def run(self, groups: Sequence[Sequence[int]], receive: Receive) -> Iterator[int]:
+    def run(self, groups: Sequence[Sequence[int]], receive: Receive, *, again: int) -> Iterator[int]:
         """Yield 0, 1, ... as soon as all gradients of that group of parameters have been received.
 
         Args:
             groups: of parameters, in the order in which they are needed.
             receive: called during the iteration.
+            again: so many groups, from the first on, can be passed again from `entrance`. The graph of all
+                others is used up, and that of the losses down to the entrance.
         """
         ends, latest = [], -1
         for group in groups:
@@ -82,25 +87,60 @@ class StagedBackward:
         crossing: Crossing = {}
         for name, (edge, seed) in self._roots.items():
             _add(crossing.setdefault(edge.node, {}), (name, edge.output_nr), seed)
+        every = frozenset(self._roots)
         used = [self._first[index] for group in groups for index in group if index in self._first]
         begin = min(used, default=0)
         if begin:
-            self._stage(self._order[:begin], crossing, receive)
+            cut = min(begin, self._first_common())
+            self._stage(self._order[:cut], crossing, receive, keep=frozenset())
+            self._stage(self._order[cut:begin], crossing, receive, keep=every)
         self.entrance = {node: dict(gradients) for node, gradients in crossing.items()}
         for number, end in enumerate(ends):
             stage = self._order[begin : end + 1]
             begin = max(begin, end + 1)
             if stage:
-                self._stage(stage, crossing, receive)
+                keep = every if number < again else every - {list(self._roots)[-1]}
+                self._stage(stage, crossing, receive, keep=keep)
             yield number
 
+    def _first_common(self) -> int:
+        """Place of the first node that more than one loss passes, or of the end."""
+        owners: dict[Node, set[str]] = {}
+        for name, (edge, _) in self._roots.items():
+            owners.setdefault(edge.node, set()).add(name)
+        for place, node in enumerate(self._order):
+            if len(owners[node]) > 1:
+                return place
+            for child, _ in node.next_functions:
+                if child in self._place:
+                    owners.setdefault(child, set()).update(owners[node])
+        return len(self._order)
+
+    def _in_a_row(self, nodes: set[Node]) -> bool:
+        """Whether one of the nodes leads to another one. A pass that ends at both runs the first."""
+        last = max((self._place[node] for node in nodes), default=-1)
+        stack, seen = list(nodes), set[Node]()
+        while stack:
+            for child, _ in stack.pop().next_functions:
+                if child in nodes:
+                    return True
+                if child not in seen and child in self._place and self._place[child] < last:
+                    seen.add(child)
+                    stack.append(child)
+        return False
+
     def _stage(
-        self,
-        stage: Sequence[Node],
-        crossing: Crossing,
-        receive: Receive,
+        self, stage: Sequence[Node], crossing: Crossing, receive: Receive, *, keep: frozenset[str]
     ) -> None:
-        """Run every loss backward from the edges that enter the stage to those that leave it."""
+        """Run every loss backward from the edges that enter the stage to those that leave it.
+
+        Args:
+            stage: nodes.
+            crossing: gradients at the edges.
+            receive: see `run`.
+            keep: losses behind which the stage's graph is needed again. It is kept for all of them if edges
+                that leave it lie behind one another.
+        """
         inside = set(stage)
         targets = [
             GradientEdge(child, number)
@@ -112,18 +152,18 @@ class StagedBackward:
         outside = [edge for edge in targets if edge.node in self._place and edge.node not in inside]
         exits = list({(edge.node, edge.output_nr): edge for edge in outside}.values())
         entering = [(node, crossing.pop(node)) for node in stage if node in crossing]
-        with _stopped_at({edge.node for edge in exits}):
+        given: dict[str, list[tuple[GradientEdge, Tensor]]] = {name: [] for name in self._roots}
+        for node, gradients in entering:
+            for (name, number), gradient in gradients.items():
+                given[name].append((GradientEdge(node, number), gradient))
+        ends = {edge.node for edge in exits}
+        if len(keep) < len(given) and self._in_a_row(ends):
+            keep = frozenset(given)
+        with _stopped_at(ends):
             for name in self._roots:
-                given = [
-                    (GradientEdge(node, number), gradient)
-                    for node, gradients in entering
-                    for (owner, number), gradient in gradients.items()
-                    if owner == name
-                ]
                 indices = sorted(used & self._wanted[name])
-                if not given or not (exits or indices):
-                    continue
-                self._advance(name, given, exits, indices, crossing, receive)
+                if given[name] and (exits or indices):
+                    self._advance(name, given[name], exits, indices, crossing, receive, keep=name in keep)
 
     def _advance(
         self,
@@ -133,13 +173,15 @@ class StagedBackward:
         indices: Sequence[int],
         crossing: Crossing,
         receive: Receive,
+        *,
+        keep: bool,
     ) -> None:
         """Run one loss backward through a stage."""
         found = torch.autograd.grad(
             [edge for edge, _ in given],
             [*exits, *(get_gradient_edge(self._parameters[i]) for i in indices)],
             [gradient for _, gradient in given],
-            retain_graph=True,
+            retain_graph=keep,
             allow_unused=True,
         )
         for edge, gradient in zip(exits, found, strict=False):

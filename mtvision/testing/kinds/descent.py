@@ -70,7 +70,9 @@ class Training:
         self._case, self._halves, self._dtype, self._scale = case, halves, dtype, scale
         self._lacking = dict(lacking or {})
         self.balancer = case.build().to(dtype)
-        self.step: Step = STEPS.build({"type": SERVED_BY[self.balancer.needs]})
+        # The matrix of so small a network would be stored; products without one are what has to agree.
+        options = {"products": "stages"} if self.balancer.needs == "gramian" else {}
+        self.step: Step = STEPS.build({"type": SERVED_BY[self.balancer.needs], **options})
         self.network = TinyNetwork(case, norm).to(dtype)
 
         def forward(batch: Batch) -> LossReport:
