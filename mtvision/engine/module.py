@@ -27,6 +27,7 @@ from mtvision.engine.ranks import (
     LossMeans,
     WholeBatch,
     average_over_ranks,
+    begin_average_over_ranks,
     number_of_ranks,
     sum_over_ranks,
 )
@@ -382,16 +383,14 @@ def _problem(
     def scale(loss: Tensor) -> Tensor:
         return optim_wrapper.scale(loss if share == 1 else loss * share)
 
-    def backward(loss: Tensor) -> None:
-        scale(loss).backward()  # type: ignore[no-untyped-call]
-
     return StepProblem(
         forward=forward,
         balancer=module.balancer,
         parameters=list(module.network.named_parameters()),
-        backward=backward,
+        backward=lambda loss: torch.autograd.backward(scale(loss)),
         scale=scale,
         average=average_over_ranks,
+        begin_average=begin_average_over_ranks if number_of_ranks() > 1 else None,
         gather=gather,
         tasks=module.tasks,
         role_overrides=module.role_overrides,

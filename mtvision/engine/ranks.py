@@ -12,7 +12,7 @@ Two kinds of means, `training.loss_means`:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -43,14 +43,33 @@ def average_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
 
     Neighbours of the same type are sent together, up to `_BUCKET` numbers at once.
     """
+    return begin_average_over_ranks(tensors, False)()
+
+
+def begin_average_over_ranks(tensors: list[Tensor], reuse: bool) -> Callable[[], list[Tensor]]:
+    """Begin `average_over_ranks`; the function returned waits for it and gives the means.
+
+    Args:
+        tensors: as there. They must not change before the means are there.
+        reuse: a tensor that is sent alone may become the mean, so that it is not copied.
+    """
     if number_of_ranks() == 1:
-        return tensors
-    means: list[Tensor] = []
+        return lambda: tensors
+    travelling = []
     for bucket in _buckets(tensors):
-        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-        dist.all_reduce(flat)
-        parts = torch.split(flat.div_(number_of_ranks()), [tensor.numel() for tensor in bucket])
-        means += [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
+        alone = reuse and len(bucket) == 1
+        flat = bucket[0].reshape(-1) if alone else torch.cat([tensor.reshape(-1) for tensor in bucket])
+        shapes = [tensor.shape for tensor in bucket]
+        travelling.append((flat, shapes, dist.all_reduce(flat, async_op=True)))
+
+    def means() -> list[Tensor]:
+        found: list[Tensor] = []
+        for flat, shapes, work in travelling:
+            work.wait()
+            parts = torch.split(flat.div_(number_of_ranks()), [shape.numel() for shape in shapes])
+            found += [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return found
+
     return means
 
 

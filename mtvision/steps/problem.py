@@ -52,6 +52,10 @@ def _alone(value: Any) -> list[Any]:
     return [value]
 
 
+BeginAverage = Callable[[list[Tensor], bool], Callable[[], list[Tensor]]]
+"""(tensors, whether they may be written into) to a function that gives their means over processes."""
+
+
 @dataclass
 class StepProblem:
     """The engine's side of a step; the defaults are one process in full precision.
@@ -66,6 +70,9 @@ class StepProblem:
         scale: times the loss scale of fp16, divided by the number of accumulated batches; linear.
         average: mean over processes of each tensor, in a new list; the identity on one process. All processes
             call it equally often with equal shapes.
+        begin_average: begins such a mean and returns a function that waits for it, so that a backward pass
+            can go on meanwhile. If its second argument is true, it may write into the tensors. None uses
+            `average`. Processes begin means in the same order.
         gather: what every process gave, in the order of their ranks; all processes call it equally often.
         tasks: of the network, in order.
         role_overrides: {glob pattern of parameter names: role}, see `mtvision.core.roles`.
@@ -89,8 +96,21 @@ class StepProblem:
     backward: Callable[[Tensor], None] = _backward
     scale: Callable[[Tensor], Tensor] = _same
     average: Callable[[list[Tensor]], list[Tensor]] = _same_list
+    begin_average: BeginAverage | None = None
     gather: Callable[[Any], list[Any]] = _alone
     tasks: Sequence[Task] = ()
     role_overrides: Mapping[str, str] = field(default_factory=dict)
     buffers: Sequence[tuple[str, Tensor]] = ()
     shows_gradients: bool = False
+
+    def averaging(self, tensors: list[Tensor], *, reuse: bool = False) -> Callable[[], list[Tensor]]:
+        """Begin the mean over processes of each tensor; what is returned waits for it.
+
+        Args:
+            tensors: see `average`; not to be changed until the means are there.
+            reuse: their memory may become that of the means.
+        """
+        if self.begin_average is not None:
+            return self.begin_average(tensors, reuse)
+        means = self.average(tensors)
+        return lambda: means

@@ -33,7 +33,8 @@ class Group:
 
     def average(self, tensors: list[Tensor]) -> list[Tensor]:
         """Mean over members of each tensor."""
-        everyone = self._meet(tensors)
+        # Copies: who goes on first may write into its tensors before the others have read them.
+        everyone = self._meet([tensor.clone() for tensor in tensors])
         return [torch.stack(list(items)).mean(dim=0) for items in zip(*everyone, strict=True)]
 
     def gather(self, value: Any) -> list[Any]:

@@ -13,11 +13,12 @@ from step_toy import NAMES, ToyForward, gradients, make_samples, make_toy
 
 from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import collate
-from mtvision.engine.ranks import average_over_ranks
+from mtvision.engine.ranks import average_over_ranks, begin_average_over_ranks
 from mtvision.steps import PlainStep, StepProblem
+from mtvision.steps.gradients import exchange, products
 
 
-def run_job(job: dict, rank: int, world: int) -> dict:
+def run_job(job: dict, rank: int, world: int, *, overlapped: bool = True) -> dict:
     """All batches of the job through one step object, gradients adding up."""
     network = make_toy()
     network.selective = job.get("selective", False)
@@ -29,7 +30,11 @@ def run_job(job: dict, rank: int, world: int) -> dict:
         forward.network = shell
         shell.trunk = network.trunk
     problem = StepProblem(
-        forward, balancer, list(network.named_parameters()), average=average_over_ranks if world > 1 else list
+        forward,
+        balancer,
+        list(network.named_parameters()),
+        average=average_over_ranks if world > 1 else list,
+        begin_average=begin_average_over_ranks if world > 1 and overlapped else None,
     )
     logs = []
     for samples in job["batches"]:
@@ -46,7 +51,10 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
     jobs = torch.load(job_file, weights_only=False)
+    products.BUCKET = exchange.BUCKET = 8  # so that parts of so small a network travel apart
     results = {name: run_job(job, rank, world) for name, job in jobs.items()}
+    for name, job in jobs.items():
+        results[name]["waiting"] = run_job(job, rank, world, overlapped=False)
     torch.save(results, result_file)
     dist.destroy_process_group()
 

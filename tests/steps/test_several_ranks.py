@@ -17,12 +17,18 @@ DISJOINT = make_samples(8, 5, {i: {"edge", "semseg"} if i < 4 else {"depth"} for
 SEMSEG_ONLY = make_samples(8, 3, {i: {"edge", "depth"} for i in range(8)})
 EMPTY_HALF = make_samples(8, 4, {i: {"semseg", "edge", "depth"} for i in range(4, 8)})
 
+STAGES = {"products": "stages"}
 JOBS = {
-    "upgrad": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT], "regulariser": 0.1},
-    "accumulated": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, make_samples(8, 9)]},
-    "random": {"balancer": {"type": "TorchJD", "aggregator": "PCGrad"}, "batches": [EIGHT, EIGHT]},
+    "upgrad": {"balancer": {"type": "UPGrad"}, "step": STAGES, "batches": [EIGHT], "regulariser": 0.1},
+    "matrix": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, SPLIT, EMPTY_HALF], "regulariser": 0.1},
+    "accumulated": {"balancer": {"type": "UPGrad"}, "step": STAGES, "batches": [EIGHT, make_samples(8, 9)]},
+    "random": {
+        "balancer": {"type": "TorchJD", "aggregator": "PCGrad"},
+        "step": STAGES,
+        "batches": [EIGHT, EIGHT],
+    },
     "partial": {"balancer": {"type": "TorchJD", "aggregator": "Sum"}, "batches": [SPLIT, SEMSEG_ONLY, SPLIT]},
-    "partial upgrad": {"balancer": {"type": "UPGrad"}, "batches": [EIGHT, SPLIT, EMPTY_HALF]},
+    "partial upgrad": {"balancer": {"type": "UPGrad"}, "step": STAGES, "batches": [EIGHT, SPLIT, EMPTY_HALF]},
     "selective": {
         "balancer": {"type": "TorchJD", "aggregator": "Sum"},
         "batches": [EIGHT, DISJOINT, EIGHT],
@@ -30,11 +36,11 @@ JOBS = {
     },
     "fixed": {"balancer": {"type": "FixedWeights"}, "batches": [EIGHT]},
     "uncertainty": {"balancer": {"type": "Uncertainty"}, "batches": [EIGHT]},
-    "gradnorm": {"balancer": {"type": "GradNorm"}, "batches": [EIGHT, make_samples(8, 9)]},
-    "nash": {"balancer": {"type": "NashMTL"}, "batches": [EIGHT, SPLIT]},
+    "gradnorm": {"balancer": {"type": "GradNorm"}, "step": STAGES, "batches": [EIGHT, make_samples(8, 9)]},
+    "nash": {"balancer": {"type": "NashMTL"}, "step": STAGES, "batches": [EIGHT, SPLIT]},
     "reused": {
         "balancer": {"type": "MGDA"},
-        "step": {"every": 2},
+        "step": {"every": 2, **STAGES},
         "batches": [EIGHT, make_samples(8, 9)],
         "regulariser": 0.1,
     },
@@ -66,6 +72,15 @@ def assert_equal(ours, theirs, rtol=1e-12):
 def test_processes_agree(results, job):
     for kind in ("gradients", "balancer"):
         assert_equal(results[0][job][kind], results[1][job][kind], rtol=0)
+
+
+@pytest.mark.parametrize("job", list(JOBS))
+def test_means_that_travel_during_a_pass_change_no_bit(results, job):
+    for rank in range(2):
+        found, want = results[rank][job], results[rank][job]["waiting"]
+        assert found["logs"] == want["logs"]
+        for kind in ("gradients", "balancer"):
+            assert_equal(found[kind], want[kind], rtol=0)
 
 
 ALIKE = ["upgrad", "accumulated", "random", "fixed", "uncertainty", "gradnorm", "geometric", "reused"]

@@ -96,8 +96,8 @@ def _compared(title: str, model: Mapping[str, Any], repeats: int, write: Callabl
     """Ratios of one network; times are medians of the process's own time, taken in turns.
 
     Time that other processes take is not part of it. Steps that reuse weights are averaged over a period.
-    Memory is that of tensors made in a step: activations,
-    gradients and what the rule needs. Weights and the optimizer are not part of it.
+    Memory is that of tensors made in a step: activations, gradients and what the rule needs. Weights and the
+    optimizer are not part of it.
     """
     dataset = SyntheticScenes(split="train", length=4, size=SIZE, tasks=NAMES)
     batch = collate([dataset[index] for index in range(4)])

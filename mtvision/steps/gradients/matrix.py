@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.core.non_finite import NonFiniteGradientError
+from mtvision.steps.gradients.exchange import RowExchange
 from mtvision.steps.gradients.layout import Layout, common_dtype
 from mtvision.steps.problem import StepProblem
 
@@ -44,26 +45,6 @@ def matrix_of_gradients(
     Raises:
         NonFiniteGradientError: a row of the matrix is NaN or infinite.
     """
-    jacobian, plain = _gradients(problem, parameters, losses, layout, storage)
-    if not storage.offload:
-        jacobian, *plain = problem.average([jacobian, *plain])
-    else:
-        plain = problem.average(plain)
-        if len(problem.gather(0)) > 1:
-            for row in jacobian:
-                row.copy_(problem.average([row.to(parameters[0].device, copy=True)])[0])
-    check_rows(jacobian, layout.tasks)
-    return jacobian, plain
-
-
-def _gradients(
-    problem: StepProblem,
-    parameters: list[nn.Parameter],
-    losses: Mapping[str, Tensor],
-    layout: Layout,
-    storage: Storage,
-) -> tuple[Tensor, list[Tensor]]:
-    """The (T, P) matrix of the shared parameters and the plain gradients, both of scaled losses."""
     sizes = [parameters[index].numel() for index in layout.shared]
     device = parameters[0].device
     jacobian = torch.empty(
@@ -74,29 +55,65 @@ def _gradients(
         pin_memory=storage.offload and device.type == "cuda",
     )
     plain = [torch.zeros_like(parameters[item.index]) for item in layout.plain]
-    wanted: dict[str, list[int]] = {}
+    wanted = _wanted(losses, layout)
+    exchange = RowExchange(problem, layout.tasks, wanted, jacobian.__getitem__, apart=True, reuse=True)
+    for name, row in zip(layout.tasks, jacobian, strict=True):
+        if name not in wanted:
+            row.zero_()
+    for key, gradients in _passes(problem, parameters, losses, wanted, storage.chunk):
+        shared = len(layout.shared) if key in layout.tasks else 0
+        if shared:
+            _fill(torch.split(jacobian[layout.tasks.index(key)], sizes), gradients)
+        places = [place for place, item in enumerate(layout.plain) if key in item.sources]
+        for place, gradient in zip(places, gradients[shared:], strict=True):
+            if gradient is not None:
+                plain[place] += gradient
+        del gradients  # before those of the next loss are computed
+        if layout.shared and not storage.offload:
+            exchange.complete(key)
+    if layout.shared:
+        _average_rows(problem, jacobian, exchange, device, storage)
+    plain = problem.average(plain)
+    check_rows(jacobian, layout.tasks)
+    return jacobian, plain
+
+
+def _average_rows(
+    problem: StepProblem, jacobian: Tensor, exchange: RowExchange, device: torch.device, storage: Storage
+) -> None:
+    """Put the means over processes into the rows."""
+    if not storage.offload:
+        for row, mean in zip(jacobian, exchange.means(), strict=True):
+            if mean.data_ptr() != row.data_ptr():
+                row.copy_(mean)
+    elif len(problem.gather(0)) > 1:
+        for row in jacobian:
+            row.copy_(problem.average([row.to(device, copy=True)])[0])
+
+
+def _wanted(losses: Mapping[str, Tensor], layout: Layout) -> dict[str, list[int]]:
+    """{loss: indices of the parameters whose gradients are computed}, of the losses that have any."""
+    wanted = {}
     for key, loss in losses.items():
         own = [item.index for item in layout.plain if key in item.sources]
         indices = [*(layout.shared if key in layout.tasks else ()), *own]
         if indices and loss.requires_grad:
             wanted[key] = indices
+    return wanted
+
+
+def _passes(
+    problem: StepProblem,
+    parameters: Sequence[nn.Parameter],
+    losses: Mapping[str, Tensor],
+    wanted: Mapping[str, list[int]],
+    chunk: int,
+) -> Iterator[tuple[str, Sequence[Tensor | None]]]:
+    """(loss, its gradients of the wanted parameters) of every loss, `chunk` passes at a time."""
     keys = list(wanted)
-    for start in range(0, len(keys), storage.chunk):
-        together = {key: wanted[key] for key in keys[start : start + storage.chunk]}
-        last = start + storage.chunk >= len(keys)
-        for key, gradients in _backward(problem, parameters, losses, together, keep=not last):
-            shared = len(layout.shared) if key in layout.tasks else 0
-            if shared:
-                _fill(torch.split(jacobian[layout.tasks.index(key)], sizes), gradients)
-            places = [place for place, item in enumerate(layout.plain) if key in item.sources]
-            for place, gradient in zip(places, gradients[shared:], strict=True):
-                if gradient is not None:
-                    plain[place] += gradient
-            del gradients  # before those of the next loss are computed
-    for row, name in enumerate(layout.tasks):
-        if name not in wanted:
-            jacobian[row].zero_()
-    return jacobian, plain
+    for start in range(0, len(keys), chunk):
+        together = {key: wanted[key] for key in keys[start : start + chunk]}
+        yield from _backward(problem, parameters, losses, together, keep=start + chunk < len(keys))
 
 
 def _backward(

@@ -16,16 +16,18 @@ more numbers than the largest parameter. The pass need not go there, where maps 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from mtvision.steps.gradients.exchange import BUCKET, RowExchange
 from mtvision.steps.gradients.layout import Layout, add_flat, common_dtype
 from mtvision.steps.gradients.stages import Crossing, StagedBackward, groups_of
-from mtvision.steps.gradients.weighted import fresh_gradients
+from mtvision.steps.gradients.weighted import averaged_gradients
 from mtvision.steps.problem import StepProblem
 from mtvision.steps.step import add_to_grad
 
@@ -79,8 +81,8 @@ class Measured:
                     edge, part = GradientEdge(node, number), by_name[name].to(gradient) * gradient
                     edges[edge] = edges[edge] + part if edge in edges else part
         self.entrance.clear()
-        fresh = fresh_gradients(list(edges), rest, seeds=list(edges.values()))
-        for item, gradient in zip(rest, problem.average(fresh), strict=True):
+        means = averaged_gradients(problem, list(edges), rest, seeds=list(edges.values()))
+        for item, gradient in zip(rest, means, strict=True):
             add_to_grad(item, gradient, keep=True)
 
 
@@ -136,17 +138,30 @@ class Products:
             len(layout.tasks), len(layout.tasks), dtype=torch.float64, device=parameters[0].device
         )
         kept: list[tuple[list[int], Tensor]] = []
-        again = len(groups) - 1 if keep else 0
-        for number in graph.run(groups, receive, again=again):
-            if number == 0 and not keep:
-                graph.entrance.clear()
-            found = problem.average(rows.take(number))
+
+        def add(number: int, exchange: RowExchange) -> None:
+            found = rows.take(number, exchange.means())
             if factor is not None:
                 found = [item / factor for item in found]
-            gramian += products_of(found)
+            gramian.add_(products_of(found))
             if keep and number == len(groups) - 1:
                 kept.append((groups[number], found[0] if len(found) == 1 else torch.stack(found)))
-            del found  # not while the next stage runs
+
+        travelling: list[tuple[int, RowExchange]] = []
+        for number, name in graph.run(groups, receive, again=len(groups) - 1 if keep else 0):
+            if number == 0 and not keep:
+                graph.entrance.clear()
+            if not travelling or travelling[-1][0] != number:
+                travelling.append((number, rows.exchange(problem, number, wanted)))
+            exchange = travelling[-1][1]
+            if name is not None:
+                exchange.complete(name)
+                continue
+            exchange.close()
+            while len(travelling) > (problem.begin_average is not None):
+                add(*travelling.pop(0))
+        for number, exchange in travelling:
+            add(number, exchange)
         return Measured(gramian, problem.average(plain), kept, graph.entrance)
 
     def _agreed(
@@ -219,23 +234,58 @@ class _Rows:
         """Add a part of a task's gradient of one parameter."""
         number, offset = self._where[index]
         row = self._tasks[name]
-        if len(self._groups[number]) == 1 and len(self._tasks) > 1:
+        if self._apart(number):
             rows = self._alone.setdefault(number, {})
             flat = gradient.reshape(-1).to(self._dtype)
             rows[row] = rows[row] + flat if row in rows else flat
             return
-        if number not in self._matrices:
-            self._matrices[number] = self._zeros(len(self._tasks), number)
-        part = self._matrices[number][row, offset : offset + gradient.numel()]
+        part = self._matrix(number)[row, offset : offset + gradient.numel()]
         part += gradient.flatten()
 
-    def take(self, number: int) -> list[Tensor]:
-        """The matrix (T, size) of a group, or the rows (size,) of a single parameter; they are not kept."""
-        if len(self._groups[number]) == 1 and len(self._tasks) > 1:
-            rows = self._alone.pop(number, {})
-            return [rows[row] if row in rows else self._zeros(1, number)[0] for row in self._tasks.values()]
-        known = self._matrices.pop(number, None)
-        return [self._zeros(len(self._tasks), number) if known is None else known]
+    def exchange(self, problem: StepProblem, number: int, here: Collection[str]) -> RowExchange:
+        """The exchange of a group's rows with other processes.
+
+        Args:
+            problem: of the step.
+            number: of the group.
+            here: losses of this process.
+        """
+        large = self._sizes[number] > BUCKET // 8
+        own = not self._apart(number)  # else others may read what autograd gave
+        row = partial(self._row, number)
+        return RowExchange(problem, list(self._tasks), here, row, apart=large, reuse=own)
+
+    def take(self, number: int, means: Sequence[Tensor]) -> list[Tensor]:
+        """The matrix (T, size) of a group, or the rows (size,) of a single parameter; they are not kept.
+
+        Args:
+            number: of the group.
+            means: of the rows, over processes.
+        """
+        if self._apart(number):
+            return list(means)
+        matrix = self._matrix(number)
+        del self._matrices[number]
+        for row, mean in zip(matrix, means, strict=True):
+            if mean.data_ptr() != row.data_ptr():
+                row.copy_(mean)
+        return [matrix]
+
+    def _apart(self, number: int) -> bool:
+        """Whether a group is a single parameter, whose gradients are not copied."""
+        return len(self._groups[number]) == 1 and len(self._tasks) > 1
+
+    def _row(self, number: int, row: int) -> Tensor:
+        """A row that is sent; that of a single parameter is not kept."""
+        if not self._apart(number):
+            return self._matrix(number)[row]
+        found = self._alone.get(number, {}).pop(row, None)
+        return self._zeros(1, number)[0] if found is None else found
+
+    def _matrix(self, number: int) -> Tensor:
+        if number not in self._matrices:
+            self._matrices[number] = self._zeros(len(self._tasks), number)
+        return self._matrices[number]
 
     def _zeros(self, count: int, number: int) -> Tensor:
         return torch.zeros(count, self._sizes[number], dtype=self._dtype, device=self._device)

@@ -7,8 +7,8 @@ at once. They can be used and dropped, so no process holds all gradients of all 
 Between stages the gradients at the edges that cross the cut are kept, one set for each loss. Every node runs
 once per loss, as in plain backward passes. No module need be a block, and nothing runs forward again.
 
-What the forward pass kept for the part before the first group, such as heads and losses, is freed there. So is
-what it kept for groups that no later pass goes through.
+What the forward pass kept for the part before the first group, such as heads and losses, is freed there. So
+is what it kept for groups that no later pass goes through.
 """
 
 from __future__ import annotations
@@ -70,8 +70,12 @@ class StagedBackward:
         """When the gradients of a parameter are complete, from 0 (first) to 1 (last or never)."""
         return self._last[index] / len(self._order) if index in self._last else 1.0
 
-    def run(self, groups: Sequence[Sequence[int]], receive: Receive, *, again: int) -> Iterator[int]:
-        """Yield 0, 1, ... as soon as all gradients of that group of parameters have been received.
+    def run(
+        self, groups: Sequence[Sequence[int]], receive: Receive, *, again: int
+    ) -> Iterator[tuple[int, str | None]]:
+        """Yield (0, None), (1, None), ... as soon as all gradients of that group of parameters are received.
+
+        Before that (group, loss) is yielded for each loss whose gradients of the group are complete.
 
         Args:
             groups: of parameters, in the order in which they are needed.
@@ -92,16 +96,18 @@ class StagedBackward:
         begin = min(used, default=0)
         if begin:
             cut = min(begin, self._first_common())
-            self._stage(self._order[:cut], crossing, receive, keep=frozenset())
-            self._stage(self._order[cut:begin], crossing, receive, keep=every)
+            for stage, keep in ((self._order[:cut], frozenset[str]()), (self._order[cut:begin], every)):
+                for _ in self._stage(stage, crossing, receive, keep=keep):
+                    pass
         self.entrance = {node: dict(gradients) for node, gradients in crossing.items()}
         for number, end in enumerate(ends):
             stage = self._order[begin : end + 1]
             begin = max(begin, end + 1)
             if stage:
                 keep = every if number < again else every - {list(self._roots)[-1]}
-                self._stage(stage, crossing, receive, keep=keep)
-            yield number
+                for name in self._stage(stage, crossing, receive, keep=keep):
+                    yield number, name
+            yield number, None
 
     def _first_common(self) -> int:
         """Place of the first node that more than one loss passes, or of the end."""
@@ -131,8 +137,8 @@ class StagedBackward:
 
     def _stage(
         self, stage: Sequence[Node], crossing: Crossing, receive: Receive, *, keep: frozenset[str]
-    ) -> None:
-        """Run every loss backward from the edges that enter the stage to those that leave it.
+    ) -> Iterator[str]:
+        """Run every loss backward from the edges that enter the stage to those that leave it; yields it then.
 
         Args:
             stage: nodes.
@@ -164,6 +170,7 @@ class StagedBackward:
                 indices = sorted(used & self._wanted[name])
                 if given[name] and (exits or indices):
                     self._advance(name, given[name], exits, indices, crossing, receive, keep=name in keep)
+                yield name
 
     def _advance(
         self,

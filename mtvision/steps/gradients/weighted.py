@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from mtvision.balance.balancer import Balancer, copied
+from mtvision.steps.gradients.exchange import GradientExchange
 from mtvision.steps.gradients.layout import Layout
 from mtvision.steps.gradients.passes import set_aside
 from mtvision.steps.problem import LossReport, StepProblem
@@ -31,8 +32,8 @@ def add_weighted(
     if not shared:
         return
     terms = [weights[name].to(loss) * loss for name, loss in report.losses.items() if loss.requires_grad]
-    fresh = fresh_gradients(_total(problem, terms), shared)
-    for item, gradient in zip(shared, problem.average(fresh), strict=True):
+    means = averaged_gradients(problem, _total(problem, terms), shared)
+    for item, gradient in zip(shared, means, strict=True):
         add_to_grad(item, gradient, keep=True)
 
 
@@ -71,10 +72,8 @@ def add_with_weights(
             alone.append((item.index, factor, item.sources))
     targets = [parameters[index] for index in together]
     terms = [weights[name] * loss for name, loss in losses.items() if name in weights and loss.requires_grad]
-    fresh = fresh_gradients(_total(problem, terms), targets, retain_graph=bool(alone))
-    for part, factor in zip(fresh, factors, strict=True):
-        if factor != 1:
-            part.mul_(factor)
+    total = _total(problem, terms)
+    means = averaged_gradients(problem, total, targets, factors=factors, retain_graph=bool(alone))
     rest = [torch.zeros_like(parameters[index]) for index, _, _ in alone]
     for key, loss in losses.items():
         places = [place for place, (_, _, sources) in enumerate(alone) if key in sources]
@@ -86,7 +85,7 @@ def add_with_weights(
             if part is not None:
                 rest[place].add_(part, alpha=alone[place][1])
     indices = [*together, *(index for index, _, _ in alone)]
-    for index, gradient in zip(indices, problem.average([*fresh, *rest]), strict=True):
+    for index, gradient in zip(indices, [*means, *problem.average(rest)], strict=True):
         add_to_grad(parameters[index], gradient, keep=True)
 
 
@@ -95,31 +94,38 @@ def _total(problem: StepProblem, terms: Sequence[Tensor]) -> list[Tensor]:
     return [problem.scale(torch.stack(list(terms)).sum())] if terms else []
 
 
-def fresh_gradients(
+def averaged_gradients(
+    problem: StepProblem,
     outputs: Sequence[Tensor] | Sequence[GradientEdge],
     targets: Sequence[nn.Parameter],
     *,
     seeds: Sequence[Tensor] | None = None,
+    factors: Sequence[float] | None = None,
     retain_graph: bool = False,
 ) -> list[Tensor]:
-    """Gradients of the sum of `outputs`, zeros where there is none, as tensors without another use.
+    """Gradients of the sum of `outputs` over processes, zeros where there is none.
 
-    `.grad` is as before. (What `torch.autograd.grad` returns may be shared or expanded, `.grad` never is.)
+    They are tensors without another use, and `.grad` is as before. (What `torch.autograd.grad` returns may be
+    shared or expanded, `.grad` never is.) On several processes the first gradients are sent while others are
+    computed.
 
     Args:
+        problem: of the step.
         outputs: scalars, or edges of the graph.
         targets: parameters.
         seeds: gradients of the outputs; ones if not given.
+        factors: of the gradients of each target; ones if not given.
         retain_graph: keep the graph.
     """
     earlier = set_aside(targets)
+    exchange = GradientExchange(problem, targets, factors or [1.0] * len(targets))
     if outputs and targets:
-        torch.autograd.backward(outputs, seeds, retain_graph=retain_graph, inputs=list(targets))
-    fresh = []
+        with exchange.watching():
+            torch.autograd.backward(outputs, seeds, retain_graph=retain_graph, inputs=list(targets))
+    means = exchange.means()
     for item, before in zip(targets, earlier, strict=True):
-        fresh.append(torch.zeros_like(item) if item.grad is None else item.grad)
         item.grad = before
-    return fresh
+    return means
 
 
 class Reuse(nn.Module):
