@@ -42,7 +42,9 @@ class TrackedGradients(RememberingBalancer):
         """
         self.check_tasks(tasks)
         self.require_all(tasks, WITHOUT_STATE)
-        if not bool(jacobian.isfinite().all()) or not bool(jacobian.any()):
+        # Without another tensor of the size of the matrix.
+        largest = torch.stack(jacobian.aminmax()).abs().max() if jacobian.numel() else jacobian.sum()
+        if not bool(largest.isfinite()) or not bool(largest > 0):
             return jacobian.sum(dim=0)
         kept: Tensor | None = self.memory.get("running")
         if kept is not None and kept.shape != jacobian.shape:
@@ -54,11 +56,12 @@ class TrackedGradients(RememberingBalancer):
         self.memory["calls"] += 1
         values = torch.stack([self.losses[name] for name in tasks]).to(jacobian)
         running = torch.zeros_like(jacobian) if kept is None else kept.to(jacobian)
+        self.memory["running"] = running
         with torch.no_grad():
             return self._combined(jacobian, values, running, self.memory["calls"])
 
     def _combined(self, jacobian: Tensor, losses: Tensor, running: Tensor, call: int) -> Tensor:
-        """The shared gradient (P,); puts the new running gradients into `memory`."""
+        """The shared gradient (P,); changes the running gradients in place."""
         raise NotImplementedError
 
 
@@ -103,17 +106,17 @@ class MoCo(TrackedGradients):
         self.projection, self.scaled = projection, scaled
 
     def _combined(self, jacobian: Tensor, losses: Tensor, running: Tensor, call: int) -> Tensor:
-        fresh = jacobian
+        sizes = torch.ones_like(losses)
         if self.scaled:
-            norms = torch.linalg.vector_norm(jacobian, dim=1)
-            fresh = jacobian * (losses / (norms + _EPSILON))[:, None]
-        running = running - self.beta / call**self.beta_sigma * (running - fresh)
+            sizes = losses / (torch.linalg.vector_norm(jacobian, dim=1) + _EPSILON)
+        share = self.beta / call**self.beta_sigma
+        running.mul_(1 - share).addcmul_(jacobian, (share * sizes)[:, None])
         count = len(losses)
         weights: Tensor = self.memory.get("weights", losses.new_full((count,), 1 / count)).to(losses)
         slope = running @ (running.T @ weights) + self.rho * weights
         weights = weights - self.gamma / call**self.gamma_sigma * slope
         weights = weights.softmax(dim=0) if self.projection == "softmax" else onto_simplex(weights)
-        self.memory |= {"running": running, "weights": weights}
+        self.memory["weights"] = weights
         return weights @ running
 
 
@@ -145,9 +148,8 @@ class DBMTL(TrackedGradients):
         self.beta, self.beta_sigma = beta, beta_sigma
 
     def _combined(self, jacobian: Tensor, losses: Tensor, running: Tensor, call: int) -> Tensor:
-        fresh = jacobian / (losses + _EPSILON)[:, None]
-        running = fresh + self.beta / call**self.beta_sigma * (running - fresh)
-        self.memory["running"] = running
+        kept = self.beta / call**self.beta_sigma
+        running.mul_(kept).addcmul_(jacobian, ((1 - kept) / (losses + _EPSILON))[:, None])
         norms = torch.linalg.vector_norm(running, dim=1)
         result: Tensor = (norms.max() / (norms + _EPSILON)) @ running
         return result

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchjd.aggregation import UPGrad
+from torchjd.aggregation import Aggregator, GradDrop, UPGrad
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 from mtvision.cli.machine.benchmark import MAMBA
@@ -40,7 +40,11 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     "MTMamba-tiny": MAMBA,
 }
 BASELINE = "equal weights"
-NAIVE, TORCHJD = "loop of autograd.grad + torchjd UPGrad", "torchjd mtl_backward, UPGrad"
+LOOPS: Mapping[str, Callable[[], Aggregator]] = {
+    "loop of autograd.grad + torchjd UPGrad": UPGrad,
+    "loop of autograd.grad + torchjd GradDrop": GradDrop,
+}
+TORCHJD = "torchjd mtl_backward, UPGrad"
 PLAIN = {"type": "PlainStep"}
 ROWS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     BASELINE: ({"type": "FixedWeights", "weights": dict.fromkeys(NAMES, 1.0)}, PLAIN),
@@ -102,7 +106,7 @@ def _compared(title: str, model: Mapping[str, Any], repeats: int, write: Callabl
     dataset = SyntheticScenes(split="train", length=4, size=SIZE, tasks=NAMES)
     batch = collate([dataset[index] for index in range(4)])
     steps = {name: _step(model, batch, balancer, step) for name, (balancer, step) in ROWS.items()}
-    steps[NAIVE] = _loop(model, batch)
+    steps |= {name: _loop(model, batch, make()) for name, make in LOOPS.items()}
     if model["decoder"]["type"] == "ParallelDecoder":  # in others tasks meet; `mtl_backward` refuses that
         steps[TORCHJD] = _torchjd(model, batch)
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -147,11 +151,11 @@ def _step(
     return partial(module.train_step, batch, wrapper), module
 
 
-def _loop(model: Mapping[str, Any], batch: Batch) -> Made:
+def _loop(model: Mapping[str, Any], batch: Batch, aggregator: Aggregator) -> Made:
     """One `autograd.grad` per task, rows joined, torchjd's aggregator on the matrix."""
     module = _module(model, ROWS[BASELINE][0], PLAIN)
     network = module.network
-    optimizer, aggregator = torch.optim.SGD(network.parameters(), lr=1e-3), UPGrad()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     named = dict(network.named_parameters())
     roles = find_roles(module(batch).losses, named.items())
     shared = [named[name] for name, role in roles.items() if role == SHARED]
