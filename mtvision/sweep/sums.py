@@ -25,7 +25,7 @@ class Sums:
     Args:
         config: file.
         equal: method of the row with equal weights.
-        tuned: method of the row with tuned weights.
+        tuned: method of the row with tuned weights; `equal` if the search found none that are better.
         found: the search.
         runs: of both rows.
     """
@@ -84,10 +84,13 @@ def plain_sums(
         loaded = load_config(config, options, plugins)
         title = loaded["name"] or config.stem
         ones = dict.fromkeys(protocol_of(loaded).task_names, 1.0)
+        plain = repr({"type": "FixedWeights", "weights": ones})
         rows: Mapping[str, str] = {
-            f"{title}, equal weights": repr({"type": "FixedWeights", "weights": ones}),
+            f"{title}, equal weights": plain,
             f"{title}, tuned weights": found.balancer,
         }
+        if found.weights == ones:  # one run cannot stand in two rows
+            rows = {f"{title}, equal and tuned weights": plain}
         runs = [
             run
             for method, balancer in rows.items()
@@ -102,6 +105,6 @@ def plain_sums(
                 check=check,
             )
         ]
-        equal, tuned = rows
-        result.append(Sums(config, equal, tuned, found, tuple(runs)))
+        equal, *others = rows
+        result.append(Sums(config, equal, others[0] if others else equal, found, tuple(runs)))
     return result

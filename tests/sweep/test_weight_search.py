@@ -166,6 +166,25 @@ def test_both_sums_join_the_grid_and_the_tuned_one_carries_the_cost(tmp_path):
     assert any("not at equal cost" in text for _, text in grid.notes)
 
 
+def test_equal_weights_that_nothing_beats_are_one_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "BEST", 1.0)
+    config = discs.write_config(tmp_path)
+    trainer = Trainer()
+    (sums,) = plain_sums(
+        [config], PLAN, seeds=[0, 1], work_dir=tmp_path / "work", train=trainer, say=lambda text: None
+    )
+    assert sums.equal == sums.tuned == sums.runs[0].method
+    assert sums.equal.endswith("equal and tuned weights")
+    assert len(sums.runs) == 2
+    records = [sums.costed(outcome.record) for outcome in trainer(sums.runs)]
+    rule = [replace(item, method="rule", config={**item.config, "name": "rule"}) for item in records]
+    grid = gains_grid([*records, *rule], sums.equal, sums.tuned)
+    assert [row.cells[0].text for row in grid.rows] == [sums.equal, "rule"]
+    assert all(len(row.cells) == len(grid.columns) for row in grid.rows)
+    cells = dict(zip([column.key for column in grid.columns], grid.rows[1].cells, strict=True))
+    assert cells["equal/gain"].value == cells["tuned/gain"].value == 0
+
+
 def test_gains_are_paired_over_seeds():
     def row(method, values):
         return [

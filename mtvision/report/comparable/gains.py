@@ -73,21 +73,22 @@ def gains_grid(records: Sequence[Record], equal: str, tuned: str) -> Grid:
     Args:
         records: of one protocol, with the rows `equal` and `tuned`.
         equal: method of the sum with equal weights.
-        tuned: method of the sum with tuned weights. Its cost includes the search.
+        tuned: method of the sum with tuned weights. Its cost includes the search. It is that of `equal` where
+            no other weights were better.
 
     Raises:
         UnknownNameError: no record has that method.
     """
-    over = {name: gains_over(records, name) for name in (equal, tuned)}
+    over = [(name, gains_over(records, name)) for name in (equal, tuned)]
     rows = {row[0].method: row for row in group_seeds(records)}
     hours = {name: total_hours(row) for name, row in rows.items()}
     notes = Notes()
     body = []
-    for name in [equal, *over[equal]]:
+    for name in [equal, *over[0][1]]:
         cells = [Cell(name)]
-        for reference, found in over.items():
+        for column, (_, found) in enumerate(over):
             mark = ""
-            if reference == tuned and name not in (equal, tuned) and _costs_less(hours[name], hours[tuned]):
+            if column and name not in (equal, tuned) and _costs_less(hours[name], hours[tuned]):
                 mark = notes.mark(
                     f"not at equal cost: '{tuned}' and its search cost more than this row in total"
                 )

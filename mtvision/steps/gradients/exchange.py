@@ -68,9 +68,10 @@ class RowExchange:
         self._begun = end
 
     def means(self) -> list[Tensor]:
-        """Wait for the means of all rows, in order."""
+        """Wait for the means of all rows, in order; they are not kept."""
         self.close()
-        return [row for wait in self._travelling for row in wait()]
+        travelling, self._travelling = self._travelling, []
+        return [row for wait in travelling for row in wait()]
 
 
 class GradientExchange:
