@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from converted import check_outputs, compares
-from plain import attention, conv, layer_norm, linear, to_tokens, vit_block
+from plain import attention, conv, layer_norm, linear, mlp, to_tokens, vit_block
+from plain_swin import window_attention as window_attention_of_swin
 from torch import nn
 from torch.nn import functional as F
 
-from mtvision.models.adapters import LowRank, MixtureOfExperts
+from mtvision.models.adapters import VTAGML, LowRank, MixtureOfExperts
 from mtvision.models.backbones import TimmBackbone
 from mtvision.models.convert import ConversionError, convert
 from mtvision.protocols import get_protocol
@@ -161,3 +162,74 @@ def test_mtlora():
     state, report = convert(extra, "mtlora")
     assert list(state) == ["backbone.model.layers.0.blocks.1.mlp.fc1.add.weight"]
     assert list(report.dropped) == ["decoders.decoders.sal.last_layer.weight"]
+
+
+def film(x, w, name, embedding):
+    gamma, beta = linear(embedding, w, f"{name}.gb_weights").chunk(2)
+    return (1 + gamma) * x + beta
+
+
+def merged(x, w, name):
+    """Patch merging as Swin's authors write it."""
+    corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+    return linear(layer_norm(torch.cat(corners, -1), w, f"{name}.norm"), w, f"{name}.reduction")
+
+
+def vtagml_block(x, w, name, heads, shift, embedding):
+    """A Swin block; norms and attention of a conditioned one are those of a task."""
+    added, norms = 0.0, []
+    for number in (1, 2):
+        norm = f"{name}.norm{number}"
+        gain = w[f"{norm}.weight"]
+        if f"{norm}.ln_weight_modulation.gb_weights.weight" in w:
+            gain = film(gain, w, f"{norm}.ln_weight_modulation", embedding)
+        norms.append((gain, w[f"{norm}.bias"]))
+    if f"{name}.attn.random_weight_matrix" in w:
+        rows = film(w[f"{name}.attn.random_weight_matrix"], w, f"{name}.attn.taa_attn", embedding)
+        added = torch.block_diag(rows[:2], rows[2:])
+    normed = F.layer_norm(x, x.shape[-1:]) * norms[0][0] + norms[0][1]
+    x = x + window_attention_of_swin(normed, w, f"{name}.attn", heads, shift, 2, added=added)[0]
+    normed = F.layer_norm(x, x.shape[-1:]) * norms[1][0] + norms[1][1]
+    return x + mlp(normed, w, f"{name}.mlp.fc1", f"{name}.mlp.fc2")
+
+
+def vtagml(w, image):
+    """Maps of each task: the first stage's state, then the normed stream, or the last state without one."""
+    streamed, out = any(".adapter_layer." in key for key in w), {}
+    for index, task in enumerate(("semseg", "saliency")):
+        embedding = w["task_type_embeddings.weight"][index]
+        x = conv(image, w, "patch_embed.proj", stride=4).permute(0, 2, 3, 1)
+        x = layer_norm(x, w, "patch_embed.norm")
+        stream = torch.zeros_like(x)
+        for stage, place in ((0, 0), (0, 1), (1, 0)):
+            x = vtagml_block(x, w, f"layers.{stage}.blocks.{place}", stage + 1, place, embedding)
+            if streamed:
+                step = f"layers.{stage}.adapter_layer.{place}"
+                given = linear(embedding, w, f"{step}.emb_transf")
+                stream = film(x + stream, w, f"{step}.hidden_modulation", given)
+                stream = linear(linear(stream, w, f"{step}.down_proj_layer"), w, f"{step}.up_proj_layer")
+            if (stage, place) == (0, 1):
+                out[task, 0] = x.permute(0, 3, 1, 2)
+                x = merged(x, w, "layers.0.downsample")
+                stream = merged(stream, w, "layers.0.downsample_bottleneck") if streamed else stream
+        out[task, 1] = (layer_norm(stream, w, "norm") if streamed else x).permute(0, 3, 1, 2)
+    return out
+
+
+@compares("vtagml")
+@pytest.mark.parametrize("stream", [True, False])
+def test_vtagml(stream):
+    small = {"embed_dim": 6, "depths": (2, 1), "num_heads": (1, 2), "window_size": 2}
+    backbone = VTAGML(embedding=8, stream=stream).apply(
+        TimmBackbone("swin_tiny_patch4_window7_224", **small), TASKS
+    )
+    image = torch.randn(2, 3, 16, 32, dtype=torch.float64)
+    extra = {
+        "decoder_layers_output.0.weight": torch.ones(1),
+        "layers.0.blocks.1.attn_mask": torch.ones(1),
+        "layers.0.blocks.0.attn.relative_position_index": torch.ones(1),
+    }
+    if not stream:
+        extra |= {"norm.bias": torch.ones(1), "layers.0.downsample_bottleneck.norm.bias": torch.ones(1)}
+    network = nn.ModuleDict({"backbone": backbone})
+    check_outputs("vtagml", network, vtagml, image, run=levels_of_tasks, extra=extra)

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from mtvision.core.context import Context, use_context
 from mtvision.models.adapters import VTAGML
+from mtvision.models.adapters.vtagml import task_similarities
 from mtvision.models.adapters.vtagml.layers import Bottleneck, TaskAttention, TaskScaledNorm
+from mtvision.models.adapters.vtagml.similarities import TaskSimilarities, TaskTable
 from mtvision.models.backbones import TimmBackbone
 from mtvision.protocols.tasks import depth, normals
 from mtvision.testing.inputs import ToyBackbone
@@ -26,7 +28,7 @@ def swin():
 
 
 def test_the_bias_of_a_task_lies_among_the_pixels_of_one_row():
-    table = nn.Embedding(2, 5)
+    table = TaskTable(2, 5)
     layer = disturb(TaskAttention(WindowAttention(6, num_heads=2, window_size=(3, 3)), table, NAMES))
     with torch.no_grad(), use_context(Context(task="normals")):
         found = layer._get_rel_pos_bias() - WindowAttention._get_rel_pos_bias(layer)
@@ -41,7 +43,7 @@ def test_the_bias_of_a_task_lies_among_the_pixels_of_one_row():
 
 
 def test_a_norm_has_a_gain_of_the_task_and_a_stream_no_non_linearity():
-    table, x = nn.Embedding(2, 5), torch.randn(3, 7, 6)
+    table, x = TaskTable(2, 5), torch.randn(3, 7, 6)
     norm = disturb(TaskScaledNorm(nn.LayerNorm(6), table, NAMES))
     step = disturb(Bottleneck(6, table, NAMES))
     with torch.no_grad(), use_context(Context(task="depth")):
@@ -90,3 +92,63 @@ def test_what_trains_when_frozen():
 def test_other_backbones_are_refused():
     with pytest.raises(TypeError, match="no blocks of timm's Swin. Use it with a swin_"):
         VTAGML().apply(ToyBackbone(), TASKS)
+
+
+def test_similarities_are_softmaxes_of_mean_cosines_of_gradients():
+    similarities = TaskSimilarities(3)
+    start = similarities()
+    torch.testing.assert_close(start.sum(dim=1), torch.ones(3))
+    torch.testing.assert_close(start[0, 1] / start[0, 0], torch.tensor(-4.0).exp())
+    similarities.update()  # the first pass has no step before it
+    similarities.note(0, torch.tensor([1.0, 0.0]))
+    similarities.note(2, torch.tensor([1.0, 1.0]))
+    similarities.update()
+    want = torch.eye(3)
+    want[0, 2] = want[2, 0] = 0.01 * 0.5**0.5  # task 1 had no gradient
+    torch.testing.assert_close(similarities.cosines, want)
+    similarities.update()
+    torch.testing.assert_close(similarities.cosines, want)
+    shares = similarities()
+    assert shares[0, 2] > shares[0, 1]
+    similarities.cosines[0, 1] = 0.9
+    assert similarities()[0, 1] != similarities()[1, 0]
+
+
+def test_embeddings_are_mixed_and_gradients_of_training_passes_are_seen():
+    backbone = VTAGML(embedding=4, similarities=True).apply(swin(), TASKS)
+    table, image = backbone.task_type_embeddings, torch.randn(2, 3, 16, 24)
+    shares = table.similarities()
+    torch.testing.assert_close(table.of(1), shares[1] @ table.weight)
+    gradients, last = {}, backbone.get_submodule(backbone.block_names()[-1])
+    last.register_forward_hook(lambda module, given, out: gradients.setdefault(len(gradients), out))
+    maps = backbone.train()(image)
+    for output in gradients.values():
+        output.retain_grad()
+    loss = maps.for_task("depth").maps[-1].square().sum() - 3 * maps.for_task("normals").maps[-1].sum()
+    loss.backward()
+    want = F.cosine_similarity(gradients[0].grad.flatten(), gradients[1].grad.flatten(), dim=0)
+    backbone(image)
+    torch.testing.assert_close(table.similarities.cosines[0, 1], 0.01 * want)
+    before = table.similarities.cosines.clone()
+    backbone.eval()(image)
+    assert torch.equal(table.similarities.cosines, before)
+    found = task_similarities(backbone)
+    assert list(found) == list(found["depth"]) == list(NAMES)
+    with pytest.raises(ValueError, match="no VTAGML with similarities=True"):
+        task_similarities(VTAGML(embedding=4).apply(swin(), TASKS))
+
+
+def test_scores_are_not_divided_where_the_released_script_does_not():
+    plain = swin().eval()
+    unscaled = VTAGML(embedding=4, stream=False, unscaled=True).apply(swin(), TASKS).eval()
+    unscaled.load_state_dict(plain.state_dict(), strict=False)
+    for block in [item for item in plain.modules() if isinstance(item, WindowAttention)]:
+        width = block.qkv.in_features
+        with torch.no_grad():  # queries times the root of a head's width
+            block.qkv.weight[:width] *= (width // block.num_heads) ** 0.5
+            block.qkv.bias[:width] *= (width // block.num_heads) ** 0.5
+    image = torch.randn(1, 3, 16, 24)
+    with torch.no_grad():
+        want, found = plain(image), unscaled(image).for_task("depth")
+    for one, other in zip(want.maps, found.maps, strict=True):
+        torch.testing.assert_close(one, other)

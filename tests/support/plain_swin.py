@@ -29,11 +29,12 @@ def _region(place, side, edge, shift):
     return int(place >= side - edge) + int(place >= side - shift) if shift else 0
 
 
-def window_attention(x, w, name, heads, shift, edge, prompts=None):
+def window_attention(x, w, name, heads, shift, edge, prompts=None, added=0.0):
     """Attention inside windows of edge x edge pixels, window by window and head by head.
 
     The map is padded to whole windows, then shifted. Pixels of one window see each other if they come from
-    the same region of the map. Prompts (B, T, C) stand in every window, without bias or mask.
+    the same region of the map. Prompts (B, T, C) stand in every window, without bias or mask. Scores of
+    pixels get `added` (edge^2, edge^2) besides the biases of positions.
 
     Returns:
         The map; the prompts' mean over windows; raw scores of prompts and pixels (B, heads, T, h, w).
@@ -62,8 +63,8 @@ def window_attention(x, w, name, heads, shift, edge, prompts=None):
                 part = slice(head * d, (head + 1) * d)
                 s = q[..., part] @ k[..., part].transpose(1, 2)
                 raw[:, head, :, rows, columns] = s[:, :T, T:].reshape(B, T, edge, edge)
-                added = F.pad(bias[..., head] + mask, (T, 0, T, 0))
-                mixed.append((s / d**0.5 + added).softmax(-1) @ v[..., part])
+                extra = F.pad(bias[..., head] + mask + added, (T, 0, T, 0))
+                mixed.append((s / d**0.5 + extra).softmax(-1) @ v[..., part])
             y = linear(torch.cat(mixed, -1), w, f"{name}.proj")
             seen.append(y[:, :T])
             out[:, rows, columns] = y[:, T:].reshape(B, edge, edge, C)

@@ -321,7 +321,7 @@ tuned("Houlsby", "Houlsby", options={"own": {"*.3.mlp.fc2": 4}, "shared": {"*.at
 tuned("HyperLowRank", "HyperLowRank", options={"shared": {"*.2.attn.qkv": 2, "*.3.mlp.*": 2}})
 tuned("PolySkills", "PolySkills", options=PASSES)
 TIMM_WINDOWS = {**WINDOWS, "type": "TimmBackbone"}
-adapter("VTAGML", "VTAGML", options={"embedding": 8}, backbone=TIMM_WINDOWS)
+adapter("VTAGML", "VTAGML", options={"embedding": 8, "similarities": True}, backbone=TIMM_WINDOWS)
 adapter(
     "VTAGML",
     "VTAGML",

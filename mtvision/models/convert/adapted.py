@@ -1,4 +1,4 @@
-"""Layouts of released backbones with adapters: M3ViT's experts and MTLoRA's low-rank updates.
+"""Layouts of released backbones with adapters: M3ViT's experts, MTLoRA's updates and VTAGML.
 
 Their decoders are none of this suite, so that files become backbones; `training.load_partly` takes these.
 """
@@ -74,6 +74,32 @@ _MTLORA = (
     Rule("backbone.patch_embed.{rest}", _MODEL + "patch_embed.{rest}"),
 )
 
+_STREAMED, _PLAIN = "backbone.inner.model.", "plain:"
+_STAGE, _STAGE_HERE = "layers.{i}.blocks.{j}.", _STREAMED + "layers.{i}.blocks.{j}."
+_MERGING, _MERGING_HERE = "layers.{k}.downsample", _STREAMED + "layers.{k}.downsample."
+
+
+def _without_stream(keys: Iterable[str]) -> dict[str, str]:
+    """Mark the keys of a network without bottlenecks, whose backbone is that of timm here."""
+    keys = list(keys)
+    if any(".adapter_layer." in key for key in keys):
+        return {}
+    return {key: _PLAIN + key for key in keys if not key.startswith("task_type_embeddings.")}
+
+
+_VTAGML = (
+    Rule("task_type_embeddings.weight", "backbone.task_type_embeddings.weight"),
+    Rule("norm.{rest}", "backbone.norm.{rest}"),
+    Rule("patch_embed.{rest}", _STREAMED + "patch_embed.{rest}"),
+    Rule("layers.{i}.adapter_layer.{j}.{rest}", _STAGE_HERE + "bottleneck.{rest}"),
+    Rule(_STAGE + "{rest}", _STAGE_HERE + "block.{rest}"),
+    Rule(_MERGING + "_bottleneck.{rest}", _MERGING_HERE + "own.{rest}", 1),
+    Rule(_MERGING + ".{rest}", _MERGING_HERE + "block.{rest}", 1),
+    Rule(_PLAIN + "patch_embed.{rest}", _MODEL + "patch_embed.{rest}"),
+    Rule(_PLAIN + _STAGE + "{rest}", _MODEL + "layers.{i}.blocks.{j}.{rest}"),
+    Rule(_PLAIN + _MERGING + ".{rest}", _MODEL + "layers.{k}.downsample.{rest}", 1),
+)
+
 ADAPTED = {
     "m3vit": Layout(
         _M3VIT,
@@ -92,6 +118,17 @@ ADAPTED = {
             Drop(r"backbone\.(norm|head)\..*", "levels are read before it"),
         ),
         tasks=_TASKS,
+    ),
+    "vtagml": Layout(
+        _VTAGML,
+        (
+            Drop(rf"({_PLAIN})?.*\.(relative_position_index|attn_mask)", _CONSTANT),
+            Drop(rf"({_PLAIN})?decoder_layers_.*", _OTHER_DECODER),
+            Drop(rf"{_PLAIN}(norm|layers\.\d+\.downsample_bottleneck)\..*", "there is no side stream"),
+        ),
+        wrapper="model_state_dict",
+        resolve=_without_stream,
+        unresolve=lambda keys: {key: key.removeprefix(_PLAIN) for key in keys},
     ),
 }
 """Source name -> layout."""

@@ -8,7 +8,8 @@ from mtvision.core.registry.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mtvision.models.adapters.vtagml.adapter import VTAGML
+    from mtvision.models.adapters.vtagml.similarities import task_similarities
 else:
     __getattr__ = lazy_exports(__name__)
 
-__all__ = ["VTAGML"]
+__all__ = ["VTAGML", "task_similarities"]

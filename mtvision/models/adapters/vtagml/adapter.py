@@ -22,6 +22,7 @@ from mtvision.models.adapters.vtagml.layers import (
     TaskAttention,
     TaskScaledNorm,
 )
+from mtvision.models.adapters.vtagml.similarities import TaskTable, measure_gradients
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.task_passes import pass_per_task
 from mtvision.models.branching.paths import refuse_shared_decoder
@@ -37,7 +38,7 @@ class StreamedBackbone(Backbone):
         tasks: names.
     """
 
-    def __init__(self, inner: Backbone, table: nn.Embedding, tasks: Sequence[str]) -> None:
+    def __init__(self, inner: Backbone, table: TaskTable, tasks: Sequence[str]) -> None:
         super().__init__()
         widths = {block.name: (block.module, block.out_channels) for block in inner.blocks}
         self.channels, self.strides, self.exits = inner.channels, inner.strides, inner.exits
@@ -85,6 +86,10 @@ class VTAGML(Adapter):
         stream: there is a side stream.
         embedding: numbers per task. The released code has 343, window area times window side.
         freeze: train only the adapters, the patch embedding and whole conditioned blocks, as released.
+        unscaled: scores of attention are not divided by the root of a head's width, in all blocks. The
+            released script for NYUD-v2 trains so (its `qk_scale=True` is a factor of 1).
+        similarities: TROA: embeddings of tasks are mixed by how much their gradients agree. The released
+            code has none; this form is ours.
 
     Raises:
         TypeError: the backbone is no Swin of timm.
@@ -99,9 +104,12 @@ class VTAGML(Adapter):
         stream: bool = True,
         embedding: Positive = 343,
         freeze: bool = False,
+        unscaled: bool = False,
+        similarities: bool = False,
     ) -> None:
         self.blocks = None if blocks is None else tuple(blocks)
         self.norms, self.stream, self.size, self.freeze = norms, stream, embedding, freeze
+        self.unscaled, self.similarities = unscaled, similarities
 
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """The same backbone, or one around it that has the stream."""
@@ -111,9 +119,13 @@ class VTAGML(Adapter):
         if self.freeze:
             for path, item in backbone.named_parameters():
                 item.requires_grad_("patch_embed." in path or path.startswith(tuple(f"{n}." for n in chosen)))
-        table = nn.Embedding(len(names), self.size)
+        table = TaskTable(len(names), self.size, similarities=self.similarities)
+        if self.unscaled:
+            for each in known.values():
+                attention: Any = each.attn  # timm ships no types
+                attention.scale, attention.fused_attn = 1.0, False  # the fused kernel always divides
         for path in chosen:
-            block: Any = known[path]  # timm ships no types
+            block: Any = known[path]
             block.attn = TaskAttention(block.attn, table, names)
             if self.norms:
                 block.norm1 = TaskScaledNorm(block.norm1, table, names)
@@ -121,6 +133,8 @@ class VTAGML(Adapter):
         if self.stream:
             backbone = StreamedBackbone(backbone, table, names)
         backbone.add_module("task_type_embeddings", table.to(next(backbone.parameters())))
+        if table.similarities is not None:
+            measure_gradients(backbone, table.similarities, names)
         backbone.to(table.weight)
         pass_per_task(backbone, names, side=False, user="VTAGML")
         backbone.measure()

@@ -9,6 +9,7 @@ from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.models.adapters.vtagml.similarities import TaskTable
 from mtvision.models.declarations import Declaration, Declares
 from mtvision.models.layers.conditioned import TaskConditioned, current_task
 
@@ -19,7 +20,7 @@ class Embedded(TaskConditioned, Declares):
     The embedding belongs to the backbone. Modules keep it outside their own parameters.
     """
 
-    _source: tuple[nn.Embedding, tuple[str, ...]]
+    _source: tuple[TaskTable, tuple[str, ...]]
 
     def declaration(self) -> Declaration:
         """Neither slimmed nor branched."""
@@ -28,7 +29,7 @@ class Embedded(TaskConditioned, Declares):
     def embedding(self) -> Tensor:
         """Of the current task, (E)."""
         table, tasks = self._source
-        return table.weight[tasks.index(current_task(tasks, type(self).__name__))]
+        return table.of(tasks.index(current_task(tasks, type(self).__name__)))
 
 
 class FiLM(nn.Module):
@@ -63,7 +64,7 @@ class TaskAttention(WindowAttention, Embedded):
         tasks: names.
     """
 
-    def __init__(self, attention: WindowAttention, table: nn.Embedding, tasks: Sequence[str]) -> None:
+    def __init__(self, attention: WindowAttention, table: TaskTable, tasks: Sequence[str]) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(attention.__dict__)
         self._source = (table, tuple(tasks))
@@ -93,7 +94,7 @@ class TaskScaledNorm(nn.Module, Embedded):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, norm: nn.LayerNorm, table: nn.Embedding, tasks: Sequence[str]) -> None:
+    def __init__(self, norm: nn.LayerNorm, table: TaskTable, tasks: Sequence[str]) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(norm.__dict__)
         self._source = (table, tuple(tasks))
@@ -114,7 +115,7 @@ class Bottleneck(nn.Module, Embedded):
         tasks: names.
     """
 
-    def __init__(self, features: int, table: nn.Embedding, tasks: Sequence[str]) -> None:
+    def __init__(self, features: int, table: TaskTable, tasks: Sequence[str]) -> None:
         super().__init__()
         self._source = (table, tuple(tasks))
         size = table.embedding_dim
