@@ -56,6 +56,7 @@ GROUPS = {
         "TaskPrompter": ("TaskPrompterDecoder", "taskprompter", "taskprompter_swin", "TaskPrompts"),
         "TaskExpert": ("TaskExpertDecoder", "taskexpert"),
         "MLoRE": ("MLoREDecoder", "mlore"),
+        "Medusa": ("MedusaDecoder", "medusa"),
         "MTMamba": ("MTMambaDecoder", "mtmamba", "mtmamba plus=False"),
         "MTMamba++": ("MTMambaPlusDecoder", "mtmamba_plus", "mtmamba plus=True"),
     },

@@ -14,6 +14,9 @@ from timm.models.beit import Attention, gen_relative_position_index
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.models.declarations import Declaration, Declares
+from mtvision.models.declarations.timm_vits import scaled_block, separate_biases
+
 Grid = tuple[int, int]
 """Patches of an image, (height, width)."""
 
@@ -40,7 +43,7 @@ def unpacked(state: Tensor, prefix: int) -> tuple[Tensor, Grid]:
     return tokens, (state.shape[1] - prefix, state.shape[2])
 
 
-class PositionedBlock(nn.Module):
+class PositionedBlock(nn.Module, Declares):
     """timm's block that reads and writes packed states; names of its parameters stay.
 
     Args:
@@ -52,6 +55,10 @@ class PositionedBlock(nn.Module):
         super().__init__()
         self.__dict__.update(block.__dict__)
         self.run, self.prefix = type(block).forward, prefix
+
+    def declaration(self) -> Declaration:
+        """Slimmed as timm's block."""
+        return scaled_block(self)
 
     def positions(self, grid: Grid) -> dict[str, Tensor]:
         """What timm's block gets besides the tokens."""
@@ -93,7 +100,7 @@ class RelativeBlock(PositionedBlock):
         return {"shared_rel_pos_bias": self.attn.bias(grid)}
 
 
-class RelativeAttention(Attention):
+class RelativeAttention(Attention, Declares):
     """BEiT's attention, whose bias comes from its block, at the grid of the image.
 
     Args:
@@ -105,6 +112,10 @@ class RelativeAttention(Attention):
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(attention.__dict__)
+
+    def declaration(self) -> Declaration:
+        """Slimmed as timm's."""
+        return separate_biases(self)
 
     def bias(self, grid: Grid) -> Tensor:
         """timm's bias at the stored grid; at another one, of the table that bicubic resampling gives."""

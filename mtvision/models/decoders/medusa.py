@@ -12,6 +12,8 @@ from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import DECODERS
 from mtvision.core.task import Task
 from mtvision.core.values import Positive
+from mtvision.models.declarations import FIXED, Declaration, Part
+from mtvision.models.declarations.declaration import Runs
 from mtvision.models.decoders.decoder import Decoder
 from mtvision.models.layers import ConvNorm, resize
 
@@ -73,6 +75,17 @@ class MedusaDecoder(Decoder):
         super().__init__(channels=channels, strides=strides, tasks=tasks)
         self.out_channels = {task.name: width for task in tasks}
         self.attention = nn.ModuleDict({task.name: MultiScaleAttention(channels, width) for task in tasks})
+
+    def declaration(self) -> Declaration:
+        """Masks are as wide as the maps that they are multiplied with; scales have one weight per level."""
+        one_width = len(set(self.strides)) < len(self.strides)  # the levels of a ViT
+        writes: dict[str, Runs] = {}
+        for name in self.attention:
+            for level, _ in enumerate(self.strides):
+                stage = Part("stage", 0 if one_width else level)
+                writes[f"attention.{name}.masks.{level}.1"] = stage
+            writes[f"attention.{name}.scales.1"] = FIXED
+        return Declaration(writes=writes)
 
     def reads(self, tasks: Sequence[str] | None) -> Sequence[str] | None:
         """Only the maps of the tasks asked for."""

@@ -23,6 +23,8 @@ from mtvision.models.adapters.slimmable.trial import try_out
 from mtvision.models.adapters.slimmable.width import Slimming
 from mtvision.models.declarations import FIXED, Channels, Part, Side
 from mtvision.models.declarations import timm_layers as timm_layers  # registers how they slim
+from mtvision.models.declarations import timm_pyramids as timm_pyramids
+from mtvision.models.declarations import timm_vits as timm_vits
 from mtvision.models.declarations.reading import Rules, read_rules
 from mtvision.models.declarations.torch_layers import convolution
 from mtvision.models.dry_run import with_values
