@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from mtvision.steps.several_batches import SeveralBatchesStep
     from mtvision.steps.sparse import SparseStep
     from mtvision.steps.step import Step
+    from mtvision.steps.teachers import DistillStep
 else:
     __getattr__ = lazy_exports(__name__)
 
 __all__ = [
     "BilevelStep",
     "DataMapStep",
+    "DistillStep",
     "FlatRegionsStep",
     "HeldOutStep",
     "LossReport",

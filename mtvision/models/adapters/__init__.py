@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mtvision.models.adapters.streams import NDDR, CrossStitch
     from mtvision.models.adapters.surgery import Surgery
     from mtvision.models.adapters.task_prompts import TaskPrompts
+    from mtvision.models.adapters.taught import PRISM, SAK
     from mtvision.models.adapters.vtagml import VTAGML
     from mtvision.models.adapters.weight_deltas import TAPS, SparseDeltas, Subset
 else:
@@ -33,6 +34,8 @@ else:
 __all__ = [
     "MTAN",
     "NDDR",
+    "PRISM",
+    "SAK",
     "TAPS",
     "VTAGML",
     "AdaTT",

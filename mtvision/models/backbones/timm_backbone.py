@@ -51,6 +51,7 @@ class TimmBackbone(Backbone):
             resampled in every forward pass. Other sizes still work.
         drop_path_rate: stochastic depth.
         level_norms: a LayerNorm over channels for every level (Swin levels come without a norm).
+        final_norm: a ViT's last level passes the model's final norm.
         pyramid: strides 4 to 32 (patches of 14 pixels: 7 to 56) from a plain ViT. `simple`, all of the last
             level, as in ViTDet; `dpt`, one of each of four levels, as DPT reassembles tokens.
         pyramid_width: channels of every level of that pyramid.
@@ -73,6 +74,7 @@ class TimmBackbone(Backbone):
         img_size: int | Sequence[int] | None = None,
         drop_path_rate: Share | None = None,
         level_norms: bool = False,
+        final_norm: bool = True,
         pyramid: PyramidKind | None = None,
         pyramid_width: Positive = 256,
         grad_checkpointing: bool = False,
@@ -97,7 +99,7 @@ class TimmBackbone(Backbone):
         self.size_multiple = self._family.size_multiple(self.model) if self._family else max(reductions)
         self.grad_checkpointing = grad_checkpointing
         self.exits, self._names = _units(self._family, self.model, self._levels)
-        keep_norm = self._isotropic if self._family is None else self._family.final_norm
+        keep_norm = final_norm and (self._isotropic if self._family is None else self._family.final_norm)
         _prune(self.model, self._levels, keep_norm=keep_norm)
         if self.load_report is not None:
             self.load_report.require(self.model.state_dict())
@@ -169,6 +171,11 @@ class TimmBackbone(Backbone):
         return tuple(self._levels)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is a plain ViT that is cut into blocks."""
+        return self._family is not None and self._family.plain
+
+    @property
     def norms_last(self) -> bool:
         """Whether the last level passes the model's final norm."""
         return self._family is not None and self._family.final_norm
@@ -181,8 +188,9 @@ class TimmBackbone(Backbone):
 
     def _add_pyramid(self, kind: PyramidKind, width: int, *, level_norms: bool) -> None:
         """Levels of four strides, of one exit or of four."""
-        plain = self._family is not None and self._family.plain
-        check_pyramid(self.name, plain=plain, levels=len(self.exits), kind=kind, level_norms=level_norms)
+        check_pyramid(
+            self.name, plain=self.is_plain, levels=len(self.exits), kind=kind, level_norms=level_norms
+        )
         info = _feature_info(self.model)[-1]
         patch = self.size_multiple
         self.pyramid = make_pyramid(kind, int(info["num_chs"]), width, patch)

@@ -47,6 +47,15 @@ def balance_loss(routing: Routing, deviation: float) -> Tensor:
     return squared_variation(importance(routing)) + squared_variation(load(routing, deviation))
 
 
+def switch_loss(routing: Routing) -> Tensor:
+    """E · Σ_e (share of tokens that go to e)·(mean probability of e); k if experts are used evenly.
+
+    Switch Transformer (Fedus et al., JMLR 2022), with k experts per token as in PRISM's released code.
+    """
+    shares = load(routing, 0) / len(routing.experts)
+    return routing.probabilities.shape[1] * (shares * routing.probabilities.mean(dim=0)).sum()
+
+
 def z_loss(routing: Routing) -> Tensor:
     """Mean squared log-sum-exp of the logits (ST-MoE, Zoph et al., 2022)."""
     return routing.logits.logsumexp(dim=-1).square().mean()

@@ -50,7 +50,7 @@ class Experts(nn.Module):
         self.first = Stacked(experts, features, hidden)
         self.second = Stacked(experts, hidden, features)
 
-    def forward(self, tokens: Tensor, index: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, index: Tensor, scale: Tensor | None = None) -> Tensor:
         """Results (N, k, C) of the chosen experts.
 
         Tokens are sorted by expert, and each expert runs once on all of its own. Exported and compiled
@@ -59,22 +59,31 @@ class Experts(nn.Module):
         Args:
             tokens: (N, C).
             index: (N, k) experts.
+            scale: (N, k) what an expert's input is multiplied with; None = 1.
         """
         if torch.compiler.is_compiling():
             chosen = index[..., None].expand(-1, -1, tokens.shape[1])
-            return self.every(tokens).gather(1, chosen)
-        return self.sorted(tokens, index)
+            if scale is not None:
+                scale = scale.new_zeros(len(tokens), len(self.first.weight)).scatter(1, index, scale)
+            return self.every(tokens, scale).gather(1, chosen)
+        return self.sorted(tokens, index, scale)
 
-    def every(self, tokens: Tensor) -> Tensor:
-        """Results (N, E, C) of all experts."""
-        inner = torch.einsum("nc,ehc->neh", tokens, self.first.weight) + self.first.bias
+    def every(self, tokens: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Results (N, E, C) of all experts; `scale` is (N, E)."""
+        inner = torch.einsum("nc,ehc->neh", tokens, self.first.weight)
+        if scale is not None:
+            inner = inner * scale[..., None].to(inner.dtype)
+        inner = inner + self.first.bias
         return torch.einsum("neh,ech->nec", F.gelu(inner), self.second.weight) + self.second.bias
 
-    def sorted(self, tokens: Tensor, index: Tensor) -> Tensor:
+    def sorted(self, tokens: Tensor, index: Tensor, scale: Tensor | None = None) -> Tensor:
         """Results (N, k, C) of the chosen experts alone."""
         count, top_k = index.shape
         order = index.flatten().argsort(stable=True)
-        parts = torch.split(tokens[order // top_k], self._sizes(index))
+        chosen = tokens[order // top_k]
+        if scale is not None:
+            chosen = chosen * scale.flatten()[order, None].to(chosen.dtype)
+        parts = torch.split(chosen, self._sizes(index))
         layers = zip(
             self.first.weight.unbind(),
             self.first.bias.unbind(),

@@ -1,0 +1,75 @@
+"""What a student shows of its inside in one forward pass, so that a step can compare it with teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtvision.core.context import current_context
+from mtvision.core.naming import UnknownNameError
+
+REPRESENTATIONS = "mtvision.representations"
+"""Key in `Context.extra` of the `Representations` of a forward pass."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a student shows for one teacher.
+
+    Args:
+        maps: (B, C, h, w) of each level, fine to coarse.
+        samples: which images of the batch they are of, int64 (B,); None = all.
+    """
+
+    maps: tuple[Tensor, ...]
+    samples: Tensor | None = None
+
+
+class Representations:
+    """Collects what a student shows for each teacher while it is in `Context.extra[REPRESENTATIONS]`.
+
+    Args:
+        teachers: names.
+        assigned: (B,) number of the teacher that each image is compared with, for students that take one
+            teacher per image; by default it is drawn when a student asks.
+
+    >>> shown = Representations(["clip", "sam"])
+    >>> shown.show("sam", [torch.zeros(1, 8, 2, 3)])
+    >>> list(shown.of_teacher)
+    ['sam']
+    """
+
+    def __init__(self, teachers: Sequence[str], assigned: Tensor | None = None) -> None:
+        self.teachers = tuple(teachers)
+        self.assigned = assigned
+        self.of_teacher: dict[str, Shown] = {}
+
+    def assignment(self, image: Tensor) -> Tensor:
+        """(B,) the teacher of each image of a batch, drawn evenly unless it was given."""
+        if self.assigned is None:
+            self.assigned = torch.randint(len(self.teachers), image.shape[:1], device=image.device)
+        return self.assigned
+
+    def show(self, teacher: str, maps: Sequence[Tensor], samples: Tensor | None = None) -> None:
+        """Show the maps (B, C, h, w) of all levels for a teacher.
+
+        Args:
+            teacher: its name.
+            maps: fine to coarse.
+            samples: see `Shown`.
+
+        Raises:
+            UnknownNameError: nobody compares with such a teacher.
+        """
+        if teacher not in self.teachers:
+            raise UnknownNameError("teacher that a network shows maps for", teacher, self.teachers)
+        self.of_teacher[teacher] = Shown(tuple(maps), samples)
+
+
+def wanted_representations() -> Representations | None:
+    """Where to show maps for teachers in this pass; None if nobody compares."""
+    wanted: Representations | None = current_context().extra.get(REPRESENTATIONS)
+    return wanted

@@ -1,0 +1,87 @@
+"""What students of several teachers are built on: a plain ViT whose levels are read without a final norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.backbones.timm_backbone import TimmBackbone
+
+
+def plain_stem(backbone: Backbone, user: str) -> TimmBackbone:
+    """The backbone, if it is a plain ViT that may become a student.
+
+    Args:
+        backbone: what an adapter is given.
+        user: name of the adapter, for messages.
+
+    Raises:
+        TypeError: it is no plain ViT of timm.
+        ValueError: it has a feature pyramid, norms behind its levels, or passes per task.
+    """
+    if not isinstance(backbone, TimmBackbone) or not backbone.is_plain:
+        name = backbone.name if isinstance(backbone, TimmBackbone) else type(backbone).__name__
+        raise TypeError(
+            f"{user}: {name} is no plain ViT. Use TimmBackbone with a vit_*, and put this adapter first."
+        )
+    if backbone.pyramid is not None or backbone.level_norms is not None:
+        raise ValueError(
+            f"{user}: pyramid and level_norms of the backbone stand behind the maps that are compared with "
+            "teachers. Leave both out; decoders of this suite read maps of one stride."
+        )
+    if backbone.task_passes is not None:
+        raise ValueError(f"{user}: an adapter before runs the backbone once per task. Leave one of them out.")
+    return backbone
+
+
+class Student(Backbone):
+    """A plain ViT inside another backbone, which is cut where the ViT is.
+
+    Args:
+        inner: the ViT.
+    """
+
+    def __init__(self, inner: TimmBackbone) -> None:
+        super().__init__()
+        self.channels, self.strides, self.exits = inner.channels, inner.strides, inner.exits
+        self.size_multiple, self.grad_checkpointing = inner.size_multiple, inner.grad_checkpointing
+        self.inner = inner
+
+    def stem(self, image: Tensor) -> Tensor:
+        """The ViT's tokens before its first block."""
+        return self.inner.stem(image)
+
+    def block_names(self) -> list[str]:
+        """Those of the ViT."""
+        return [f"inner.{name}" for name in self.inner.block_names()]
+
+    def to_map(self, state: Tensor, level: int, size: tuple[int, int]) -> Tensor:
+        """The ViT's map."""
+        return self.inner.to_map(state, level, size)
+
+    def state_shape(self, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+        """(channels, stride) of the ViT's state."""
+        return self.inner.state_shape(state, size)
+
+    def resampled(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As the ViT's."""
+        prefix = "inner."
+        own = {name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)}
+        return {prefix + name: item for name, item in self.inner.resampled(own).items()}
+
+
+def taken_norm(backbone: TimmBackbone) -> nn.Module:
+    """The final norm of a ViT, which no longer has it; an identity if it had none."""
+    if not backbone.norms_last:
+        return nn.Identity()
+    norm: nn.Module = backbone.model.norm
+    backbone.model.norm = nn.Identity()
+    return norm
+
+
+def over_channels(layer: nn.Module, feature: Tensor) -> Tensor:
+    """A layer over the channels of a map (B, C, h, w)."""
+    result: Tensor = layer(feature.permute(0, 2, 3, 1))
+    return result.permute(0, 3, 1, 2)
