@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from mtvision.architecture.tree import Tree
 from mtvision.balance import (
@@ -40,7 +41,9 @@ from mtvision.balance import (
 )
 from mtvision.balance.jacobian.aggregators import AGGREGATORS
 from mtvision.balance.scalar.scalarizer import SCALARIZERS
+from mtvision.core.context import Context, use_context
 from mtvision.core.registry import MERGERS
+from mtvision.core.representations import REPRESENTATIONS, Representations, wanted_representations
 from mtvision.core.sample import Batch
 from mtvision.losses import (
     BalancedBinaryLoss,
@@ -79,6 +82,7 @@ from mtvision.protocols import tasks as make_task
 from mtvision.steps import (
     BilevelStep,
     DataMapStep,
+    DistillStep,
     FlatRegionsStep,
     HeldOutStep,
     ParetoStep,
@@ -347,6 +351,29 @@ adapter(
     options={"experts": 4, "top_k": 2, "router": "conditioned", "combine": "orthogonal", "noise": 1.0},
     **SMALL,
 )
+TAUGHT = {"teachers": {"clip": 16, "sam": 16}}
+OF_TEACHERS = ("*.projections.*", "*.conditions.teachers")  # read where a step compares with teachers
+STUDENT = {"backbone": VIT, "size": (32, 48), "odd_size": (37, 41)}
+adapter("SAK", "SAK", options=TAUGHT, drops=("model.norm.*",), **STUDENT)
+adapter(
+    "SAK",
+    "SAK",
+    label="SAK-sum",
+    options={**TAUGHT, "mix": "sum", "align": True},
+    drops=("model.norm.*",),
+    dead=("*.aligners.*",),
+    **STUDENT,
+)
+FEW = {**TAUGHT, "experts": 4, "top_k": 2}
+adapter("PRISM", "PRISM", options=FEW, dead=OF_TEACHERS, **STUDENT)
+adapter(
+    "PRISM",
+    "PRISM",
+    label="PRISM-plain-inputs",
+    options={**FEW, "weigh_inputs": False, "noise": False, "gate": (0.2, 0.8), "projector": "linear"},
+    dead=OF_TEACHERS,
+    **STUDENT,
+)
 adapter("Branched", "Branched", options={"tree": TREE}, identity_at_start=True, export_is_quick=True)
 adapter(
     "BranchingSearch",
@@ -600,7 +627,39 @@ def not_held_out(given: Step, forward: Forward, batch: Batch) -> Tensor:
     return plain_sum(given, forward, part) if part.labels else torch.zeros((), requires_grad=True)
 
 
+class ToyStudent(ToyBackbone):
+    """Shows its own maps for a teacher."""
+
+    def forward(self, image: Tensor) -> Any:
+        """See `Backbone`."""
+        pyramid, wanted = super().forward(image), wanted_representations()
+        if wanted is not None:
+            wanted.show("teacher", pyramid.maps)
+        return pyramid
+
+
+def distilled(given: Step, forward: Forward, batch: Batch) -> Tensor:
+    """Losses of tasks plus the distances to a teacher, level by level and image by image."""
+    assert isinstance(given, DistillStep)
+    shown = Representations(["teacher"])
+    with use_context(Context(extra={REPRESENTATIONS: shown})):
+        total = plain_sum(given.inner, forward, batch)
+    goals = given.teachers("teacher", batch.image)
+    for mine, goal in zip(shown.of_teacher["teacher"].maps, goals, strict=True):
+        height, width = goal.shape[2:]  # of the cells inside the image
+        for one, other in zip(mine[..., :height, :width].flatten(1), goal.flatten(1), strict=True):
+            angle = 1 - one @ other / (one.norm() * other.norm())
+            total = total + (0.9 * angle + 0.1 * F.smooth_l1_loss(one, other)) / len(batch)
+    return total
+
+
 step("PlainStep", PlainStep)
+step(
+    "DistillStep",
+    partial(DistillStep, teachers={"teacher": {**RESNET, "channels": (8, 12, 16, 24)}}),
+    obvious=distilled,
+    backbone={"type": ToyStudent},
+)
 step("DataMapStep", DataMapStep)
 step("FlatRegionsStep", partial(FlatRegionsStep, rho=1e-12))  # so short that nothing moves
 step("SAMOStep", partial(SAMOStep, rho=1e-12))

@@ -46,11 +46,13 @@ class StepCase:
         make: returns a fresh step.
         setting: device and precision.
         obvious: (step, forward, batch) to that scalar, written as plainly as possible.
+        backbone: config of the network's backbone, a `ToyBackbone` or a class derived from it.
     """
 
     make: Callable[[], Step]
     setting: Setting = field(default_factory=Setting)
     obvious: Callable[[Step, Forward, Batch], Tensor] = plain_sum
+    backbone: Mapping[str, Any] = field(default_factory=lambda: {"type": ToyBackbone})
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -71,7 +73,7 @@ class StepCase:
         """A small network; one parameter is frozen and one module serves no task."""
         torch.manual_seed(0)
         decoder = {"type": "ParallelDecoder", "width": 4, "norm": "group"}
-        config = {"backbone": {"type": ToyBackbone}, "decoder": decoder, "head": {"type": "ConvHead"}}
+        config = {"backbone": dict(self.backbone), "decoder": decoder, "head": {"type": "ConvHead"}}
         network = self.setting.module(build_network(config, self.tasks)).train()
         network.add_module("unused", self.setting.module(nn.Linear(2, 2)))
         network.get_parameter("backbone.patches.bias").requires_grad_(False)
@@ -176,7 +178,7 @@ def check_step(
         only: names of the properties to run, all by default; `properties("step")` lists them.
         device: where to run.
         dtype: `float32` or `float64`; `bfloat16` and `float16` run the network under autocast.
-        case: field of `StepCase`: `obvious`.
+        case: fields of `StepCase`: `obvious`, `backbone`.
 
     >>> from mtvision.steps import PlainStep
     >>> from mtvision.testing import check_step
