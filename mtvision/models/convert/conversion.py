@@ -67,6 +67,8 @@ def convert(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor]
     result: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     unknown = []
+    if layout.join is not None:
+        state = layout.join({_plain_name(given, layout): tensor for given, tensor in state.items()})
     plain = {given: _plain_name(given, layout) for given in state}
     resolved = layout.resolve(plain.values())
     for given, tensor in state.items():
@@ -116,6 +118,8 @@ def revert(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor],
     _refuse(unknown, source, "our state dict")
     unresolved = layout.unresolve(result)
     result = {unresolved.get(key, key): tensor for key, tensor in result.items()}
+    if layout.split is not None:
+        result = layout.split(result)
     rebuilt = layout.rebuild(result)
     return {**result, **rebuilt}, Report(source, len(result), rebuilt=tuple(rebuilt))
 

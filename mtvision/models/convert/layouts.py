@@ -14,6 +14,7 @@ from mtvision.models.convert.mlore import MLORE
 from mtvision.models.convert.rules import Drop, Layout, Rule
 from mtvision.models.convert.survey import SURVEY
 from mtvision.models.convert.taskprompter import TASKPROMPTER, taskprompter_swin
+from mtvision.models.convert.taught import TAUGHT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,5 +170,6 @@ LAYOUTS: dict[str, Layout] = {
     **INVPT,
     **TASKPROMPTER,
     "taskprompter_swin": taskprompter_swin(_window_buffers),
+    **TAUGHT,
 }
 """Source name -> layout."""

@@ -104,6 +104,9 @@ class Layout:
         resolve: from all their keys to {key: unambiguous key}, for keys whose meaning depends on other keys
             (tasks by number, the last block). The rules get the unambiguous keys.
         unresolve: its inverse.
+        join: from all their tensors to those that the rules rename, where several become one or one becomes
+            several; names are without prefixes. None = nothing does.
+        split: its inverse, behind `unresolve`.
     """
 
     rules: tuple[Rule, ...]
@@ -115,6 +118,8 @@ class Layout:
     prefix: str = ""
     resolve: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
     unresolve: Callable[[Iterable[str]], Mapping[str, str]] = _as_they_are
+    join: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    split: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
 
     def to_ours(self, key: str) -> tuple[str, Change] | None:
         """Our name of an official key and what happens to its tensor; None if no rule fits."""
