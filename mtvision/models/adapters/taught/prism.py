@@ -27,7 +27,13 @@ from mtvision.models.adapters.taught.conditions import (
     of_teachers,
 )
 from mtvision.models.adapters.taught.layers import truncated
-from mtvision.models.adapters.taught.stem import Student, over_channels, plain_stem, taken_norm
+from mtvision.models.adapters.taught.stem import (
+    Student,
+    over_channels,
+    plain_stem,
+    taken_norm,
+    teacher_widths,
+)
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.task_passes import pass_per_task, remembering
 from mtvision.models.backbones.timm_backbone import TimmBackbone
@@ -43,12 +49,16 @@ class ConditionedBackbone(Student):
     Args:
         inner: the ViT.
         tasks: names.
-        teachers: {name: channels of its maps}.
+        teachers: {name: channels of its map at each level}.
         projector: from a level to the maps of a teacher.
     """
 
     def __init__(
-        self, inner: TimmBackbone, tasks: Sequence[str], teachers: Mapping[str, int], projector: Projector
+        self,
+        inner: TimmBackbone,
+        tasks: Sequence[str],
+        teachers: Mapping[str, Sequence[int]],
+        projector: Projector,
     ) -> None:
         super().__init__(inner)
         width = self.channels[0]
@@ -57,9 +67,9 @@ class ConditionedBackbone(Student):
         self.norm = taken_norm(inner)
         self.projections = nn.ModuleDict(
             {
-                f"{number}_{level}": _projection(projector, width, channels)
+                f"{number}_{level}": _projection(projector, width, count)
                 for number, channels in enumerate(teachers.values())
-                for level in range(len(self.exits))
+                for level, count in enumerate(channels)
             }
         )
         truncated(self.projections)
@@ -114,7 +124,8 @@ class PRISM(Adapter):
     one teacher per image) or of the task. Experts start as copies of the MLP. All levels pass the final norm.
 
     Args:
-        teachers: {name: channels of its maps}. The names are those of `DistillStep`.
+        teachers: {name: channels of its maps, one number or one for each level}. The names are those of
+            `DistillStep`.
         experts: per MLP, without the one of all tokens.
         top_k: experts per token.
         gate: smallest and largest share of the MLP.
@@ -134,7 +145,7 @@ class PRISM(Adapter):
     def __init__(
         self,
         *,
-        teachers: Mapping[str, Positive],
+        teachers: Mapping[str, Positive | Sequence[Positive]],
         experts: Positive = 15,
         top_k: Positive = 3,
         gate: Sequence[Share] = (0.5, 1.0),
@@ -159,7 +170,8 @@ class PRISM(Adapter):
         """A backbone around the given one."""
         stem, names = plain_stem(backbone, "PRISM"), [task.name for task in tasks]
         found = {path: item for path, item in stem.named_modules() if type(item) is Mlp}
-        student = ConditionedBackbone(stem, names, self.teachers, self.projector)
+        teachers = teacher_widths(self.teachers, len(stem.exits), "PRISM")
+        student = ConditionedBackbone(stem, names, teachers, self.projector)
         for path in self._chosen(stem, list(found)):
             stem.set_submodule(path, self._gated(path, found[path], student.conditions))
         student.to(next(stem.parameters()))

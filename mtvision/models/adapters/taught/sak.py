@@ -15,7 +15,13 @@ from mtvision.core.values import Positive
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.mtan import AttendedPyramids
 from mtvision.models.adapters.taught.layers import NoiseOf, PathStep, RepresentationRouter, truncated
-from mtvision.models.adapters.taught.stem import Student, over_channels, plain_stem, taken_norm
+from mtvision.models.adapters.taught.stem import (
+    Student,
+    over_channels,
+    plain_stem,
+    taken_norm,
+    teacher_widths,
+)
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.timm_backbone import TimmBackbone
 from mtvision.models.branching.paths import refuse_shared_decoder
@@ -32,7 +38,7 @@ class PathsBackbone(Student):
     Args:
         inner: the ViT, the teacher-agnostic stem.
         tasks: names.
-        teachers: {name: channels of its maps}.
+        teachers: {name: channels of its map at each level}.
         reduction: features over the inner width of a path's step.
         align: linear layers from a path's maps to its teacher's channels.
         routed: routers mix the maps; else they are added.
@@ -43,7 +49,7 @@ class PathsBackbone(Student):
         self,
         inner: TimmBackbone,
         tasks: Sequence[str],
-        teachers: Mapping[str, int],
+        teachers: Mapping[str, Sequence[int]],
         *,
         reduction: int,
         align: bool,
@@ -58,9 +64,13 @@ class PathsBackbone(Student):
         self.paths = nn.ModuleDict(
             {name: nn.ModuleList(PathStep(width, reduction) for _ in range(steps)) for name in self.teachers}
         )
-        pairs = [(f"{key}_{name}", name) for key in self._keys for name in self.teachers]
-        self.out_norms = nn.ModuleDict({key: nn.LayerNorm(width) for key, _ in pairs})
-        aligners = {key: nn.Linear(width, teachers[name]) for key, name in pairs} if align else {}
+        channels = {
+            f"{key}_{name}": teachers[name][level]
+            for level, key in enumerate(self._keys)
+            for name in self.teachers
+        }
+        self.out_norms = nn.ModuleDict({key: nn.LayerNorm(width) for key in channels})
+        aligners = {key: nn.Linear(width, count) for key, count in channels.items() if align}
         self.aligners = nn.ModuleDict(aligners)
         truncated(self.aligners)
         count = 1 + len(self.teachers)
@@ -137,7 +147,8 @@ class SAK(Adapter):
     A ViT's final norm is taken out: levels are read without it, as released.
 
     Args:
-        teachers: {name: channels of its maps}. The names are those of `DistillStep`.
+        teachers: {name: channels of its maps, one number or one for each level}. The names are those of
+            `DistillStep`.
         reduction: features over the inner width of a path's step.
         align: linear layers from the maps of a path to its teacher's channels, which may then differ.
         mix: `router`, or `sum` of all maps without parameters.
@@ -152,7 +163,7 @@ class SAK(Adapter):
     def __init__(
         self,
         *,
-        teachers: Mapping[str, Positive],
+        teachers: Mapping[str, Positive | Sequence[Positive]],
         reduction: Positive = 4,
         align: bool = False,
         mix: Literal["router", "sum"] = "router",
@@ -164,16 +175,16 @@ class SAK(Adapter):
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """A backbone around the given one."""
         stem = plain_stem(backbone, "SAK")
-        width = stem.channels[0]
-        for name, channels in self.teachers.items():
-            if channels != width and not self.align:
+        width, teachers = stem.channels[0], teacher_widths(self.teachers, len(stem.exits), "SAK")
+        for name, channels in teachers.items():
+            if set(channels) != {width} and not self.align:
                 raise ValueError(
                     f"SAK: teacher '{name}' has {channels} channels, the backbone {width}. Set align=True."
                 )
         student = PathsBackbone(
             stem,
             [task.name for task in tasks],
-            self.teachers,
+            teachers,
             reduction=self.reduction,
             align=self.align,
             routed=self.mix == "router",

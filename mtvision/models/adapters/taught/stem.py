@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -34,6 +34,31 @@ def plain_stem(backbone: Backbone, user: str) -> TimmBackbone:
     if backbone.task_passes is not None:
         raise ValueError(f"{user}: an adapter before runs the backbone once per task. Leave one of them out.")
     return backbone
+
+
+def teacher_widths(
+    teachers: Mapping[str, int | Sequence[int]], levels: int, user: str
+) -> dict[str, tuple[int, ...]]:
+    """{teacher: channels of its maps at each level of the student}.
+
+    Args:
+        teachers: {name: channels of all its levels, or of each}.
+        levels: of the student.
+        user: name of the adapter, for messages.
+
+    Raises:
+        ValueError: a teacher has another number of levels.
+    """
+    widths = {}
+    for name, channels in teachers.items():
+        given = (channels,) * levels if isinstance(channels, int) else tuple(channels)
+        if len(given) != levels:
+            raise ValueError(
+                f"{user}: teachers.{name}={list(given)} are {len(given)} levels, the backbone has {levels}. "
+                "Give one number for each level, or one for all."
+            )
+        widths[name] = given
+    return widths
 
 
 class Student(Backbone):
