@@ -239,6 +239,7 @@ class StreamsAdapter(Adapter):
     Raises:
         NotImplementedError: the backbone is not cut into blocks.
         UnknownNameError: a place is no block, or `weights` names a task that is not there.
+        ValueError: an adapter before makes the backbone differ between tasks.
     """
 
     task_options = ("weights",)
@@ -260,6 +261,12 @@ class StreamsAdapter(Adapter):
 
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """Streams of copies of `backbone`."""
+        reason = backbone.declaration().cannot_branch
+        if reason:
+            raise ValueError(
+                f"{type(self).__name__}: {type(backbone).__name__} cannot be run as one stream per task: "
+                f"{reason}. Leave the adapter before it out."
+            )
 
         def make(names: Sequence[str], channels: int) -> nn.Module:
             return self.unit(names, channels, own=self.own, other=self.other)
