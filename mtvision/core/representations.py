@@ -48,9 +48,16 @@ class Representations:
         self.of_teacher: dict[str, Shown] = {}
 
     def assignment(self, image: Tensor) -> Tensor:
-        """(B,) the teacher of each image of a batch, drawn evenly unless it was given."""
+        """(B,) the teacher of each image (B, ...); unless given, a random order of equally many of each.
+
+        Teachers get one image more from the first one on where they do not divide the batch, as in PRISM's
+        released code.
+
+        >>> Representations(["clip", "sam"]).assignment(torch.zeros(5, 3, 8, 8)).bincount()
+        tensor([3, 2])
+        """
         if self.assigned is None:
-            self.assigned = torch.randint(len(self.teachers), image.shape[:1], device=image.device)
+            self.assigned = torch.randperm(len(image), device=image.device) % len(self.teachers)
         return self.assigned
 
     def show(self, teacher: str, maps: Sequence[Tensor], samples: Tensor | None = None) -> None:

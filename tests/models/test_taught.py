@@ -174,16 +174,17 @@ def test_noise_and_closed_experts_are_arguments():
     disturb(layer)
     closed, noise = torch.rand(8, 5) < 0.5, torch.randn(8, 5)
     closed[0], closed[1] = True, torch.tensor([False, True, True, True, False])
+    closed[2] = torch.tensor([True, True, True, False, True])
     with use_context(Context(task="depth")):
         routing = layer(tokens, noise, closed)
         deviation = F.softplus(layer.deviation(layer.conditioned(tokens)))
-    enough = (~closed).sum(1) >= 2
-    assert not enough[0]  # all would close: none does
-    shut = closed & enough[:, None]
+    shut = closed.clone()
+    shut[closed.all(1)] = False  # where all would close none does
     want = (routing.logits + noise * deviation).masked_fill(shut, -torch.inf)
     torch.testing.assert_close(routing.noisy, want)
     assert (routing.probabilities[shut] == 0).all()
     assert set(routing.experts[1].tolist()) == {0, 4}
+    assert routing.gates[2].tolist() == [1, 0]
     best = want.softmax(-1).gather(1, routing.experts)
     torch.testing.assert_close(routing.gates, best / best.sum(1, keepdim=True))
     with use_context(Context(task="depth")):

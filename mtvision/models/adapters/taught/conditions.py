@@ -68,8 +68,7 @@ class FiLMRouter(Router):
         features: C of a token.
         experts: E.
         top_k: experts per token.
-        dropout: probability that training closes an expert to a token; none closes where fewer than `top_k`
-            would stay open.
+        dropout: probability that training closes an expert to a token; where all would close, none does.
         noisy: training adds noise whose deviation is learned.
     """
 
@@ -122,8 +121,7 @@ class FiLMRouter(Router):
         if closed is None and self.training and self.dropout > 0:
             closed = torch.rand_like(logits) < self.dropout
         if closed is not None:
-            enough = (~closed).sum(dim=-1, keepdim=True) >= self.top_k
-            noisy = logits.masked_fill(closed & enough, -torch.inf)
+            noisy = logits.masked_fill(closed & ~closed.all(dim=-1, keepdim=True), -torch.inf)
         if self.noisy and noise is None and self.training:
             noise = torch.randn_like(logits)
         if self.noisy and noise is not None:

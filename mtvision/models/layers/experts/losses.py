@@ -50,9 +50,11 @@ def balance_loss(routing: Routing, deviation: float) -> Tensor:
 def switch_loss(routing: Routing) -> Tensor:
     """E · Σ_e (share of tokens that go to e)·(mean probability of e); k if experts are used evenly.
 
-    Switch Transformer (Fedus et al., JMLR 2022), with k experts per token as in PRISM's released code.
+    Switch Transformer (Fedus et al., JMLR 2022), with k experts per token as in PRISM's released code. A
+    weight of 0 does not count.
     """
-    shares = load(routing, 0) / len(routing.experts)
+    used = torch.zeros_like(routing.probabilities).scatter(1, routing.experts, (routing.gates > 0).float())
+    shares = used.mean(dim=0)
     return routing.probabilities.shape[1] * (shares * routing.probabilities.mean(dim=0)).sum()
 
 
