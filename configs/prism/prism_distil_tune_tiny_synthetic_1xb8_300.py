@@ -2,8 +2,8 @@
 
     python tools/train.py configs/prism/prism_distil_tune_tiny_synthetic_1xb8_300.py
 
-The paper's first phase has ImageNet without labels, larger rates for new modules, and starts from SAK's stem. Here both
-phases have the synthetic scenes and one schedule, from random weights.
+The paper's first phase has ImageNet without labels, larger rates for new modules, and starts from SAK's stem.
+Here both phases have the synthetic scenes and one schedule, from random weights.
 No paper reports on this data. Ours: not run yet.
 """
 

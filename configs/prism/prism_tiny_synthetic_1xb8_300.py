@@ -1,4 +1,4 @@
-"""PRISM on a narrow ViT with 8 experts, with EfficientNet-Lite0 as the teacher: a smoke row on synthetic scenes.
+"""PRISM with 8 experts on a narrow ViT, EfficientNet-Lite0 as the teacher: a smoke row on synthetic scenes.
 
     python tools/train.py configs/prism/prism_tiny_synthetic_1xb8_300.py
 

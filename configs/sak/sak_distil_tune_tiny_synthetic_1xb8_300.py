@@ -2,8 +2,8 @@
 
     python tools/train.py configs/sak/sak_distil_tune_tiny_synthetic_1xb8_300.py
 
-The paper's first phase has ImageNet without labels, and its learning rate is 50 times that of the second. Here both
-have the synthetic scenes and one schedule.
+The paper's first phase has ImageNet without labels, and its learning rate is 50 times that of the second.
+Here both have the synthetic scenes and one schedule.
 No paper reports on this data. Ours: not run yet.
 """
 

@@ -21,7 +21,7 @@ from plain import (
 from torch.nn import functional as F
 
 from mtvision.core.context import Context, use_context
-from mtvision.core.representations import REPRESENTATIONS, Representations
+from mtvision.core.observer import REPRESENTATIONS, Representations
 from mtvision.models.convert import ConversionError, convert, revert
 from mtvision.models.factory import build_network
 from mtvision.protocols import get_protocol

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mtvision.core.context import Context, use_context
 from mtvision.core.naming import UnknownNameError
-from mtvision.core.representations import REPRESENTATIONS, Representations
+from mtvision.core.observer import REPRESENTATIONS, Representations
 from mtvision.core.shapes import without_values
 from mtvision.models.adapters.taught.conditions import Conditions, FiLMRouter, of_teachers
 from mtvision.models.adapters.taught.layers import PathStep, RepresentationRouter

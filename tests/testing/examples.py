@@ -42,8 +42,8 @@ from mtvision.balance import (
 from mtvision.balance.jacobian.aggregators import AGGREGATORS
 from mtvision.balance.scalar.scalarizer import SCALARIZERS
 from mtvision.core.context import Context, use_context
+from mtvision.core.observer import REPRESENTATIONS, Representations, wanted_representations
 from mtvision.core.registry import MERGERS
-from mtvision.core.representations import REPRESENTATIONS, Representations, wanted_representations
 from mtvision.core.sample import Batch
 from mtvision.losses import (
     BalancedBinaryLoss,

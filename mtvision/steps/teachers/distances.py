@@ -45,7 +45,7 @@ def representation_distance(
 def correlation_at_distance(feature: Tensor, spread: float = 0.1) -> Tensor:
     """Mean |cosine similarity| of pixel pairs, each times 1 - exp(-d²/2σ²), d in pixels; 0..1.
 
-    The decorrelation of PRISM's released code, which wants distant pixels of early levels to differ.
+    The decorrelation of PRISM's released code: distant pixels of early levels should differ.
 
     Args:
         feature: (B, C, h, w).

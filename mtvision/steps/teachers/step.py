@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
 from mtvision.core.context import current_context, use_context
-from mtvision.core.observer import OBSERVER, observe
+from mtvision.core.observer import OBSERVER, REPRESENTATIONS, Representations, Shown, observe
 from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import STEPS
-from mtvision.core.representations import REPRESENTATIONS, Representations, Shown
 from mtvision.core.sample import Batch
 from mtvision.core.values import Count, Entry, Factor, Positive, Share
 from mtvision.steps.problem import LossReport, StepProblem
@@ -32,9 +31,9 @@ class DistillStep(nn.Module, Step):
     """Pulls what a student shows for each teacher to that teacher's maps, with any step and balancer.
 
     The student is a network with the adapter `SAK` or `PRISM`, or one whose backbone shows maps by
-    `mtvision.core.representations`. Teachers are any encoders. The distance is an auxiliary loss, which no
-    balancer sees. With `only` it is the whole loss and no head is computed: the first phase of SAK (Lu et
-    al., ICLR 2025) and PRISM (Tang et al., ICML 2026). The second phase has both.
+    `mtvision.core.observer`. Teachers are any encoders. The distance is an auxiliary loss, which no
+    balancer sees. With `only` it is the whole loss and no head is computed. This is the first phase of SAK (Lu
+    et al., ICLR 2025) and PRISM (Tang et al., ICML 2026). The second phase has both.
 
     Teachers get the student's images. They stay out of checkpoints. Without weights of their own they are
     drawn from `seed`.
@@ -111,9 +110,8 @@ class DistillStep(nn.Module, Step):
     def _forward(self, forward: Any, batch: Batch) -> LossReport:
         """Losses of a pass, and the distances of what was shown in it."""
         lesson = _Lesson(self, batch.image)
-        context = current_context()
+        context = lesson.earlier
         extra = {**context.extra, REPRESENTATIONS: lesson.shown, OBSERVER: lesson}
-        lesson.earlier = context
         with use_context(replace(context, extra=extra)):
             report: LossReport = forward(batch)
         if not lesson.losses:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from mtvision.core.context import current_context, use_context
 from mtvision.core.naming import look_up
+from mtvision.core.observer import Representations, wanted_representations
 from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import ADAPTERS
-from mtvision.core.representations import Representations, wanted_representations
 from mtvision.core.task import Task
 from mtvision.core.values import Factor, Positive, Share
 from mtvision.models.adapters.adapter import Adapter

@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mtvision.core.observer import wanted_representations
 from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import ADAPTERS
-from mtvision.core.representations import wanted_representations
 from mtvision.core.task import Task
 from mtvision.core.values import Positive
 from mtvision.models.adapters.adapter import Adapter
@@ -122,7 +122,7 @@ class PathsBackbone(Student):
         return over_channels(norm, self.to_map(state, level, size))
 
     def _show(self, levels: Sequence[Maps]) -> None:
-        """Show the paths' maps to whoever compares them with teachers."""
+        """Show the paths' maps where a step compares them with teachers."""
         wanted = wanted_representations()
         if wanted is None:
             return
