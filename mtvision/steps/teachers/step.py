@@ -31,9 +31,9 @@ class DistillStep(nn.Module, Step):
     """Pulls what a student shows for each teacher to that teacher's maps, with any step and balancer.
 
     The student is a network with the adapter `SAK` or `PRISM`, or one whose backbone shows maps by
-    `mtvision.core.observer`. Teachers are any encoders. The distance is an auxiliary loss, which no
-    balancer sees. With `only` it is the whole loss and no head is computed. This is the first phase of SAK (Lu
-    et al., ICLR 2025) and PRISM (Tang et al., ICML 2026). The second phase has both.
+    `mtvision.core.observer.Representations`. Teachers are any encoders. The distance is an auxiliary loss,
+    which no balancer sees. With `only` it is the whole loss and no head is computed. This is the first phase
+    of SAK (Lu et al., ICLR 2025) and PRISM (Tang et al., ICML 2026). The second phase has both.
 
     Teachers get the student's images. They stay out of checkpoints. Without weights of their own they are
     drawn from `seed`.
