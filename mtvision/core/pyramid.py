@@ -22,6 +22,17 @@ def size_of(feature: Tensor) -> tuple[int, int]:
     return feature.shape[-2], feature.shape[-1]
 
 
+def ceil_div(size: int, stride: int) -> int:
+    """`size / stride`, rounded up: cells of `stride` pixels that cover a side of an image.
+
+    Not `-(-size // stride)`: in a traced program ONNX rounds quotients of negative numbers towards zero.
+
+    >>> ceil_div(33, 16), ceil_div(32, 16)
+    (3, 2)
+    """
+    return (size + stride - 1) // stride
+
+
 @dataclass(frozen=True)
 class Pyramid:
     """Feature maps of one image batch, fine to coarse.

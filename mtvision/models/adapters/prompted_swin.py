@@ -17,6 +17,7 @@ from timm.models.swin_transformer import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.core.pyramid import ceil_div
 from mtvision.models.adapters.prompted import PromptedBackbone, PromptUnit, new_linear, updated
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.timm_backbone import TimmBackbone
@@ -169,7 +170,7 @@ class PromptedSwin(PromptedBackbone):
             if isinstance(module, PatchMerging):
                 previous: Any = backbone.get_submodule(before)
                 unit = PromptMerging(module, previous.grid, count, previous.block.attn.num_heads)
-                self._grids.append((-(-previous.grid[0] // 2), -(-previous.grid[1] // 2)))
+                self._grids.append((ceil_div(previous.grid[0], 2), ceil_div(previous.grid[1], 2)))
                 exits.append(position)
                 reads |= {position - 1, position}
             else:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from mtvision.core.pyramid import ceil_div
 from mtvision.models.backbones.backbone import Backbone
 
 
@@ -26,7 +27,7 @@ class TokenGrid:
 
     def sides(self, image: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of an image (H, W), which is padded to whole patches."""
-        height, width = (-(-side // self.stride) for side in image)
+        height, width = (ceil_div(side, self.stride) for side in image)
         return height, width
 
 

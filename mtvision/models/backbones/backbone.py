@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mtvision.core.context import current_context, use_context
-from mtvision.core.pyramid import Pyramid, size_of
+from mtvision.core.pyramid import Pyramid, ceil_div, size_of
 from mtvision.core.shapes import RememberedShapes
 from mtvision.models.backbones.task_passes import TaskPasses, remembering
 from mtvision.models.computed_again import computed_again
@@ -208,7 +208,7 @@ class Backbone(nn.Module, Declares):
 
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of an image of `size` after `pad`."""
-        height, width = (-(-side // self.size_multiple) * self.size_multiple for side in size)
+        height, width = (ceil_div(side, self.size_multiple) * self.size_multiple for side in size)
         return height, width
 
     def run_block(self, module: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtvision.core.naming import look_up
-from mtvision.core.pyramid import size_of
+from mtvision.core.pyramid import ceil_div, size_of
 from mtvision.core.registry import BACKBONES
 from mtvision.core.values import Positive, Share
 from mtvision.models.backbones.backbone import Backbone
@@ -104,7 +104,7 @@ class VimBackbone(Backbone):
             state = self.norm_f(state)
         middle = (state.shape[1] - 1) // 2
         patches = torch.cat([state[:, :middle], state[:, middle + 1 :]], dim=1)
-        height, width = (-(-side // 16) for side in size)
+        height, width = (ceil_div(side, 16) for side in size)
         return patches.transpose(1, 2).reshape(state.shape[0], -1, height, width)
 
     def state_shape(self, state: Tensor, size: tuple[int, int]) -> tuple[int, int]:

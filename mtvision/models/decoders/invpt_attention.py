@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtvision.core.pyramid import ceil_div
 from mtvision.models.computed_again import computed_again
 from mtvision.models.declarations import FIXED, SHARED, Channels, Declaration, Declares
 from mtvision.models.declarations.declaration import Runs
@@ -127,10 +128,10 @@ class TaskAttention(nn.Module, Declares):
             before = message if isinstance(message, Scores) else None
             scores = Scores(q, k, self.scale, (height, width), self.fuse, before)
             read = self._in_parts(scores, v, self.most_scores)
-        parts = self.proj(read.transpose(1, 2).flatten(2)).transpose(1, 2).chunk(len(self.names), dim=2)
-        return {
-            name: part.unflatten(2, (height, width)) for name, part in zip(self.names, parts, strict=True)
-        }, scores
+        tokens = self.proj(read.transpose(1, 2).flatten(2)).transpose(1, 2)
+        # Not `chunk`: its parts of an unknown size cannot be written as ONNX.
+        parts = tokens.unflatten(2, (len(self.names), height, width)).unbind(2)
+        return dict(zip(self.names, parts, strict=True)), scores
 
     def _in_parts(self, scores: Scores, v: Tensor, most: int) -> Tensor:
         """What all queries read, (B, HEADS, queries, d), some rows of a task's grid at a time."""
@@ -159,7 +160,7 @@ class TaskAttention(nn.Module, Declares):
 
 def _coarser(size: tuple[int, int], count: int) -> tuple[int, int]:
     """The grid of `count` queries that `size` was made from by doubling; odd sides round up."""
-    height, width = (-(-side // 2) for side in size)
+    height, width = (ceil_div(side, 2) for side in size)
     if height * width != count:
         raise ValueError(f"InvPT: a message of {count} queries a task does not belong to a grid of {size}.")
     return height, width

@@ -15,7 +15,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import size_of
 from mtvision.evaluation.export import FORMATS, Parity, Portable, export_network
 from mtvision.evaluation.export.portable import ExportError, same_padding, trace
-from mtvision.models.decoders import ConcatDecoder, MTMambaDecoder, ParallelDecoder
+from mtvision.models.decoders import ConcatDecoder, InvPTDecoder, MTMambaDecoder, ParallelDecoder
 from mtvision.models.heads import ConvHead
 from mtvision.models.layers import gate, resize
 from mtvision.models.network import Network
@@ -48,6 +48,14 @@ def test_a_file_gives_what_the_network_gives_at_three_sizes(form, tmp_path):
     assert [item.task for item in done.parity] == [task.name for task in TASKS] * 3
     assert len({item.shape for item in done.parity}) == 3
     assert done.raw == ()
+
+
+@pytest.mark.long
+def test_attention_over_tasks_is_written_as_onnx(tmp_path):
+    done = export_network(
+        network_of(InvPTDecoder, TASKS[1:3], width=16, hidden=16), tmp_path / "network.onnx"
+    )
+    assert done.holds, [str(item) for item in done.parity]
 
 
 @pytest.mark.long
