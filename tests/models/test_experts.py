@@ -23,6 +23,7 @@ from mtvision.models.layers.experts import (
     exclusive_mask,
     losses,
     orthogonal_sum,
+    orthonormal_sum,
     weighted_sum,
 )
 from mtvision.protocols.tasks import depth, semseg
@@ -132,7 +133,7 @@ def test_orthogonal_results():
         want = basis @ routing.gates[number][order]
         torch.testing.assert_close(found[number], want, rtol=1e-4, atol=1e-4)
     twice = results[:, :1].expand(-1, 3, -1)
-    assert torch.isfinite(orthogonal_sum(twice, routing)).all()
+    assert torch.isfinite(orthonormal_sum(twice, routing)).all()
 
 
 def routing_of(logits, top_k=2, noise=None):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 from torchjd.aggregation import Aggregator, GradDrop, UPGrad
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 from mtvision.cli.machine.benchmark import MAMBA
+from mtvision.cli.machine.step_costs import Made, Table, step_costs
 from mtvision.core.context import current_context, use_context
 from mtvision.core.observer import OBSERVER
 from mtvision.core.registry import BALANCERS, STEPS
@@ -66,73 +63,21 @@ ROWS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 }
 
 
-class Alive(TorchDispatchMode):
-    """The most bytes of tensors made inside that exist at the same time."""
-
-    def __init__(self, earlier: list[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._earlier = {item.untyped_storage().data_ptr() for item in earlier}
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and look at the storages of its results."""
-        found = function(*args, **(kwargs or {}))
-        for item in found if isinstance(found, tuple | list) else [found]:
-            if isinstance(item, Tensor) and item.untyped_storage().data_ptr() not in self._earlier:
-                storage = item.untyped_storage()
-                self._alive[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
-        self._alive = {key: pair for key, pair in self._alive.items() if not pair[0].expired()}  # type: ignore[no-untyped-call]
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
-        return found
-
-
-Table = dict[str, dict[str, float]]
-Made = tuple[Callable[[], object], nn.Module]
-
-
 def benchmark_balancers(repeats: int, write: Callable[[str], object]) -> dict[str, Table]:
     """{network: {row: {`time`, `memory`}}} as ratios to equal weights, four tasks, 128 x 160, batch 4."""
     return {name: _compared(name, model, repeats, write) for name, model in MODELS.items()}
 
 
 def _compared(title: str, model: Mapping[str, Any], repeats: int, write: Callable[[str], object]) -> Table:
-    """Ratios of one network; times are medians of the process's own time, taken in turns.
-
-    Time that other processes take is not part of it. Steps that reuse weights are averaged over a period.
-    Memory is that of tensors made in a step: activations, gradients and what the rule needs. Weights and the
-    optimizer are not part of it.
-    """
+    """Ratios of one network; steps that reuse weights are averaged over a period."""
     dataset = SyntheticScenes(split="train", length=4, size=SIZE, tasks=NAMES)
     batch = collate([dataset[index] for index in range(4)])
     steps = {name: _step(model, batch, balancer, step) for name, (balancer, step) in ROWS.items()}
     steps |= {name: _loop(model, batch, make()) for name, make in LOOPS.items()}
     if model["decoder"]["type"] == "ParallelDecoder":  # in others tasks meet; `mtl_backward` refuses that
         steps[TORCHJD] = _torchjd(model, batch)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    calls = {name: ROWS[name][1].get("every", 1) if name in ROWS else 1 for name in steps}
-    for turn in range(repeats + 1):
-        for name, (call, _) in steps.items():
-            start = time.process_time()
-            for _ in range(calls[name]):
-                call()
-            if turn:
-                times[name].append((time.process_time() - start) / calls[name])
-    peaks = {}
-    for name, (call, network) in steps.items():
-        with Alive([*network.parameters(), *network.buffers()]) as seen:
-            for _ in range(calls[name]):
-                call()
-        peaks[name] = seen.peak
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    found = {
-        name: {"time": medians[name] / medians[BASELINE], "memory": peaks[name] / peaks[BASELINE]}
-        for name in steps
-    }
-    write(f"{title:40} {'time':>8} {'memory':>8}   (ratios to equal weights)")
-    for name, row in found.items():
-        write(f"{name:40} {row['time']:8.2f} {row['memory']:8.2f}")
-    return found
+    calls = {name: step.get("every", 1) for name, (_, step) in ROWS.items()}
+    return step_costs(title, steps, repeats, write, calls)
 
 
 def _module(model: Mapping[str, Any], balancer: Mapping[str, Any], step: Mapping[str, Any]) -> TrainingModule:

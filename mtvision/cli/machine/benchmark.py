@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Time several variants in turns, so that all run under the same load, and print the median of each as a ratio
 to the first one, the baseline. Absolute times of a shared machine mean little. Only the suite `scan` prints
-them. `scan` and `balancers` also compare memory.
+them. `scan`, `balancers` and `adapters` also compare memory.
 
   mtvision benchmark data scan                   two suites as tables
   mtvision benchmark --json > before.json        all, with the machine, its instruction set and its load
@@ -180,6 +180,13 @@ def balancers(repeats: int, write: Callable[[str], object]) -> object:
     return benchmark_balancers(repeats, write)
 
 
+def adapters(repeats: int, write: Callable[[str], object]) -> object:
+    """Time and memory of a training step with each adapter; experts against a dense MLP and against loops."""
+    from mtvision.cli.machine.adapter_speed import benchmark_adapters
+
+    return benchmark_adapters(repeats, write)
+
+
 def scan(repeats: int, write: Callable[[str], object]) -> object:
     """Time and memory of the scan's backends against the written-out one."""
     from mtvision.ops.scan.benchmark import benchmark_scan, benchmark_scan_2d
@@ -211,6 +218,7 @@ SUITES: dict[str, Callable[[], Variants]] = {
 
 
 REPORTS: dict[str, Callable[[int, Callable[[str], object]], object]] = {
+    "adapters": adapters,
     "balancers": balancers,
     "scan": scan,
 }

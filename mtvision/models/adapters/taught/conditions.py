@@ -17,7 +17,7 @@ from mtvision.core.context import Context, current_context
 from mtvision.models.declarations import Declaration, Declares
 from mtvision.models.layers.conditioned import TaskConditioned, current_task
 from mtvision.models.layers.experts.losses import switch_loss
-from mtvision.models.layers.experts.mlp import Experts, weighted_sum
+from mtvision.models.layers.experts.mlp import Experts
 from mtvision.models.layers.experts.router import Router, Routing
 
 TEACHERS = "mtvision.prism.teachers"
@@ -181,7 +181,9 @@ class GatedExperts(nn.Module, TaskConditioned, Declares):
             routing: Routing = self.router(tokens.float() if x.dtype != torch.float64 else tokens)
         self._remember(routing)
         scale = routing.gates if self.weigh_inputs else None
-        routed = weighted_sum(self.experts(tokens, routing.experts, scale), routing).view(x.shape)
+        routed = (
+            self.experts.weighted(tokens, routing.experts, routing.gates, scale).view(x.shape).to(x.dtype)
+        )
         share = self.share(x)
         mixed: Tensor = share * self.dense(x) + (1 - share) * (self.shared(x) + routed)
         return mixed.to(x.dtype)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from mtvision.models.layers.experts.mlp import Experts, MixtureMLP, orthogonal_sum, weighted_sum
+from mtvision.models.layers.experts.mlp import (
+    Experts,
+    MixtureMLP,
+    orthogonal_sum,
+    orthonormal_sum,
+    weighted_sum,
+)
 from mtvision.models.layers.experts.router import (
     ConditionedRouter,
     Router,
@@ -22,5 +28,6 @@ __all__ = [
     "TaskRouter",
     "exclusive_mask",
     "orthogonal_sum",
+    "orthonormal_sum",
     "weighted_sum",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,9 +15,6 @@ from mtvision.models.declarations import Declaration, Declares
 from mtvision.models.layers.conditioned import pass_memory
 from mtvision.models.layers.experts.losses import balance_loss, mutual_information_loss, z_loss
 from mtvision.models.layers.experts.router import Router, Routing
-
-Combine = Callable[[Tensor, Routing], Tensor]
-"""Results (N, k, C) of the chosen experts to one (N, C)."""
 
 
 class Stacked(nn.Module):
@@ -66,7 +63,30 @@ class Experts(nn.Module):
             if scale is not None:
                 scale = scale.new_zeros(len(tokens), len(self.first.weight)).scatter(1, index, scale)
             return self.every(tokens, scale).gather(1, chosen)
-        return self.sorted(tokens, index, scale)
+        order = index.flatten().argsort(stable=True)
+        joined = torch.cat([result for _, result in self._each(tokens, index, order, scale)])
+        return torch.zeros_like(joined).index_copy(0, order, joined).view(*index.shape, -1)
+
+    def weighted(self, tokens: Tensor, index: Tensor, gates: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Sum (N, C) of the chosen experts' results, each times its gate.
+
+        An expert's results are added as soon as they are there, so that those of all are never in memory.
+
+        Args:
+            tokens: (N, C).
+            index: (N, k) experts.
+            gates: (N, k).
+            scale: (N, k) what an expert's input is multiplied with; None = 1.
+        """
+        if torch.compiler.is_compiling():
+            summed: Tensor = (self(tokens, index, scale) * gates[..., None]).sum(dim=1)
+            return summed
+        order = index.flatten().argsort(stable=True)
+        shares = gates.flatten()[order][:, None]
+        total = tokens.new_zeros(len(tokens), self.second.bias.shape[1], dtype=gates.dtype)
+        for places, result in self._each(tokens, index, order, scale):
+            total.index_add_(0, order[places] // index.shape[1], result * shares[places])
+        return total
 
     def every(self, tokens: Tensor, scale: Tensor | None = None) -> Tensor:
         """Results (N, E, C) of all experts; `scale` is (N, E)."""
@@ -76,14 +96,16 @@ class Experts(nn.Module):
         inner = inner + self.first.bias
         return torch.einsum("neh,ech->nec", F.gelu(inner), self.second.weight) + self.second.bias
 
-    def sorted(self, tokens: Tensor, index: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Results (N, k, C) of the chosen experts alone."""
-        count, top_k = index.shape
-        order = index.flatten().argsort(stable=True)
-        chosen = tokens[order // top_k]
-        if scale is not None:
-            chosen = chosen * scale.flatten()[order, None].to(chosen.dtype)
-        parts = torch.split(chosen, self._sizes(index))
+    def _each(
+        self, tokens: Tensor, index: Tensor, order: Tensor, scale: Tensor | None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """(its places in `order`, its results) of every expert that is chosen."""
+        rows, sizes = order // index.shape[1], self._sizes(index)
+        parts: Iterable[Tensor]
+        if torch.is_grad_enabled():  # one gather: the backward pass then adds gradients once
+            parts = torch.split(tokens.index_select(0, rows), sizes)
+        else:
+            parts = (tokens.index_select(0, own) for own in torch.split(rows, sizes))
         layers = zip(
             self.first.weight.unbind(),
             self.first.bias.unbind(),
@@ -91,13 +113,14 @@ class Experts(nn.Module):
             self.second.bias.unbind(),
             strict=True,
         )
-        results = [
-            F.linear(F.gelu(F.linear(part, first, shift)), second, last)
-            for part, (first, shift, second, last) in zip(parts, layers, strict=True)
-            if len(part)
-        ]
-        joined = torch.cat(results)
-        return torch.zeros_like(joined).index_copy(0, order, joined).view(count, top_k, -1)
+        factors = None if scale is None else scale.flatten()[order, None].to(tokens.dtype)
+        start = 0
+        for part, (first, shift, second, last) in zip(parts, layers, strict=True):
+            if len(part):
+                places = slice(start, start + len(part))
+                given = part if factors is None else part * factors[places]
+                yield places, F.linear(F.gelu(F.linear(given, first, shift)), second, last)
+            start += len(part)
 
     def _sizes(self, index: Tensor) -> list[int]:
         """Tokens of each expert; equally many where tensors have no values."""
@@ -109,13 +132,24 @@ class Experts(nn.Module):
         return sizes
 
 
-def weighted_sum(results: Tensor, routing: Routing) -> Tensor:
-    """Sum of results (N, k, C), each times its weight."""
-    return (results * routing.gates[..., None].to(results.dtype)).sum(dim=1)
+Combine = Callable[[Experts, Tensor, Routing], Tensor]
+"""(experts, tokens (N, C), routing) to one result (N, C) per token."""
 
 
-def orthogonal_sum(results: Tensor, routing: Routing) -> Tensor:
-    """Sum of orthonormal results (MOORE, Hendawy et al., ICLR 2024): Gram-Schmidt in the order of experts.
+def weighted_sum(experts: Experts, tokens: Tensor, routing: Routing) -> Tensor:
+    """Sum of the chosen experts' results, each times its weight."""
+    return experts.weighted(tokens, routing.experts, routing.gates)
+
+
+def orthogonal_sum(experts: Experts, tokens: Tensor, routing: Routing) -> Tensor:
+    """Weighted sum of the chosen experts' results, made orthonormal first (MOORE)."""
+    return orthonormal_sum(experts(tokens, routing.experts), routing)
+
+
+def orthonormal_sum(results: Tensor, routing: Routing) -> Tensor:
+    """Weighted sum of results (N, k, C), made orthonormal by Gram-Schmidt in the order of experts.
+
+    MOORE, Hendawy et al., ICLR 2024.
 
     A result that lies in the span of those before it counts as 0. (The released code divides by 0.)
     """
@@ -175,8 +209,7 @@ class MixtureMLP(nn.Module, Declares):
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             routing: Routing = self.router(tokens.float() if x.dtype != torch.float64 else tokens, noise)
         self._remember(routing)
-        results = self.experts(tokens, routing.experts)
-        return self.combine(results, routing).view(x.shape).to(x.dtype)
+        return self.combine(self.experts, tokens, routing).view(x.shape).to(x.dtype)
 
     def auxiliary_loss(self) -> Tensor:
         """The weighted losses, summed over the passes of the last forward pass in training mode."""
