@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.recipe.building import network_of, trained_network
 from mtvision.recipe.config import RunConfig
-from mtvision.recipe.data import build_dataset, evaluation_loader
+from mtvision.recipe.data import build_dataset, evaluation_loader, train_loader
 from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import load_checkpoint, load_network_weights
@@ -93,6 +93,7 @@ def search(config: RunConfig, request: SearchRequest) -> dict[str, Any]:
         evaluate=slice_.evaluate,
         losses=slice_.losses,
         batch_losses=lambda batch: module(batch).losses,
+        training=lambda: _training_batches(config, settings, share, module.device),
         options=dict(request.options),
         others=others,
         held_out_images=slice_.count,
@@ -201,6 +202,17 @@ def _training_part(config: Mapping[str, Any], share: float) -> Callable[[str], b
             f"step.held_out is {own} but search.held_out {share}: the same images must be held out."
         )
     return None
+
+
+def _training_batches(
+    config: RunConfig, settings: Settings, share: float, device: torch.device
+) -> Iterator[Batch]:
+    """Batches of the training images that are not held out, in the order of a training run."""
+    section = to_plain_data(config["train_data"])
+    whole = build_dataset("train_data", section, settings.protocol, settings.seed)
+    part = PartOfDataset(whole, lambda name: not is_held_out(name, share))
+    for batch in train_loader(part, section, settings.seed):
+        yield batch.to(device)
 
 
 class HeldOut:

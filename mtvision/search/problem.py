@@ -26,6 +26,7 @@ class SearchProblem:
         evaluate: headline score of every task on that slice, with a context in force.
         losses: mean loss of every task on that slice, unweighted, with a context in force.
         batch_losses: loss of every task on a batch, unweighted, with its graph.
+        training: a new, endless pass over the training images that are not held out, augmented and shuffled.
         options: what the user asked for, e.g. `budget` and `preference`.
         others: further trained networks by name, for searches that compare single-task networks.
         held_out_images: number of images in the held-out slice.
@@ -38,6 +39,7 @@ class SearchProblem:
     evaluate: Callable[[Context | None], dict[str, float]]
     losses: Callable[[Context | None], dict[str, float]]
     batch_losses: Callable[[Batch], dict[str, Tensor]] | None = None
+    training: Callable[[], Iterable[Batch]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Network] = field(default_factory=dict)
     held_out_images: int = 0

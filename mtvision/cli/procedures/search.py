@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 DRAW_AGAIN = "the result is in the JSON file; `--resume` draws it again"
 
 DESCRIPTION = """\
-Search an architecture (a branching tree, widths, a grouping of tasks) and write architecture.json, which an
-ordinary config reads. The config's section `search` names the searcher. Without CHECKPOINT, the networks that
-the search needs are trained first, on the training images that are not held out. Variants are judged on the
-held-out images. The test split is not read.
+Search an architecture (a branching tree, widths, a grouping of tasks, blocks to fine-tune) and write
+architecture.json, which an ordinary config reads. The config's section `search` names the searcher. Without
+CHECKPOINT, the networks that the search needs are trained first, on the training images that are not held
+out. Variants are judged on the held-out images. The test split is not read.
 
 Interrupted:     the same command with --resume
 Trade-off curve: --cost-weights 0 10 100 (trade_off.json, .md and .png in the work dir)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from torch import nn
 
+from mtvision.core.files.json_file import read_json
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
@@ -20,19 +22,27 @@ from mtvision.models.backbones.backbone import Backbone
 class Subset(WeightDeltas):
     """Fine-tunes a subset of blocks per task (SubTuning, Kaplun et al., 2023) on a frozen backbone.
 
-    `greedy_blocks` finds the subsets. Blocks before the first own one are computed once for all tasks.
+    `SubTuningSearcher` finds the subsets. Blocks before the first own one are computed once for all tasks.
 
     Args:
-        blocks: {task: names of the blocks that it has for itself}; a task that is not there has none.
+        blocks: {task: names of the blocks that it has for itself}, or the file that `mtvision search` wrote.
+            A task that is not there has none. The checkpoint holds the blocks themselves.
 
     Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds no blocks.
         UnknownNameError: no such block, or no such task.
     """
 
     task_options = ("blocks",)
 
-    def __init__(self, *, blocks: Annotated[Mapping[str, Sequence[str]], ByTask()]) -> None:
-        self.blocks = {task: tuple(names) for task, names in blocks.items()}
+    def __init__(self, *, blocks: Annotated[Mapping[str, Sequence[str]], ByTask()] | str) -> None:
+        found = _read(Path(blocks)) if isinstance(blocks, str) else blocks
+        self.blocks = {task: tuple(names) for task, names in found.items()}
+
+    def plain(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config with the blocks in place of the file."""
+        return {**config, "blocks": {task: list(names) for task, names in self.blocks.items()}}
 
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """The same backbone, frozen, with own blocks."""
@@ -51,3 +61,19 @@ class Subset(WeightDeltas):
             for task in tasks
             if path.startswith(tuple(f"{block}." for block in self.blocks.get(task, ())))
         }
+
+
+def _read(file: Path) -> Mapping[str, Sequence[str]]:
+    """The blocks in the result of a search."""
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"Subset.blocks: {file} does not exist. Search it with `mtvision search` (SubTuningSearcher), "
+            "or write the blocks into the config."
+        )
+    found = read_json(file)
+    blocks = found.get("blocks") if isinstance(found, Mapping) else None
+    if not isinstance(blocks, Mapping) or not all(isinstance(names, list) for names in blocks.values()):
+        raise ValueError(
+            f"Subset.blocks: {file} holds no blocks per task. Is it the result of another search?"
+        )
+    return blocks
