@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -92,12 +94,22 @@ class Session:
         self._coco: CocoFiles | None = None
 
     def run(self, named: Iterable[tuple[Source, str]]) -> Iterator[Result]:
-        """Predict inputs with the names of their outputs; results come in the same order."""
-        for moving, group in _runs(named, self._batch):
-            if moving:
-                yield from (self._video(source, name) for source, name in group)
-            else:
-                yield from self._images(group)
+        """Predict inputs with the names of their outputs; results come in the same order.
+
+        While the network computes, one thread reads the next images and another one writes the last.
+        """
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            written: deque[Future[list[Result]]] = deque()
+            for moving, group, read in _ahead(_runs(named, self._batch), reader):
+                while written and (moving or len(written) > 1):
+                    yield from written.popleft().result()
+                if read is None:
+                    yield from (self._video(source, name) for source, name in group)
+                else:
+                    images = read.result()
+                    written.append(writer.submit(self._written, images, self._predict_all(images.read)))
+            while written:
+                yield from written.popleft().result()
 
     def finish(self) -> list[Path]:
         """Write what belongs to all inputs together.
@@ -107,26 +119,19 @@ class Session:
         """
         return self._coco.write(self._places) if self._coco is not None else []
 
-    def _images(self, group: Sequence[tuple[Source, str]]) -> list[Result]:
-        start = time.perf_counter()
-        results = [Result(source) for source, _ in group]
-        read: list[tuple[Result, str, Image]] = []
-        for result, (source, name) in zip(results, group, strict=True):
-            image = _attempt(result, read_source, source)
-            if image is not None:
-                read.append((result, name, image))
-        predictions = self._predict_all([(result, image) for result, _, image in read])
-        for (result, name, image), prediction in zip(read, predictions, strict=True):
+    def _written(self, images: _Images, predictions: Sequence[Prediction | None]) -> list[Result]:
+        for (result, name, image), prediction in zip(images.read, predictions, strict=True):
             if prediction is not None:
                 _attempt(result, self._write, result, name, image, prediction)
-        for result in results:
-            result.seconds = (time.perf_counter() - start) / len(results)
-        return results
+        for result in images.results:
+            result.seconds = (time.perf_counter() - images.start) / len(images.results)
+        return images.results
 
-    def _predict_all(self, read: Sequence[tuple[Result, Image]]) -> Sequence[Prediction | None]:
+    def _predict_all(self, named: Sequence[tuple[Result, str, Image]]) -> Sequence[Prediction | None]:
         """Together; if that fails, each alone, so that one image cannot spoil the others."""
-        if not read:
+        if not named:
             return []
+        read = [(result, image) for result, _, image in named]
         trial = Result(read[0][0].source)
         together = _attempt(trial, self._predictor.batch, [image for _, image in read], self._context)
         if together is not None:
@@ -183,6 +188,48 @@ class Session:
         result.outputs += files.paths if found else []
         result.frames = len(found)
         result.tasks = {task: mean_statistics([item[task] for item in found]) for task in (found or [{}])[0]}
+
+
+@dataclass
+class _Images:
+    """Images that pass the network together.
+
+    Args:
+        results: of all, in order.
+        read: (result, name, picture) of those that could be read.
+        start: when reading began.
+    """
+
+    results: list[Result]
+    read: list[tuple[Result, str, Image]]
+    start: float
+
+    @classmethod
+    def of(cls, group: Sequence[tuple[Source, str]]) -> _Images:
+        """The pictures of some inputs."""
+        found = cls([Result(source) for source, _ in group], [], time.perf_counter())
+        for result, (source, name) in zip(found.results, group, strict=True):
+            image = _attempt(result, read_source, source)
+            if image is not None:
+                found.read.append((result, name, image))
+        return found
+
+
+Group = list[tuple[Source, str]]
+
+
+def _ahead(
+    runs: Iterable[tuple[bool, Group]], reader: ThreadPoolExecutor
+) -> Iterator[tuple[bool, Group, Future[_Images] | None]]:
+    """Runs with the pictures of images; those of the next run are read while one is worked on."""
+    before: tuple[bool, Group, Future[_Images] | None] | None = None
+    for moving, group in runs:
+        after = (moving, group, None if moving else reader.submit(_Images.of, group))
+        if before is not None:
+            yield before
+        before = after
+    if before is not None:
+        yield before
 
 
 class _VideoFiles:
