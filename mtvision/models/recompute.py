@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,24 +52,25 @@ def recompute(network: Network, patterns: Sequence[str]) -> list[str]:
     for path in outer:
         if BACKBONE in patterns and path.startswith("backbone."):
             continue  # `Backbone.run_block` does it
-        named[path].__class__ = _computed_twice(type(named[path]))
+        named[path].forward = _ComputedTwice(named[path])  # type: ignore[method-assign]
     return outer
 
 
-@cache
-def _computed_twice(kind: type[nn.Module]) -> type[nn.Module]:
-    """A class of the same name whose `forward` is computed again.
+class _ComputedTwice:
+    """In place of a module's `forward`; a copy of the module has a copy of this, which calls the copy.
 
-    A class and not an attribute of the module, because a copy of the module must call its own `forward`.
+    Args:
+        module: whose activations are computed again.
     """
 
-    def forward(self: nn.Module, *arguments: Any, **options: Any) -> Any:
-        if not (self.training and torch.is_grad_enabled()):
-            return kind.forward(self, *arguments, **options)
-        return computed_again(partial(kind.forward, self), self, *arguments, **options)
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
 
-    body = {"forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    return type(kind.__name__, (kind,), body)
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        run = partial(type(self.module).forward, self.module)
+        if not (self.module.training and torch.is_grad_enabled()):
+            return run(*arguments, **options)
+        return computed_again(run, self.module, *arguments, **options)
 
 
 def _units(network: Network, pattern: str, paths: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 from pathlib import Path
 
@@ -85,11 +86,13 @@ def test_a_copy_computes_its_own_weights():
     net, image = toy()
     recompute(net, ["decoder", "heads.*"])
     other = copy.deepcopy(net)
+    pickled = pickle.loads(pickle.dumps(net))
     with torch.no_grad():
         for item in net.parameters():
             item.zero_()
     assert not net.eval()(image)["depth"].any()
     assert other.eval()(image)["depth"].any()
+    assert pickled.eval()(image)["depth"].any()
     step(other, image)
     assert all(item.grad is None for item in net.parameters())
 

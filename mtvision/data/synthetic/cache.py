@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import warnings
 import zipfile
@@ -75,5 +76,6 @@ class RenderCache:
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
         ):
             for key, array in rendering.arrays().items():
-                with archive.open(f"{key}.npy", "w") as entry:
-                    np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+                content = io.BytesIO()
+                np.save(content, array, allow_pickle=False)
+                archive.writestr(f"{key}.npy", content.getbuffer())
