@@ -168,7 +168,7 @@ def _frustum(o: Float, d: Float, shape: float) -> Float:
     c = o[0] * o[0] + o[1] * o[1] - w * w
     disc = b * b - a * c
     root = np.sqrt(np.maximum(disc, 0))
-    best = np.full_like(a, np.inf)
+    best: Float = np.full_like(a, np.inf)
     for t in ((-b - root) / a, (-b + root) / a):
         on = (disc >= 0) & (np.abs(o[2] + t * dz) <= 1) & (t > 0)
         np.minimum(best, t, out=best, where=on)

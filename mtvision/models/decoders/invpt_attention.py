@@ -44,10 +44,12 @@ class Scores:
         height, width = self.grid
         start = (task * height + first) * width
         query = self.query[:, :, start : start + (last - first) * width]
-        logits = query @ self.key.transpose(-2, -1) * self.scale
+        logits: Tensor = query @ self.key.transpose(-2, -1) * self.scale
         if self.fuse is None or self.before is None:
             return logits
-        return self.fuse(torch.cat([logits, self._message(self.before, task, first, last)], dim=1))
+        message = self._message(self.before, task, first, last)
+        fused: Tensor = self.fuse(torch.cat([logits, message], dim=1))
+        return fused
 
     def _message(self, before: Scores, task: int, first: int, last: int) -> Tensor:
         """The coarser logits at the queries of these rows, bilinear with `align_corners=False`."""
@@ -63,7 +65,7 @@ class Scores:
         end = min(int(max((last - 0.5) * (coarse / height) - 0.5, 0)) + 1, coarse - 1)
         logits = before.rows(task, top, end + 1)
         batch, heads, _, keys = logits.shape
-        maps = logits.unflatten(2, (end + 1 - top, narrow)).permute(0, 1, 4, 2, 3)
+        maps = torch.unflatten(logits, 2, (end + 1 - top, narrow)).permute(0, 1, 4, 2, 3)
         maps = resize(maps.reshape(batch * heads, keys, -1, narrow), (end + 1 - top, width))
         fine = torch.lerp(maps[:, :, upper - top], maps[:, :, lower - top], share)
         return fine.reshape(batch, heads, keys, -1).transpose(2, 3)
@@ -120,10 +122,10 @@ class TaskAttention(nn.Module, Declares):
         scores: Message
         if self.most_scores is None:
             assert not isinstance(message, Scores)  # one decoder makes all stages alike
-            scores = q @ k.transpose(-2, -1) * self.scale
+            logits: Tensor = q @ k.transpose(-2, -1) * self.scale
             if self.fuse is not None and message is not None:
-                scores = self.fuse(torch.cat([scores, self._enlarged(message, (height, width))], dim=1))
-            read = scores.softmax(dim=-1) @ v
+                logits = self.fuse(torch.cat([logits, self._enlarged(message, (height, width))], dim=1))
+            scores, read = logits, logits.softmax(dim=-1) @ v
         else:
             before = message if isinstance(message, Scores) else None
             scores = Scores(q, k, self.scale, (height, width), self.fuse, before)
