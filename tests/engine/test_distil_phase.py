@@ -1,4 +1,4 @@
-"""Distil, then tune: a run in two phases with drawn teachers, its files, and its resume."""
+"""Distil, then tune: a run in two phases with drawn teachers, its files, its resume, and two processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import discs
 import pytest
 import torch
 from mmengine.hooks import Hook
+from several_processes import tool
 
 from mtvision.engine.training import fit
 from mtvision.recipe.config import load_config
@@ -60,3 +61,31 @@ def test_a_first_phase_distils_and_a_second_tunes_also_after_a_stop(tmp_path):
         run(tmp_path / "again", hooks=[Stop()])
     again = run(tmp_path / "again")[1]["state_dict"]  # teachers and their images are drawn alike
     assert all(torch.equal(item, again[name]) for name, item in last.items())
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_processes_of_two_images_take_the_steps_of_one_of_four(tmp_path):
+    """Of both phases: without noise and batch norm, with every pixel labelled, gradients are the same."""
+    student = 'dict(type="SAK", teachers=dict(clip=8, sam=8), align=True, noise="none")'
+    text = PHASES.replace('dict(type="PRISM", teachers=dict(clip=8, sam=8), experts=3, top_k=2)', student)
+    text = text.replace('type="ConcatDecoder"', 'type="ParallelDecoder", width=8, norm="group"')
+    text = text.replace('type="LevelsHead", levels=2', 'type="ConvHead"')
+    text = text.replace("num_heads=2", "num_heads=2, patch_size=8")  # maps of more than one pixel
+    config = discs.write_config(tmp_path, discs.CONFIG + text)
+    options = [*SHORT, "optimizer.type=SGD", "optimizer.lr=0.05"]
+    for processes, size in ((1, 4), (2, 2)):
+        arguments = ["--work-dir", tmp_path / str(processes), "--cfg-options", *options]
+        tool(processes, "train", config, *arguments, f"train_data.batch_size={size}")
+    for step in (2, 4):
+        one, two = (load_checkpoint(tmp_path / f"{count}/iter_{step}.pth")["state_dict"] for count in (1, 2))
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_process_without_an_image_of_a_teacher_keeps_up(tmp_path):
+    """One image per process: each shows maps for one of two teachers."""
+    config = discs.write_config(tmp_path, discs.CONFIG + PHASES)
+    options = [*SHORT, "train_data.batch_size=1", "balancer.type=UPGrad"]
+    tool(2, "train", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+    assert (tmp_path / "run/iter_4.pth").is_file()

@@ -17,6 +17,8 @@ from mtvision.core.pyramid import Pyramid, size_of
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
 from mtvision.core.values import Count, Entry, Factor, Positive, Share
+from mtvision.steps.gradients.layout import trainable
+from mtvision.steps.gradients.sums import averaged_gradients
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step, summary
 from mtvision.steps.teachers.distances import CosineOf, correlation_at_distance, representation_distance
@@ -82,8 +84,8 @@ class DistillStep(nn.Module, Step):
         self.inner.check_balancer(balancer)
 
     def averages_gradients(self, balancer: Balancer) -> bool:
-        """As the step inside; distillation alone is one loss, which no balancer sees."""
-        return not self.only and self.inner.averages_gradients(balancer)
+        """Always: distances are no output of the forward pass, which data-parallel hooks look at."""
+        return True
 
     def updates(self, balancer: Balancer) -> int:
         """As the step inside."""
@@ -100,12 +102,15 @@ class DistillStep(nn.Module, Step):
     def __call__(self, problem: StepProblem, batch: Batch) -> dict[str, Tensor]:
         """See `Step`."""
         forward = partial(self._forward, problem.forward)
-        if not self.only:
+        if not self.only and self.inner.averages_gradients(problem.balancer):
             return self.inner(replace(problem, forward=forward), batch)
-        report = forward(replace(batch, labels={}, present={}))
-        total = torch.stack(list(report.auxiliary.values())).sum()
-        problem.backward(total)
-        return summary(report, {}, total)
+        with averaged_gradients(problem, [item for _, item in trainable(problem)]):
+            if not self.only:
+                return self.inner(replace(problem, forward=forward), batch)
+            report = forward(replace(batch, labels={}, present={}))
+            total = torch.stack(list(report.auxiliary.values())).sum()
+            problem.backward(total)
+            return summary(report, {}, total)
 
     def _forward(self, forward: Any, batch: Batch) -> LossReport:
         """Losses of a pass, and the distances of what was shown in it."""
