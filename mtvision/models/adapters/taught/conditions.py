@@ -181,9 +181,7 @@ class GatedExperts(nn.Module, TaskConditioned, Declares):
             routing: Routing = self.router(tokens.float() if x.dtype != torch.float64 else tokens)
         self._remember(routing)
         scale = routing.gates if self.weigh_inputs else None
-        routed = (
-            self.experts.weighted(tokens, routing.experts, routing.gates, scale).view(x.shape).to(x.dtype)
-        )
+        routed = self.experts.weighted(tokens, routing.experts, routing.gates, scale).view(x.shape)
         share = self.share(x)
         mixed: Tensor = share * self.dense(x) + (1 - share) * (self.shared(x) + routed)
         return mixed.to(x.dtype)
