@@ -9,8 +9,9 @@ import torch
 from disturbed import disturb
 
 from mtvision.core.naming import UnknownNameError
-from mtvision.models.adapters import AdaTT, ImplicitVectors, PublicPrivate
+from mtvision.models.adapters import AdaTT, Alignment, ImplicitVectors, PublicPrivate
 from mtvision.models.adapters.necks.adatt import SHARED, Fusion
+from mtvision.models.adapters.necks.alignment import AlignmentMap
 from mtvision.models.adapters.necks.public_private import SafeGate
 from mtvision.protocols.tasks import depth, normals
 from mtvision.testing.inputs import ToyBackbone
@@ -40,6 +41,33 @@ def test_a_vector_changes_the_channels_of_its_task_alone(mode):
     assert all(map(torch.equal, maps(neck, image, "normals"), plain))
     drawn = ImplicitVectors(mode=mode, spread=0.02).apply(toy(), TASKS).neck[1].z["depth"]
     assert 0 < (drawn - float(mode == "multiply")).abs().max() < 0.2
+
+
+def test_alignment_multiplies_every_location_by_the_matrix_of_its_task():
+    neck, image = Alignment().apply(toy(), TASKS), torch.randn(2, 3, 16, 24)
+    plain = neck.levels(image)
+    assert all(map(torch.equal, maps(neck, image, "depth"), plain))  # the identity at first
+    matrix = torch.randn(4, 4)
+    neck.neck[0].maps["depth"].weight.data = matrix[:, :, None, None]
+    want = torch.einsum("ij,bjhw->bihw", matrix, plain[0])
+    torch.testing.assert_close(maps(neck, image, "depth")[0], want)
+    assert torch.equal(maps(neck, image, "depth")[1], plain[1])
+    assert all(map(torch.equal, maps(neck, image, "normals"), plain))
+
+
+def test_alignment_undoes_a_difference_of_covariance():
+    """Two linear tasks whose inputs differ by a rotation need one shared vector once they are aligned."""
+    torch.manual_seed(0)
+    x, shared = torch.randn(200, 2, 1, 1), torch.tensor([[[[1.0]], [[0.0]]]])
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    turned = torch.einsum("ij,bjhw->bihw", turn, x)
+    label = torch.nn.functional.conv2d(x, shared)
+    layer = AlignmentMap(2, NAMES)
+    layer.maps["normals"].weight.data = turn.T[:, :, None, None]
+    inputs = {"depth": x, "normals": turned}
+    for name in NAMES:
+        found = torch.nn.functional.conv2d(layer(inputs, name, {}), shared)
+        torch.testing.assert_close(found, label)
 
 
 def test_fusion_is_gated_experts_plus_own_ones():

@@ -409,6 +409,7 @@ adapter(
     label="ImplicitVectors-times",
     options={"mode": "multiply", "spread": 0.02},
 )
+adapter("Alignment", "Alignment", identity_at_start=True, export_is_quick=True)
 adapter("AdaTT", "AdaTT")
 adapter("AdaTT", "AdaTT", label="AdaTT-shared", options={"own": 2, "shared": 1, "rounds": 2})
 adapter("PublicPrivate", "PublicPrivate", identity_at_start=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TADFormer,
     )
     from mtvision.models.adapters.mtan import MTAN
-    from mtvision.models.adapters.necks import AdaTT, ImplicitVectors, PublicPrivate
+    from mtvision.models.adapters.necks import AdaTT, Alignment, ImplicitVectors, PublicPrivate
     from mtvision.models.adapters.pareto import ParetoManifold
     from mtvision.models.adapters.slimmable import Slimmable
     from mtvision.models.adapters.streams import NDDR, CrossStitch
@@ -40,6 +40,7 @@ __all__ = [
     "VTAGML",
     "AdaTT",
     "Adapter",
+    "Alignment",
     "CrossStitch",
     "DiTASK",
     "DropClassToken",

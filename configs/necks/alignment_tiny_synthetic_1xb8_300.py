@@ -1,0 +1,22 @@
+"""Alignment maps per task on a narrow ViT: a smoke row on synthetic scenes.
+
+    python tools/train.py configs/necks/alignment_tiny_synthetic_1xb8_300.py
+
+No paper reports on this data. Ours: not run yet.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.backbones.vit_tiny_narrow import BACKBONE
+    from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
+    from .._base_.synthetic_four_tasks import evaluation, optimizer, tasks, training
+
+name = "alignment"
+balancer = dict(type="PrincipalWeights", rank=1)
+model = dict(
+    backbone=BACKBONE,
+    adapters=[dict(type="Alignment")],
+    decoder=dict(type="ParallelDecoder", width=32),
+    head=dict(type="ConvHead"),
+)
