@@ -194,6 +194,7 @@ PROBES = {  # {file: (how many it has, why)}
     "mtvision/ops/flops.py": (1, "an operator that only some versions of torch have"),
     "mtvision/data/transforms/albumentations_adapter.py": (1, "a method that only new albumentations have"),
     "mtvision/models/weights.py": (1, "timm itself finds the conversion of a model in this way"),
+    "mtvision/data/pictures.py": (1, "a module that only new versions of OpenCV have"),
     "mtvision/ops/scan/operator.py": (1, "a function that torch has since 2.5"),
     "mtvision/sweep/local.py": (1, "a function that only some systems have"),
 }

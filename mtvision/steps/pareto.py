@@ -15,8 +15,8 @@ from mtvision.core.random import generator
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
 from mtvision.core.values import Count, Factor, Positive, Rate
-from mtvision.steps.gradients.passes import average_over_processes, set_aside
 from mtvision.steps.gradients.scalar import combined
+from mtvision.steps.gradients.sums import average_over_processes, set_aside
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step, refuse_empty, summary
 

@@ -71,7 +71,7 @@ class StepProblem:
         average: mean over processes of each tensor, in a new list; the identity on one process. All processes
             call it equally often with equal shapes.
         begin_average: begins such a mean and returns a function that waits for it, so that a backward pass
-            can go on meanwhile. If its second argument is true, it may write into the tensors. None uses
+            runs meanwhile. If its second argument is true, it may write into the tensors. None uses
             `average`. Processes begin means in the same order.
         gather: what every process gave, in the order of their ranks; all processes call it equally often.
         tasks: of the network, in order.

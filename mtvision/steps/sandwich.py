@@ -20,8 +20,8 @@ from mtvision.core.sample import Batch
 from mtvision.core.values import Count, Factor, Positive, Share
 from mtvision.steps.distillation import FEATURE_DISTANCES, Seen, feature_distance, output_distances
 from mtvision.steps.gradients.jacobian import JacobianGradients
-from mtvision.steps.gradients.passes import average_over_processes, set_aside
 from mtvision.steps.gradients.scalar import combined
+from mtvision.steps.gradients.sums import average_over_processes, set_aside
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step, refuse_empty, summary
 

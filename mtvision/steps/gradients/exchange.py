@@ -1,4 +1,4 @@
-"""Means over processes that travel while a backward pass goes on.
+"""Means over processes that travel during a backward pass.
 
 Every process begins the same exchanges in the same order, whatever it is ready with. A task without labels on
 a process counts as zeros there, which are ready at once.

@@ -134,9 +134,8 @@ class Products:
             for place in own.get((key, index), ()):
                 plain[place] += gradient
 
-        gramian = torch.zeros(
-            len(layout.tasks), len(layout.tasks), dtype=torch.float64, device=parameters[0].device
-        )
+        count, device = len(layout.tasks), parameters[0].device
+        gramian = torch.zeros(count, count, dtype=torch.float64, device=device)
         kept: list[tuple[list[int], Tensor]] = []
 
         def add(number: int, exchange: RowExchange) -> None:

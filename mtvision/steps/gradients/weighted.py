@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 from mtvision.balance.balancer import Balancer, copied
 from mtvision.steps.gradients.exchange import GradientExchange
 from mtvision.steps.gradients.layout import Layout
-from mtvision.steps.gradients.passes import set_aside
+from mtvision.steps.gradients.sums import set_aside
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import add_to_grad
 
