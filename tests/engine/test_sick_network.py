@@ -137,28 +137,31 @@ def test_a_run_whose_every_step_is_left_out_is_no_success(tmp_path, monkeypatch)
     assert not (tmp_path / "run" / "record.json").exists()
 
 
-def test_jacobian_rows_stop_before_the_aggregator(tmp_path, monkeypatch):
-    gradients, counted = matrix_file._gradients, iter(range(1, 99))
+@pytest.fixture
+def sick_rows(monkeypatch):
+    """Makes gradients of the seventh step NaN: those of the losses that are given to it."""
+    passes, counted = matrix_file._passes, iter(range(1, 99))
 
-    def sick(*given):
-        matrix, plain = gradients(*given)
-        if next(counted) == 7:
-            matrix[1, 0] = torch.nan
-        return matrix, plain
+    def spoil(*losses):
+        def sick(*given):
+            now = next(counted) == 7
+            for key, found in passes(*given):
+                bad = now and key in losses
+                yield key, [item * torch.nan if bad and item is not None else item for item in found]
 
-    monkeypatch.setattr(matrix_file, "_gradients", sick)
+        monkeypatch.setattr(matrix_file, "_passes", sick)
+
+    return spoil
+
+
+def test_jacobian_rows_stop_before_the_aggregator(tmp_path, sick_rows):
+    sick_rows("depth")
     with pytest.raises(NonFiniteGradientError, match="iteration 7: .* for the loss of depth"):
         run(tmp_path, "balancer.type=UPGrad", "step.products=matrix")
 
 
-def test_jacobian_rows_can_be_left_out(tmp_path, monkeypatch):
-    gradients, counted = matrix_file._gradients, iter(range(1, 99))
-
-    def sick(*given):
-        matrix, plain = gradients(*given)
-        return (matrix * torch.nan if next(counted) == 7 else matrix), plain
-
-    monkeypatch.setattr(matrix_file, "_gradients", sick)
+def test_jacobian_rows_can_be_left_out(tmp_path, sick_rows):
+    sick_rows("depth", "semseg")
     options = ("balancer.type=UPGrad", "step.products=matrix", "training.non_finite=skip")
     record = run(tmp_path, *options)
     assert record.training["skipped_steps"] == 1

@@ -152,6 +152,7 @@ def test_where_tasks_are_apart_their_widths_are_independent(built):
     assert apart == {
         "parallel",
         "densenet",
+        "medusa",
         "taskprompter",
         "concat",
         "deeplab",
