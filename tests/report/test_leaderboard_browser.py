@@ -293,10 +293,15 @@ def test_theme(browser, file):
     assert papers["desktop"] != papers["dark"]
 
 
+AFTER_LAYOUT = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Waits for the page's answer to a new size, which comes with its next frame."""
+
+
 @pytest.mark.parametrize("width", [390, 761, 1024, 1280, 1920])
 def test_no_column_is_cut_and_no_label_is_lost(browser, file, width):
     for page in opened(browser, file, "desktop"):
         page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate(AFTER_LAYOUT)
         cut = page.evaluate(
             """[...document.querySelectorAll('.scroll')]
                .filter((node) => node.scrollWidth > node.clientWidth).length"""
