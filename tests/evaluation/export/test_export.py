@@ -64,7 +64,8 @@ def test_attention_over_tasks_is_written_as_onnx(tmp_path):
 def test_a_selective_scan_is_part_of_the_file(form, tmp_path):
     network = network_of(MTMambaDecoder, TASKS[1:3], num_blocks=1, states=2)
     path = tmp_path / f"network{FORMATS[form].ending}"
-    done = export_network(network, path, form=form)
+    # Logits: those of normals that are nearly 0, as random weights give, may become any direction.
+    done = export_network(network, path, form=form, logits=True)
     assert done.holds, [str(item) for item in done.parity]
     if form == "pt2":
         targets = {str(node.target) for node in torch.export.load(path).graph.nodes}
