@@ -116,6 +116,24 @@ class Held(Generic[M]):
         self._pending = dict(state)
 
 
+def refuse_state_of_another(kind: str, saved: str, own: str) -> None:
+    """Refuse the state of another object of torchjd.
+
+    Args:
+        kind: of object, `aggregator` or `scalarizer`.
+        saved: name in the checkpoint.
+        own: name in the config.
+
+    Raises:
+        ValueError: the names differ.
+    """
+    if saved != own:
+        raise ValueError(
+            f"balancer: the checkpoint holds the state of {saved}, the config asks for "
+            f"{own}. Start from the network's weights alone or keep the {kind}."
+        )
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_is_plain(item) for item in value)

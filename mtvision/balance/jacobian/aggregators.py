@@ -24,6 +24,7 @@ from mtvision.balance.foreign import (
     accepts,
     checked_options,
     common_randomness,
+    refuse_state_of_another,
 )
 from mtvision.core.naming import look_up
 from mtvision.core.registry import BALANCERS
@@ -216,11 +217,7 @@ class TorchJD(Balancer):
         Raises:
             ValueError: it was saved by another aggregator.
         """
-        if state["aggregator"] != self.name:
-            raise ValueError(
-                f"balancer: the checkpoint holds the state of {state['aggregator']}, the config asks for "
-                f"{self.name}. Start from the network's weights alone or keep the aggregator."
-            )
+        refuse_state_of_another("aggregator", state["aggregator"], self.name)
         self._calls = int(state["calls"])
         self._held.load(state["state"])
 

@@ -18,6 +18,7 @@ from mtvision.balance.foreign import (
     accepts,
     checked_options,
     common_randomness,
+    refuse_state_of_another,
 )
 from mtvision.core.naming import look_up
 from mtvision.core.registry import BALANCERS
@@ -141,11 +142,7 @@ class Scalarizer(Balancer):
         Raises:
             ValueError: it was saved by another scalarizer.
         """
-        if state["scalarizer"] != self.name:
-            raise ValueError(
-                f"balancer: the checkpoint holds the state of {state['scalarizer']}, the config asks for "
-                f"{self.name}. Start from the network's weights alone or keep the scalarizer."
-            )
+        refuse_state_of_another("scalarizer", state["scalarizer"], self.name)
         self._calls = int(state["calls"])
         self._held.load(state["state"])
 

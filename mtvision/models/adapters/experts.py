@@ -142,10 +142,7 @@ class MixtureOfExperts(Adapter):
         )
         mixture = MixtureMLP(router, features, hidden, COMBINE[self.combine], **self.losses)
         if self.copy:
-            with torch.no_grad():
-                for layer, dense in ((mixture.experts.first, first), (mixture.experts.second, second)):
-                    layer.weight.copy_(dense.weight.expand_as(layer.weight))
-                    layer.bias.copy_(dense.bias.expand_as(layer.bias))
+            mixture.experts.copy_mlp(first, second)
         return mixture.to(first.weight)
 
     def _mask(self, tasks: int) -> torch.Tensor | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +16,8 @@ from mtvision.core.context import Context, current_context
 from mtvision.models.declarations import Declaration, Declares
 from mtvision.models.layers.conditioned import TaskConditioned, current_task
 from mtvision.models.layers.experts.losses import switch_loss
-from mtvision.models.layers.experts.mlp import Experts
-from mtvision.models.layers.experts.router import Router, Routing
+from mtvision.models.layers.experts.mlp import NO_WIDTHS, Experts
+from mtvision.models.layers.experts.router import Router, Routing, exact_routing
 
 TEACHERS = "mtvision.prism.teachers"
 """Key in `Context.extra` of (B,) numbers of teachers: this pass is conditioned on them and on no task."""
@@ -159,15 +158,13 @@ class GatedExperts(nn.Module, TaskConditioned, Declares):
         self.weigh_inputs, self.balance = weigh_inputs, balance
         with torch.no_grad():
             self.gate.bias.fill_(2.0)
-            for stacked, name in ((self.experts.first, "fc1"), (self.experts.second, "fc2")):
-                stacked.weight.copy_(dense.state_dict()[f"{name}.weight"].expand_as(stacked.weight))
-                stacked.bias.copy_(dense.state_dict()[f"{name}.bias"].expand_as(stacked.bias))
+            self.experts.copy_mlp(dense.get_submodule("fc1"), dense.get_submodule("fc2"))
         self._seen: list[tuple[bool, Routing]] = []
         self._pass: object = None
 
     def declaration(self) -> Declaration:
         """Not slimmed."""
-        return Declaration(cannot_slim="tokens are sorted by expert, which have no widths")
+        return Declaration(cannot_slim=NO_WIDTHS)
 
     def share(self, x: Tensor) -> Tensor:
         """g (..., 1) of tokens (..., C), in the range of the gate."""
@@ -176,9 +173,7 @@ class GatedExperts(nn.Module, TaskConditioned, Declares):
     def forward(self, x: Tensor) -> Tensor:
         """Result (..., C) for tokens (B, ..., C)."""
         tokens = x.flatten(0, -2)
-        # A rounded score would send a token elsewhere; the meta device knows no autocast.
-        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-            routing: Routing = self.router(tokens.float() if x.dtype != torch.float64 else tokens)
+        routing = exact_routing(self.router, tokens)
         self._remember(routing)
         scale = routing.gates if self.weigh_inputs else None
         routed = self.experts.weighted(tokens, routing.experts, routing.gates, scale).view(x.shape)
@@ -197,8 +192,7 @@ class GatedExperts(nn.Module, TaskConditioned, Declares):
 
     def inactive_parameters(self) -> int:
         """How many numbers a token does not read: those of experts that it does not go to."""
-        stacked = sum(item.numel() for item in self.experts.parameters())
-        return stacked - stacked // self.router.experts * self.router.top_k
+        return self.experts.unread_numbers(self.router.top_k)
 
     def _remember(self, routing: Routing) -> None:
         """Keep the routings of one forward pass of the backbone for the loss."""

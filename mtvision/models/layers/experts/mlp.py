@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +13,10 @@ from torch.nn import functional as F
 from mtvision.models.declarations import Declaration, Declares
 from mtvision.models.layers.conditioned import pass_memory
 from mtvision.models.layers.experts.losses import balance_loss, mutual_information_loss, z_loss
-from mtvision.models.layers.experts.router import Router, Routing
+from mtvision.models.layers.experts.router import Router, Routing, exact_routing
+
+NO_WIDTHS = "tokens are sorted by expert, which have no widths"
+"""Why layers of experts are not slimmed."""
 
 
 class Stacked(nn.Module):
@@ -46,6 +48,18 @@ class Experts(nn.Module):
         super().__init__()
         self.first = Stacked(experts, features, hidden)
         self.second = Stacked(experts, hidden, features)
+
+    def copy_mlp(self, first: nn.Module, second: nn.Module) -> None:
+        """Make every expert a copy of an MLP of these two linear layers, which have biases."""
+        with torch.no_grad():
+            for stacked, layer in ((self.first, first), (self.second, second)):
+                stacked.weight.copy_(layer.get_parameter("weight").expand_as(stacked.weight))
+                stacked.bias.copy_(layer.get_parameter("bias").expand_as(stacked.bias))
+
+    def unread_numbers(self, top_k: int) -> int:
+        """How many numbers a token does not read that goes to `top_k` experts."""
+        stacked = sum(item.numel() for item in self.parameters())
+        return stacked - stacked // len(self.first.weight) * top_k
 
     def forward(self, tokens: Tensor, index: Tensor, scale: Tensor | None = None) -> Tensor:
         """Results (N, k, C) of the chosen experts.
@@ -200,14 +214,12 @@ class MixtureMLP(nn.Module, Declares):
 
     def declaration(self) -> Declaration:
         """Not slimmed."""
-        return Declaration(cannot_slim="tokens are sorted by expert, which have no widths")
+        return Declaration(cannot_slim=NO_WIDTHS)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Result (..., C) for tokens (..., C); `noise` as in `Router.forward`."""
         tokens = x.flatten(0, -2)
-        # A rounded score would send a token elsewhere; the meta device knows no autocast.
-        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-            routing: Routing = self.router(tokens.float() if x.dtype != torch.float64 else tokens, noise)
+        routing = exact_routing(self.router, tokens, noise)
         self._remember(routing)
         return self.combine(self.experts, tokens, routing).view(x.shape).to(x.dtype)
 
@@ -227,8 +239,7 @@ class MixtureMLP(nn.Module, Declares):
 
     def inactive_parameters(self) -> int:
         """How many numbers a token does not read: those of experts that it does not go to."""
-        stacked = sum(item.numel() for item in self.experts.parameters())
-        return stacked - stacked // self.router.experts * self.router.top_k
+        return self.experts.unread_numbers(self.router.top_k)
 
     def _remember(self, routing: Routing) -> None:
         """Keep the routings of one forward pass, which has a memory of its own, for the losses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -147,6 +148,14 @@ class ConditionedRouter(Router):
         which[:, self.tasks.index(self.task())] = 1
         embedded = self.embedding(which).to(tokens.dtype)
         return torch.cat([tokens, embedded.expand(tokens.shape[0], -1)], dim=-1) @ self.gate
+
+
+def exact_routing(router: Router, tokens: Tensor, noise: Tensor | None = None) -> Routing:
+    """The routing of tokens (N, C), without mixed precision: a rounded score would send a token elsewhere."""
+    # The meta device knows no autocast.
+    with nullcontext() if tokens.is_meta else torch.autocast(tokens.device.type, enabled=False):
+        routing: Routing = router(tokens.float() if tokens.dtype != torch.float64 else tokens, noise)
+    return routing
 
 
 def exclusive_mask(tasks: int, experts: int, share: float, *, excluded: bool, seed: int) -> Tensor:
