@@ -90,7 +90,7 @@ def _group_image(logits: Tensor, zoom: float, threshold: float, kernel: int, lim
     centre = logits[-3]  # not clamped yet: a plateau at 1 would be many maxima
     highest = F.max_pool2d(centre[None, None], kernel, stride=1, padding=kernel // 2)[0, 0]
     peaks = ((centre == highest) & (centre > threshold)).nonzero()
-    rows, columns = (probability.argmax(dim=0) > 0).nonzero(as_tuple=True)
+    rows, columns = (probability.max(dim=0).indices > 0).nonzero(as_tuple=True)
     if not len(peaks) or not len(rows):
         return result
     heights = centre[peaks[:, 0], peaks[:, 1]]

@@ -25,6 +25,7 @@ def thin(boundaries: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.zeros((height + 2, width + 2), dtype=bool)
     padded[1:-1, 1:-1] = boundaries
     flat = padded.ravel()
+    places = np.empty(flat.size, dtype=np.int32)
     steps = np.array([row * (width + 2) + column for row, column in _NEIGHBOURS])
     active = [np.flatnonzero(flat)] * 2
     while active[0].size or active[1].size:
@@ -39,10 +40,20 @@ def thin(boundaries: NDArray[np.bool_]) -> NDArray[np.bool_]:
             active[number] = pixels[:0]
             if removed.size:
                 # Only neighbours of removed pixels can have become removable, in either pass.
-                touched = np.unique((removed[:, None] + steps).ravel())
+                touched = (removed[:, None] + steps).ravel()
                 touched = touched[flat[touched]]
-                active = [np.union1d(pending, touched) for pending in active]
+                active = [_distinct(np.concatenate([pending, touched]), places) for pending in active]
     return padded[1:-1, 1:-1].copy()
+
+
+def _distinct(pixels: NDArray[np.intp], places: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Each pixel once, in any order; `places` is room for a number per pixel of the map.
+
+    Every pixel keeps its last place. That is faster than `np.unique`, which sorts.
+    """
+    order = np.arange(pixels.size, dtype=places.dtype)
+    places[pixels] = order
+    return pixels[places[pixels] == order]
 
 
 @cache
