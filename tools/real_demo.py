@@ -5,7 +5,8 @@
 
 `--data` holds the prepared folders `mosd`, `bsds_sod` and `camvid`, see `datasets/`. Runs that have a record
 are skipped, interrupted ones are continued: the same command continues where it was stopped. Single-task
-networks come first, then the other parts, then the same with further seeds. See docs/real_pictures.md.
+networks come first, then the other parts, then the same with further seeds. Two runs of one thread each use
+two cores better than one run of two threads. See docs/real_pictures.md.
 """
 
 from __future__ import annotations
@@ -133,17 +134,13 @@ def planned(parts: Sequence[str], seeds: Sequence[int], data: Path, work_dir: Pa
     return found
 
 
-def train(runs: Sequence[Run], results: Path) -> int:
-    """Train runs one by one; returns 0 if each has a whole record, 130 if one was interrupted, else 1."""
-    code = 0
-    for run in runs:
-        folder = results / run.config.parent.name
-        with Board([run], messages(), folder) as board:
-            outcome = run_locally([run], workers=1, watcher=board)[0]
-        if outcome.interrupted:
-            return 130
-        code = code or int(bool(outcome.problem))
-    return code
+def train(runs: Sequence[Run], results: Path, workers: int) -> int:
+    """Train runs, `workers` at once; returns 0 if each has a whole record, 130 if interrupted, else 1."""
+    with Board(runs, messages(), lambda run: results / run.config.parent.name) as board:
+        outcomes = run_locally(runs, workers=workers, watcher=board)
+    if any(outcome.interrupted for outcome in outcomes):
+        return 130
+    return int(any(outcome.problem for outcome in outcomes))
 
 
 def search_weights(name: str, arguments: argparse.Namespace) -> int:
@@ -151,6 +148,7 @@ def search_weights(name: str, arguments: argparse.Namespace) -> int:
     item = SETS[name]
     words = [str(item.config("parallel")), "--seeds", *map(str, arguments.seeds)]
     words += ["--work-dir", str(arguments.work_dir / name), "--results", str(arguments.results / name)]
+    words += ["--workers", str(arguments.workers)]
     return call(
         "launch",
         [*words, "--search-weights", str(CANDIDATES), "--cfg-options", *options(item, arguments.data)],
@@ -191,6 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=int, help="train so many runs at most")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="runs at once, each with its share of the cores"
+    )
     parser.add_argument("--list", action="store_true", help="list the runs and their states, train nothing")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/real"))
     parser.add_argument(
@@ -207,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         return _listed(runs)
     todo = [run for run in runs if run.state != FINISHED][: arguments.runs]
-    code = train(todo, arguments.results)
+    code = train(todo, arguments.results, arguments.workers)
     tuned = [part.split(".")[0] for part in parts if part.endswith(TUNED)] if arguments.runs is None else []
     for name in tuned if code == 0 else ():
         code = search_weights(name, arguments) or code

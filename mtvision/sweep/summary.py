@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +29,12 @@ class Board(Watcher):
     Args:
         runs: that will be trained.
         console: where to draw, see `mtvision.runtime.progress.messages`.
-        results: receives a copy of each record as soon as its run has ended, or None.
+        results: receives a copy of each record as soon as its run has ended, or None; may depend on the run.
     """
 
-    def __init__(self, runs: Sequence[Run], console: Console, results: Path | None = None) -> None:
+    def __init__(
+        self, runs: Sequence[Run], console: Console, results: Path | Callable[[Run], Path] | None = None
+    ) -> None:
         self._results = results
         self._total, self._done, self._iterations = len(runs), 0, 0
         self._bars: dict[str, TaskID] = {}
@@ -71,7 +73,8 @@ class Board(Watcher):
             self._say(f"failed   {run.name}: {outcome.problem}")
             return
         if self._results is not None:  # a full disk there must not end the runs that are still at work
-            save = partial(outcome.record.save, self._results / f"{run.name}.json")
+            folder = self._results if isinstance(self._results, Path) else self._results(run)
+            save = partial(outcome.record.save, folder / f"{run.name}.json")
             Attempts().run(f"{run.name} in --results", save, f"the record is in {run.work_dir}")
         self._say(f"finished {run.name}  {headlines(outcome.record)}")
         if outcome.problem:

@@ -9,4 +9,6 @@ with read_base():
     from ..datasets.camvid_sample import evaluation, protocol, train_data, val_data
     from ..lite0 import optimizer
 
-training = dict(iterations=200, checkpoint_interval=0, log_interval=20, clip_grad=10.0, threads=1)
+training = dict(
+    iterations=200, checkpoint_interval=0, log_interval=20, clip_grad=10.0, threads=1, channels_last=True
+)
