@@ -144,7 +144,7 @@ ALONE = "single-task"
 class Size:
     """How much is done: steps of every network, images per step, steps of the learned rung."""
 
-    iterations: int = 80
+    iterations: int = 240
     batch: int = 4
     learned: int = 60
 
