@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mtvision.balance.gramian.nash import NashMTL
     from mtvision.balance.gramian.norms import GradNorm, NormScaling
     from mtvision.balance.gramian.principal import PrincipalWeights
+    from mtvision.balance.gramian.smoothed import SmoothedWeights
     from mtvision.balance.jacobian.aggregators import TorchJD, UPGrad
     from mtvision.balance.jacobian.log_losses import LogLosses
     from mtvision.balance.jacobian.sampled import MoDo, SDMGrad
@@ -53,6 +54,7 @@ __all__ = [
     "SDMGrad",
     "Scalarizer",
     "SmoothTchebycheff",
+    "SmoothedWeights",
     "TorchJD",
     "UPGrad",
     "Uncertainty",

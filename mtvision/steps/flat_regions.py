@@ -108,8 +108,8 @@ class FlatRegionsStep(_FlatStep):
     3. Shared gradient = A(g) + A(g' − g) with the balancer A. Parameters of one task get their g'.
 
     The cost is one more forward and backward pass per task. The balancer is asked twice per batch, so running
-    averages in it mix gradients and differences. Rules without state are safe. The authors' MGDA and PCGrad
-    are sums over tasks: scale the learning rate accordingly.
+    averages in it mix gradients and differences. Rules without state are safe. The authors' MGDA is
+    multiplied by the number of tasks: scale the learning rate accordingly.
 
     Args:
         rho: ρ, the length of the move; 2 in the paper on Cityscapes.

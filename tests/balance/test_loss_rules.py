@@ -1,14 +1,12 @@
 """Rules over losses: equality with torchjd, loops written from the papers, partial labels, options."""
 
-import math
-
 import pytest
 import torch
 import torchjd.scalarization as theirs
+from rule_loops import coba_weights
 from torch import nn
 
 from mtvision.balance import FAMO, CoBa, Scalarizer, SmoothTchebycheff
-from mtvision.balance.scalar.scalarizer import SCALARIZERS
 from mtvision.core.naming import UnknownNameError
 
 TASKS = ("semseg", "depth", "edge")
@@ -28,30 +26,6 @@ def gradients(balancer, losses) -> list[float]:
 # ---------------------------------------------------------------------------------------- torchjd's
 
 
-def test_every_scalarizer_of_torchjd_has_a_balancer():
-    ours = {"Constant", "UW", "FAMO"}  # FixedWeights, Uncertainty, FAMO
-    assert set(SCALARIZERS) | ours == set(theirs.__all__) - {"Scalarizer"}
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "direct"),
-    [
-        ("GeometricMean", {}, theirs.GeometricMean()),
-        ("IMTLL", {}, theirs.IMTLL(3)),
-        ("Mean", {}, theirs.Mean()),
-        ("Sum", {}, theirs.Sum()),
-        ("STCH", {"mu": 0.5}, theirs.STCH(0.5)),
-        ("PBI", {"theta": 2.0}, theirs.PBI(2.0, torch.full((3,), 1 / 3).double())),
-        ("COSMOS", {"lambda_": 2.0}, theirs.COSMOS(2.0, torch.full((3,), 1 / 3).double())),
-    ],
-)
-def test_scalarizers_equal_torchjd(name, options, direct):
-    balancer, losses = Scalarizer(tasks=TASKS, scalarizer=name, **options), leaf(0.3, 2.0, 0.1)
-    assert balancer.combine(losses).item() == pytest.approx(direct(torch.stack([*losses.values()])).item())
-    weights = [float(item) for item in balancer.weights().values()]
-    assert weights == pytest.approx(gradients(balancer, losses))
-
-
 def test_dwa_equals_torchjd_and_the_paper():
     balancer, direct = Scalarizer(tasks=TASKS, scalarizer="DWA", period=2), theirs.DWA()
     epochs = torch.rand(3, 2, 3, dtype=torch.float64) + 0.1
@@ -64,13 +38,6 @@ def test_dwa_equals_torchjd_and_the_paper():
     rates = means[2] / means[1]
     weights = 3 * torch.exp(rates / 2) / torch.exp(rates / 2).sum()
     assert gradients(balancer, leaf(1.0, 2.0, 3.0)) == pytest.approx(weights.tolist())
-
-
-def test_geometric_mean_has_the_weights_of_the_formula():
-    losses = leaf(0.5, 2.0, 4.0)
-    product = math.prod(item.item() for item in losses.values())
-    expected = [product ** (1 / 3) / (3 * item.item()) for item in losses.values()]
-    assert gradients(Scalarizer(tasks=TASKS), losses) == pytest.approx(expected)
 
 
 def test_preferences_and_learnt_scales_follow_the_tasks_present():
@@ -168,31 +135,6 @@ def test_famo_forgets_an_update_that_was_left_out():
 
 
 # -------------------------------------------------------------------------------------------- CoBa
-
-
-def coba_weights(history: torch.Tensor, tau: float, warmup: int, length: int) -> torch.Tensor:
-    """Weights after all rows of (observations, tasks), by a loop over the released formulas."""
-    count = history.shape[1]
-    ratios = history / history[0]
-    slopes, totals = [], []
-
-    def line(points):
-        x = torch.arange(len(points), dtype=torch.float64)
-        table = torch.stack([x, torch.ones_like(x)], dim=1)
-        return torch.linalg.lstsq(table, points[:, None]).solution[0, 0]
-
-    for end in range(warmup, len(history) + 1):
-        window = ratios[max(0, end - length) : end]
-        slopes.append(torch.stack([line(window[:, task]) for task in range(count)]))
-        totals.append(line(window.max(dim=1).values))
-    table = torch.stack(slopes, dim=1)[:, max(0, len(history) - length) :]
-    rcs = (count * slopes[-1] / slopes[-1].abs().sum()).softmax(0)
-    acs = (-table.shape[1] * table / table.abs().sum(1, keepdim=True))[:, -1].softmax(0)
-    total = torch.stack(totals)
-    factor = min(1.0, float((-tau * len(total) * total / total.abs().sum()).softmax(0)[-1] * len(total)))
-    weights = (count * (factor * rcs + (1 - factor) * acs)).softmax(0)
-    floor = 1 / (10 * count)
-    return weights * (1 - count * floor) + floor if bool((weights < floor).any()) else weights
 
 
 @pytest.mark.parametrize("observations", [3, 5, 9])

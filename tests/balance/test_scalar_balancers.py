@@ -123,18 +123,6 @@ def test_uncertainty_learns_its_optimum():
     assert balancer.log_variance.item() == pytest.approx(math.log(3), rel=1e-4)
 
 
-def test_uncertainty_equals_torchjd():
-    from torchjd.scalarization import UW
-
-    ours, theirs = Uncertainty(tasks=TASKS), UW(3)
-    s = torch.randn(3)
-    with torch.no_grad():
-        ours.log_variance.copy_(s)
-        next(theirs.parameters()).copy_(s)
-    losses = torch.rand(3)
-    torch.testing.assert_close(ours.combine(dict(zip(TASKS, losses, strict=True))), theirs(losses))
-
-
 def test_uncertainty_of_an_absent_task_has_no_gradient():
     balancer = Uncertainty(tasks=TASKS)
     balancer.combine({"edge": torch.tensor(1.0)}).backward()

@@ -33,11 +33,6 @@ def build(name: str) -> TorchJD:
 # --------------------------------------------------------------------------------------------- UPGrad
 
 
-def test_upgrad_equals_torchjd():
-    J = matrix()
-    torch.testing.assert_close(UPGrad(tasks=TASKS).aggregate(J, TASKS), TheirUPGrad()(J), rtol=1e-12, atol=0)
-
-
 def test_upgrad_by_hand():
     """The example of torchjd's documentation."""
     J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

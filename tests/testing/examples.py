@@ -34,6 +34,7 @@ from mtvision.balance import (
     PrincipalWeights,
     Scalarizer,
     SDMGrad,
+    SmoothedWeights,
     SmoothTchebycheff,
     TorchJD,
     Uncertainty,
@@ -449,7 +450,10 @@ balancer(
 )
 balancer("Uncertainty", Uncertainty)
 balancer("UPGrad", UPGrad)
-OTHER_SOLVER = {"CAGrad", "NashMTL"}  # need cvxpy with a solver that is not installed
+# torchjd's NashMTL keeps state that cannot be saved; CAGrad needs `mtvision[solvers]`.
+OTHER_SOLVER = (
+    {"NashMTL"} if all(map(importlib.util.find_spec, ("cvxpy", "clarabel"))) else {"NashMTL", "CAGrad"}
+)
 STATE = "keeps state for every task and refuses batches that lack one"
 ROWS = "refuses fewer than three rows"
 NEEDS = {
@@ -471,7 +475,12 @@ NEEDS = {
     },
     "TrimmedMean": {"one_task_is_the_plain_gradient": ROWS, "absent_tasks_count_for_nothing": ROWS},
 }
-ARGUMENTS = {"Krum": {"n_byzantine": 0}, "TrimmedMean": {"trim_number": 1}, "FairGrad": {"alpha": 1.0}}
+ARGUMENTS = {
+    "CAGrad": {"c": 0.4},
+    "FairGrad": {"alpha": 1.0},
+    "Krum": {"n_byzantine": 0},
+    "TrimmedMean": {"trim_number": 1},
+}
 for name in sorted(set(AGGREGATORS) - OTHER_SOLVER):
     balancer(
         "TorchJD",
@@ -509,6 +518,7 @@ balancer("AutoLambda", AutoLambda)
 balancer("GradNorm", GradNorm)
 balancer("PrincipalWeights", PrincipalWeights)
 balancer("LogLosses", partial(LogLosses, balancer={"type": "MGDA"}))
+balancer("SmoothedWeights", partial(SmoothedWeights, balancer={"type": "MGDA"}))
 balancer("NormScaling", NormScaling)
 for kind in ("none", "l2", "loss", "loss+"):
     balancer("MGDA", partial(MGDA, normalise=kind), label=f"MGDA-{kind}")

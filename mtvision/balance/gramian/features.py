@@ -13,7 +13,7 @@ from mtvision.balance.balancer import Need, Own
 from mtvision.balance.foreign import checked_options, common_randomness, saved_state
 from mtvision.balance.gramian.gramian import GramianBalancer
 from mtvision.balance.gramian.min_norm import Normalisation, normalisers
-from mtvision.balance.jacobian.aggregators import AGGREGATORS
+from mtvision.balance.jacobian.aggregators import AGGREGATORS, WITH_THRESHOLD, of_common_size
 from mtvision.core.naming import look_up
 from mtvision.core.registry import BALANCERS
 from mtvision.core.values import Count
@@ -70,12 +70,15 @@ class FeatureWeights(GramianBalancer):
             )
         self.normalise, self.seed = normalise, seed
         self.search = built.gramian_weighting
+        self._has_threshold = isinstance(built, WITH_THRESHOLD)
         self.memory = {"calls": 0}
 
     def rule(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
         """Weights of the aggregator on normalised products."""
         self.memory["calls"] += 1
         scales = normalisers(self.normalise, gramian, [self.losses.get(name) for name in tasks])
+        products = gramian / torch.outer(scales, scales)
+        products = of_common_size(products) if self._has_threshold else products
         with common_randomness(gramian.device, self.seed, self.memory["calls"]):
-            weights: Tensor = self.search(gramian / torch.outer(scales, scales))
+            weights: Tensor = self.search(products)
         return weights

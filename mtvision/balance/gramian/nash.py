@@ -26,7 +26,7 @@ class NashMTL(GramianBalancer):
     them. They need cvxpy and ECOS, and their state cannot be saved.
 
     As in the authors' code an update longer than `max_norm` is scaled down to it. With G normalised that is
-    nearly always the case.
+    nearly always the case. Gradients of parameters of a single task are not scaled down.
 
     Args:
         tasks: names of all tasks.
@@ -48,6 +48,12 @@ class NashMTL(GramianBalancer):
         super().__init__(tasks=tasks, own=own, default_weights=default_weights)
         self.max_norm, self.every = max_norm, every
         self.memory = {"calls": 0, "weights": {}}
+        self._whole: dict[str, Tensor] = {}
+
+    def weigh(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
+        """See the base class."""
+        self._whole = {}
+        return super().weigh(gramian, tasks)
 
     def rule(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
         """w, scaled down if the update is too long."""
@@ -58,10 +64,16 @@ class NashMTL(GramianBalancer):
             solution = bargain(exact / exact.norm())
             self.memory["weights"] = dict(zip(tasks, solution.tolist(), strict=True))
         weights = exact.new_tensor([self.memory["weights"][name] for name in tasks])
+        self._whole = dict(zip(tasks, weights.unbind(), strict=True))
         length = (weights @ exact @ weights).clamp(min=0).sqrt()
         if self.max_norm > 0 and bool(length > self.max_norm):
             weights = weights * (self.max_norm / length)
         return weights
+
+    def own_weights(self) -> dict[str, Tensor]:
+        """The weights if `own` is `weighted`, before the update is scaled down."""
+        weights = super().own_weights()
+        return {name: self._whole.get(name, item).to(item) for name, item in weights.items()}
 
 
 def bargain(gramian: Tensor) -> Tensor:

@@ -45,6 +45,13 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
 
 WITHOUT_STATE = "an aggregator without state (UPGrad, AlignedMTL, MGDA, ...)"
 
+WITH_THRESHOLD = (
+    torchjd_aggregation.CAGrad,
+    torchjd_aggregation.DualProj,
+    torchjd_aggregation.UPGrad,
+)
+"""Their weights do not depend on the scale of gradients, but torchjd takes small gradients for 0."""
+
 _RANK_DEFICIENT = 1e-6
 """Eigenvalues of a Gramian below this fraction of the largest count as 0 (float32 products of 10^7 terms)."""
 
@@ -58,8 +65,8 @@ class TorchJD(Balancer):
 
     Deviations from torchjd, each for a reason:
 
-    * In torchjd, UPGrad and DualProj treat gradients with a squared norm below 1e-4 as zero. Here they do
-      not, because a small learning signal is not zero.
+    * In torchjd, UPGrad, DualProj and CAGrad treat gradients with a squared norm below 1e-4 as zero. Here
+      they do not, because a small learning signal is not zero. `norm_eps` of CAGrad is relative here.
     * ConFIG takes a pseudo-inverse of the T x P matrix, which is 0 in float32 for P > 8.4e6. Here it works on
       an isometric T x T matrix, which has the same solution.
     * Random draws come from a generator seeded by (`seed`, number of calls), equal on all processes and after
@@ -103,6 +110,7 @@ class TorchJD(Balancer):
         self._preference = self._read_preference(factory, preference)
         self._held = Held(_build(factory, options))
         self._rotates = issubclass(factory, torchjd_aggregation.ConFIG)
+        self._by_weights = self._rotates or issubclass(factory, torchjd_aggregation.CAGrad)
         reads_products = self._rotates or isinstance(self.aggregator, GramianWeightedAggregator)
         if reads_products and type(self).aggregate is TorchJD.aggregate:  # else a subclass wants the matrix
             self.needs = "gramian"
@@ -140,8 +148,8 @@ class TorchJD(Balancer):
             return jacobian.sum(dim=0)
         self._row_weights = None
         with self._ready(jacobian, tasks):
-            if self._rotates:
-                self._row_weights = _by_isometry(self.aggregator, jacobian @ jacobian.T)
+            if self._by_weights:
+                self._row_weights = self._weights_from(jacobian @ jacobian.T)
                 result = self._row_weights @ jacobian
             else:
                 result = self.aggregator(jacobian)
@@ -178,7 +186,8 @@ class TorchJD(Balancer):
 
     def _weights_from(self, gramian: Tensor) -> Tensor:
         if isinstance(self.aggregator, GramianWeightedAggregator):
-            weights: Tensor = self.aggregator.gramian_weighting(gramian)
+            given = of_common_size(gramian) if self._by_weights else gramian
+            weights: Tensor = self.aggregator.gramian_weighting(given)
             return weights
         return _by_isometry(self.aggregator, gramian)
 
@@ -272,6 +281,12 @@ def _build(factory: type[Aggregator], options: Mapping[str, Any]) -> Aggregator:
     except ImportError as error:
         ours = " (or mtvision[balancers])" if accepts(factory, "projector") else ""
         raise ImportError(f"balancer {factory.__name__}: {error}{ours}") from error
+
+
+def of_common_size(gramian: Tensor) -> Tensor:
+    """Products (T, T) over a power of 2, so that the largest squared norm is between ½ and 1."""
+    _, power = torch.frexp(gramian.diagonal().max())
+    return torch.ldexp(gramian, -power)
 
 
 def _by_isometry(aggregator: Aggregator, gramian: Tensor) -> Tensor:
