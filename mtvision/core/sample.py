@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -216,24 +216,34 @@ def _no_label_like(label: Tensor) -> Tensor:
     return torch.full_like(label, torch.nan if label.is_floating_point() else IGNORE)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample], *, stack: Callable[[list[Tensor]], Tensor] = torch.stack) -> Batch:
     """Stack samples. A task that some samples do not have is filled with "no label".
+
+    Args:
+        samples: one at least.
+        stack: `torch.stack`, or the same into memory of one's own: called with the images, then with the
+            labels of one task after another, in the order of the result.
 
     Raises:
         ValueError: images, or labels of one task, differ in shape; the message names the two samples.
     """
-    images = _stack("image", [sample.image for sample in samples], samples)
+    images = _stack("image", [sample.image for sample in samples], samples, stack)
     names = sorted({name for sample in samples for name in sample.labels})
     labels, present = {}, {}
     for name in names:
         example = next(sample.labels[name] for sample in samples if name in sample.labels)
         maps = [sample.labels.get(name, _no_label_like(example)) for sample in samples]
-        labels[name] = _stack(name, maps, samples)
+        labels[name] = _stack(name, maps, samples, stack)
         present[name] = torch.tensor([name in sample.labels for sample in samples])
     return Batch(image=images, labels=labels, present=present, meta=[sample.meta for sample in samples])
 
 
-def _stack(what: str, tensors: Sequence[Tensor], samples: Sequence[Sample]) -> Tensor:
+def _stack(
+    what: str,
+    tensors: list[Tensor],
+    samples: Sequence[Sample],
+    stack: Callable[[list[Tensor]], Tensor],
+) -> Tensor:
     for tensor, sample in zip(tensors, samples, strict=True):
         if tensor.shape != tensors[0].shape:
             raise ValueError(
@@ -241,4 +251,4 @@ def _stack(what: str, tensors: Sequence[Tensor], samples: Sequence[Sample]) -> T
                 f"'{samples[0].meta.id}' has {tuple(tensors[0].shape)}. "
                 "Crop, pad or resize to one size, or use a batch size of 1."
             )
-    return torch.stack(list(tensors))
+    return stack(tensors)

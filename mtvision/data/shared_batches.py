@@ -1,13 +1,15 @@
-"""Batches from worker processes through shared memory that is used again.
+"""Batches from worker processes through shared memory that is used again, without a copy.
 
-A batch of dense labels is large, and PyTorch's loader makes new shared memory for each. Most of the time of a
-hand-over then goes into page faults. Here every worker keeps a few segments. It copies a batch into a free
-one. The receiver copies it out and marks the segment free.
+A batch of dense labels is large. PyTorch's loader stacks it, copies it into new shared memory and makes a page
+fault for every 4 kB of it in both processes. Here every worker keeps a few segments and stacks a batch inside
+a free one. The receiver's tensors are views of the segment. It is free again once none of them is left.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +20,11 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from mtvision.core.sample import Batch, Meta, Sample, collate
 
-_HEAD = 64  # bytes before the first tensor; byte 0 is 1 while a batch waits in the segment
+_HEAD = 64  # bytes before the first tensor; byte 0 is 1 while a batch is in the segment
 Place = tuple[torch.dtype, tuple[int, ...], int]
 """dtype, shape, and first byte of a tensor in its segment."""
 
-_MOST = 8  # segments of a worker; those of batches that nobody received stay taken
+_MOST = 8  # segments of a worker; those of batches that somebody keeps stay taken
 _segments: list[Tensor] = []  # of this worker process
 
 
@@ -32,75 +34,113 @@ class Parcel:
 
     Args:
         segment: bytes, shared with the worker that made the batch.
+        place: process and number of the segment; a larger one takes the place of one that was too small.
         image: where the images lie.
         labels: {task: where its labels lie}.
-        present: {task: where the flags of its samples lie}.
+        present: {task: flags of its samples}.
         meta: of the samples.
     """
 
     segment: Tensor
+    place: tuple[int, int]
     image: Place
     labels: dict[str, Place]
-    present: dict[str, Place]
+    present: dict[str, list[bool]]
     meta: list[Meta]
 
     def unpack(self) -> Batch:
-        """Copy the batch out and mark the segment free; to be called once."""
-        image = self._copy(self.image)
-        labels = {name: self._copy(place) for name, place in self.labels.items()}
-        present = {name: self._copy(place) for name, place in self.present.items()}
-        self.segment[0] = 0
-        return Batch(image=image, labels=labels, present=present, meta=self.meta)
+        """The batch, as views of the segment; to be called once.
+
+        The segment is marked free when the last tensor with this memory is gone.
+        """
+        content = self.segment.numpy()  # an object of its own for each call
+        weakref.finalize(content, _release, self.segment, os.getpid()).atexit = False
+        leased = torch.from_numpy(content)
+        return Batch(
+            image=_view(leased, self.image),
+            labels={name: _view(leased, place) for name, place in self.labels.items()},
+            present={name: torch.tensor(flags) for name, flags in self.present.items()},
+            meta=self.meta,
+        )
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (the hook that `DataLoader(pin_memory=True)` calls)."""
         return self.unpack().pin_memory()
 
-    def _copy(self, place: Place) -> Tensor:
-        dtype, shape, first = place
-        size = math.prod(shape) * dtype.itemsize
-        return self.segment[first : first + size].view(dtype).view(shape).clone()
+
+def _view(leased: Tensor, place: Place) -> Tensor:
+    dtype, shape, first = place
+    return leased[first : first + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+
+
+def _release(segment: Tensor, process: int) -> None:
+    if os.getpid() == process:  # a copy of the batch in a forked process has no say
+        segment[0] = 0
 
 
 def collate_shared(samples: Sequence[Sample]) -> Batch | Parcel:
-    """`collate`; in a worker process, the batch is put into a segment of that worker."""
-    batch = collate(samples)
-    return batch if get_worker_info() is None else pack(batch)
+    """`collate`; in a worker process, the batch is stacked inside a segment of that worker."""
+    return collate(samples) if get_worker_info() is None else pack(samples)
 
 
-def pack(batch: Batch) -> Batch | Parcel:
-    """Copy a batch into a free segment of this process; a new one is made where none is large enough.
+def pack(samples: Sequence[Sample]) -> Batch | Parcel:
+    """Stack samples inside a free segment of this process; a new one is made where none is large enough.
 
-    Where all are taken and there may be no more, the batch is returned as it is.
+    Where all are taken and there may be no more, the batch is made as `collate` does.
+
+    Raises:
+        ValueError: as `collate`.
     """
-    tensors = [batch.image, *batch.labels.values(), *batch.present.values()]
-    places: list[Place] = []
-    end = _HEAD
-    for tensor in tensors:
-        places.append((tensor.dtype, tuple(tensor.shape), end))
-        end += -(-tensor.nbytes // _HEAD) * _HEAD
-    segment = _free_segment(end)
-    if segment is None:
-        return batch
+    number = _free_segment(_room(samples))
+    if number is None:
+        return collate(samples)
+    segment = _segments[number]
+    stack = _Stack(segment)
+    batch = collate(samples, stack=stack)
     segment[0] = 1
-    for tensor, (_, _, first) in zip(tensors, places, strict=True):
-        target = segment[first : first + tensor.nbytes].view(tensor.dtype)
-        target.copy_(tensor.reshape(-1))
-    labels = dict(zip(batch.labels, places[1:], strict=False))
-    present = dict(zip(batch.present, places[1 + len(labels) :], strict=True))
-    return Parcel(segment, places[0], labels, present, batch.meta)
+    image, *others = stack.places
+    labels = dict(zip(batch.labels, others, strict=True))
+    present = {name: flags.tolist() for name, flags in batch.present.items()}
+    return Parcel(segment, (os.getpid(), number), image, labels, present, batch.meta)
 
 
-def _free_segment(size: int) -> Tensor | None:
-    for index, segment in enumerate(_segments):
+class _Stack:
+    """`torch.stack` into a segment, one result behind the other."""
+
+    def __init__(self, segment: Tensor) -> None:
+        self._segment, self._end = segment, _HEAD
+        self.places: list[Place] = []
+
+    def __call__(self, tensors: list[Tensor]) -> Tensor:
+        place = (tensors[0].dtype, (len(tensors), *tensors[0].shape), self._end)
+        stacked = torch.stack(tensors, out=_view(self._segment, place))
+        self.places.append(place)
+        self._end += _aligned(stacked.nbytes)
+        return stacked
+
+
+def _room(samples: Sequence[Sample]) -> int:
+    """Bytes that a batch takes in a segment."""
+    maps = {name: label for sample in samples for name, label in sample.labels.items()}
+    sizes = [item.nbytes * len(samples) for item in (samples[0].image, *maps.values())]
+    return _HEAD + sum(map(_aligned, sizes))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _HEAD) * _HEAD
+
+
+def _free_segment(size: int) -> int | None:
+    """Number of a free segment with room; None where all are taken and there may be no more."""
+    for number, segment in enumerate(_segments):
         if segment[0] == 0:
-            if segment.numel() < size:  # too small for good: the receiver drops it as well
-                _segments[index] = segment = _new_segment(size)
-            return segment
+            if segment.numel() < size:
+                _segments[number] = _new_segment(size)
+            return number
     if len(_segments) == _MOST:
         return None
     _segments.append(_new_segment(size))
-    return _segments[-1]
+    return len(_segments) - 1
 
 
 def _new_segment(size: int) -> Tensor:
@@ -117,10 +157,11 @@ class BatchLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Batches, in order."""
-        kept: dict[int, Tensor] = {}  # PyTorch maps a segment once for as long as somebody holds it
+        # PyTorch maps a segment once for as long as somebody holds it
+        kept: dict[tuple[int, int], Tensor] = {}
         for item in super().__iter__():
             if isinstance(item, Parcel):
-                kept[item.segment.data_ptr()] = item.segment
+                kept[item.place] = item.segment
                 yield item.unpack()
             else:
                 yield item
