@@ -7,12 +7,22 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 
 from mtvision.core.naming import look_up
 
 SHARED = "shared"
 ARCHITECTURE = "architecture"
 BALANCER = "balancer"
+
+
+class WholeGradient(torch.autograd.Function):
+    """A function of autograd whose backward pass gives a gradient to every input that needs one.
+
+    The graph then says which parameters a loss reaches through it. Other functions written in Python may
+    give None, which only a backward pass shows.
+    """
 
 
 def task_role(name: str) -> str:
@@ -50,15 +60,47 @@ def find_reach(
 ) -> dict[str, set[str]]:
     """{loss: names of the trainable parameters it reaches}.
 
-    One backward pass per loss; their graphs are kept and nothing is written to `.grad`. A loss that needs no
-    gradient reaches nothing.
+    It is read from the graph of each loss, which takes milliseconds. Where the graph has a function written
+    in Python that is no `WholeGradient`, a backward pass finds it. Graphs are kept and nothing is written to
+    `.grad`. A loss that needs no gradient reaches nothing.
     """
     named = [(name, item) for name, item in parameters if item.requires_grad]
-    return {key: _reached(loss, named) for key, loss in losses.items()}
+    found = {}
+    for key, loss in losses.items():
+        leaves = leaves_of(loss)
+        found[key] = (
+            _reached(loss, named) if leaves is None else {name for name, item in named if id(item) in leaves}
+        )
+    return found
+
+
+def leaves_of(loss: Tensor) -> set[int] | None:
+    """`id` of every tensor that a backward pass of a loss would give a gradient; None = not to be seen.
+
+    >>> weight = torch.ones(2, requires_grad=True)
+    >>> leaves_of((weight * 2).sum()) == {id(weight)}
+    True
+    """
+    if loss.grad_fn is None:
+        return {id(loss)} if loss.requires_grad else set()
+    stack: list[Node] = [loss.grad_fn]
+    seen, leaves = set(stack), set[int]()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, torch._C._functions.AccumulateGrad):
+            leaves.add(id(node.variable))
+            continue
+        if isinstance(node, BackwardCFunction) and not issubclass(node._forward_cls, WholeGradient):
+            return None
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                stack.append(child)
+    return leaves
 
 
 def _reached(loss: Tensor, named: list[tuple[str, nn.Parameter]]) -> set[str]:
-    """Names of the parameters that one loss reaches; its gradients are freed with this call."""
+    """Names of the parameters that one loss reaches, by a backward pass; its gradients are freed here."""
     if not named or not loss.requires_grad:
         return set()
     gradients = torch.autograd.grad(
@@ -98,7 +140,7 @@ def find_roles(
     parameters: Iterable[tuple[str, nn.Parameter]],
     overrides: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Name each trainable parameter's role from one dry run.
+    """Name each trainable parameter's role from one forward pass.
 
     A parameter that two or more losses reach is `shared`. One that a single loss reaches is `task:<name>`.
     One that none reaches is left out (it is dead for these tasks). With a single task everything is

@@ -1,8 +1,9 @@
 """Batches from worker processes through shared memory that is used again, without a copy.
 
-A batch of dense labels is large. PyTorch's loader stacks it, copies it into new shared memory and makes a page
-fault for every 4 kB of it in both processes. Here every worker keeps a few segments and stacks a batch inside
-a free one. The receiver's tensors are views of the segment. It is free again once none of them is left.
+A batch of dense labels is large. PyTorch's loader stacks it and copies it into new shared memory. Both
+processes then have a page fault for every 4 kB of it. Here every worker keeps a few segments and stacks a
+batch inside a free one. The receiver's tensors are views of the segment. It is free again once none of them
+is left.
 """
 
 from __future__ import annotations

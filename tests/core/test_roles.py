@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from mtvision.core.roles import SHARED, find_reach, find_roles, roles_from_reach, task_of, task_role
+from mtvision.core.roles import (
+    SHARED,
+    WholeGradient,
+    find_reach,
+    find_roles,
+    leaves_of,
+    roles_from_reach,
+    task_of,
+    task_role,
+)
 
 
 class Net(nn.Module):
@@ -71,6 +80,46 @@ def test_reach(net):
     assert reach["b"] == reach["a"] | {"b.weight", "b.bias"}
     assert reach["constant"] == set()
     assert find_reach(net.losses(), [("frozen", net.frozen)]) == {"a": set(), "b": set()}
+
+
+class Second(torch.autograd.Function):
+    """The second of two tensors; its backward pass knows that the first has no part in it."""
+
+    @staticmethod
+    def forward(ctx, first, second):
+        return second.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, gradient
+
+
+class WholeSecond(WholeGradient):
+    """The same with a gradient of zeros."""
+
+    @staticmethod
+    def forward(ctx, first, second):
+        return second.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.zeros_like(gradient), gradient
+
+
+def test_functions_of_python_are_believed_where_they_say_that_they_give_all_gradients(net):
+    image = torch.ones(1, 2)
+    named = [(name, item) for name, item in net.named_parameters() if name.startswith(("a.", "b."))]
+    loss = Second.apply(net.a(image), net.b(image)).sum()
+    assert leaves_of(loss) is None
+    assert find_reach({"task": loss}, named) == {"task": {"b.weight", "b.bias"}}
+    loss = WholeSecond.apply(net.a(image), net.b(image)).sum()
+    assert leaves_of(loss) == {id(item) for _, item in named}
+    assert find_reach({"task": loss}, named) == {"task": {name for name, _ in named}}
+
+
+def test_a_parameter_may_be_the_loss_itself():
+    weight = nn.Parameter(torch.tensor(1.0))
+    assert find_reach({"task": weight}, [("weight", weight)]) == {"task": {"weight"}}
 
 
 def test_roles_from_reach_keeps_the_order_of_names():

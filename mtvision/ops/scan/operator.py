@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from mtvision.core.roles import WholeGradient
 from mtvision.ops.scan import cpp_backend, reference, torch_backend
 from mtvision.ops.scan.backends import resolve
 from mtvision.ops.scan.constants import CHUNK
@@ -238,7 +239,7 @@ scan_op, scan_backward_op = _register("selective_scan", _scan, _scan_backward)
 scan_2d_op, scan_2d_backward_op = _register("selective_scan_2d", _scan_2d, _scan_2d_backward)
 
 
-class SelectiveScan(torch.autograd.Function):
+class SelectiveScan(WholeGradient):
     """Either operator (by the rank of `u`) with gradients.
 
     Not the operators' own autograd rules: those fail inside `torch.func.grad`.

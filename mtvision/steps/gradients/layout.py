@@ -121,7 +121,7 @@ def add_plain(
 class Layouts:
     """The layout for each set of tasks.
 
-    Roles are found by a dry run of one backward pass per loss, the first time a set of tasks occurs. On
+    Roles are found in the graphs of the losses, the first time a set of tasks occurs. On
     several processes, all take part as soon as one has a new set. A loss reaches a parameter if it does so on
     any process.
     """
