@@ -39,6 +39,8 @@ class Model:
         device: where to compute.
         precision: of the forward pass.
         size: (H, W) whose area images are scaled to; None = that of its protocol.
+        tile: (H, W) of tiles in which pictures are predicted at their own resolution; None = whole pictures.
+        overlap: pixels that tiles share, see `mtvision.evaluation.predictor.Predictor`.
 
     Attributes:
         predictor: what `predict` calls, see `mtvision.evaluation.predictor.Predictor`.
@@ -61,6 +63,8 @@ class Model:
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
         size: tuple[int, int] | None = None,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
     ) -> None:
         self.config, self.protocol, self.source = config, protocol, source
         self.meta = dict(meta or {})
@@ -72,6 +76,8 @@ class Model:
             device=device,
             precision=precision,
             width_table=WidthTable.from_plain(table) if table else None,
+            tile=tile,
+            overlap=overlap,
         )
 
     @property
@@ -255,6 +261,8 @@ def model_of(
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
     size: tuple[int, int] | None = None,
+    tile: tuple[int, int] | None = None,
+    overlap: int | None = None,
 ) -> Model:
     """Build the network of a checkpoint that was read; arguments and errors as `load`."""
     network, meta = opened.network()
@@ -267,6 +275,8 @@ def model_of(
         device=device,
         precision=precision,
         size=size,
+        tile=tile,
+        overlap=overlap,
     )
 
 
@@ -280,6 +290,8 @@ def load(
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
     size: tuple[int, int] | None = None,
+    tile: tuple[int, int] | None = None,
+    overlap: int | None = None,
 ) -> Model:
     """A trained network from a checkpoint alone.
 
@@ -293,17 +305,21 @@ def load(
         device: where to compute.
         precision: of the forward pass: `fp32`, `bf16` or `fp16`.
         size: (H, W) whose area images are scaled to; None = that of the protocol.
+        tile: (H, W) of tiles in which pictures are predicted at their own resolution, for pictures larger
+            than memory; None = whole pictures.
+        overlap: pixels that tiles share at least; None = a quarter of the smaller side.
 
     Raises:
         FileNotFoundError, CheckpointError, ShareError: no such checkpoint, or it cannot be used.
         ValueError, PluginError, UnknownNameError: mistakes in config, options or tasks.
+        TilingError: sizes of tiles that make no sense.
 
     >>> import mtvision
     >>> mtvision.load("demo", tasks="depth")
     Model(demo: depth; Synthetic scenes (rooms and streets, 96x128), 0.99 M parameters)
     """
     opened = open_checkpoint(source, config=config, options=options, plugins=plugins, tasks=tasks)
-    return model_of(opened, device=device, precision=precision, size=size)
+    return model_of(opened, device=device, precision=precision, size=size, tile=tile, overlap=overlap)
 
 
 def from_pretrained(repository: str, *, revision: str | None = None, **options: Any) -> Model:

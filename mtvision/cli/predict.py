@@ -87,6 +87,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", nargs=2, type=_positive, metavar=("H", "W"), help="images are scaled to this area"
     )
+    parser.add_argument(
+        "--tile",
+        nargs=2,
+        type=_positive,
+        metavar=("H", "W"),
+        help="predict in tiles, at the picture's own resolution: for pictures larger than memory",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="PIXELS",
+        help="what neighbouring tiles share (default: a quarter of the smaller side)",
+    )
     parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at once (default: 1)")
     parser.add_argument("--frames", type=_positive, metavar="N", help="at most so many of a video or camera")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
@@ -150,6 +163,8 @@ def _predict(
         size=(arguments.size[0], arguments.size[1]) if arguments.size else None,
         device=arguments.device,
         precision=precision,
+        tile=(arguments.tile[0], arguments.tile[1]) if arguments.tile else None,
+        overlap=arguments.overlap,
     ).predictor
     session = Session(
         predictor,

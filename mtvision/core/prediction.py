@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.registry import ACTIVATIONS
 from mtvision.core.task import Task
 
+Activation = Callable[[Tensor, float], Tensor]
+"""(logits (B, C, H, W), zoom) to predictions."""
+_POINTWISE: set[Activation] = set()
+
+
+def pointwise(activation: Activation) -> Activation:
+    """Declare that an activation reads the logits of a pixel alone, whatever the zoom.
+
+    Pictures that are predicted in tiles are then written tile by tile. Others get all logits at once.
+    """
+    _POINTWISE.add(activation)
+    return activation
+
+
+def is_pointwise(task: Task) -> bool:
+    """Whether a prediction of the task at a pixel depends on the logits of that pixel alone."""
+    return ACTIVATIONS[task.activation] in _POINTWISE
+
 
 @ACTIVATIONS.register_module("argmax")
+@pointwise
 def _argmax(logits: Tensor, _: float) -> Tensor:
     """The class with the largest logit."""
     return logits.max(dim=1).indices  # the same as argmax, up to 15 times faster on the CPU
 
 
 @ACTIVATIONS.register_module("identity")
+@pointwise
 def _identity(logits: Tensor, _: float) -> Tensor:
     """Logits as they are."""
     return logits
 
 
 @ACTIVATIONS.register_module("positive")
+@pointwise
 def _positive(logits: Tensor, _: float) -> Tensor:
     """Values, those below 0 raised to 0."""
     return logits.clamp(min=0)
 
 
 @ACTIVATIONS.register_module("unit")
+@pointwise
 def _unit(logits: Tensor, _: float) -> Tensor:
     """Vectors made unit length."""
     return F.normalize(logits, dim=1)
 
 
 @ACTIVATIONS.register_module("sigmoid")
+@pointwise
 def _sigmoid(logits: Tensor, _: float) -> Tensor:
     """The probability of one logit."""
     return logits.sigmoid()
 
 
 @ACTIVATIONS.register_module("foreground")
+@pointwise
 def _foreground(logits: Tensor, _: float) -> Tensor:
     """The softmax probability of class 1."""
     return logits.softmax(dim=1)[:, 1:2]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtvision.core.context import Context
-from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import IMAGE_MEAN, IMAGE_STD
+from mtvision.evaluation.tiles import Tiling, TilingError, as_map, padded, predict_in_tiles
 from mtvision.models.adapters.pareto import manifold_of
 from mtvision.models.adapters.slimmable import has_statistics, slimming_of
 from mtvision.models.network import Network
@@ -34,6 +34,9 @@ class Predictor:
     An image is scaled (keeping its aspect ratio) to about the area the network was trained on. It is padded
     to the protocol's evaluation size if there is one. Predictions have the image's own resolution.
 
+    With tiles an image is neither scaled nor padded to another size. Memory of the network is then that of
+    one tile (`mtvision.evaluation.tiles`).
+
     Args:
         network: in evaluation mode; moved to `device`.
         protocol: its tasks and sizes.
@@ -43,9 +46,12 @@ class Predictor:
         precision: of the forward pass.
         width_table: of a slimmable network, from `meta["width_table"]` of what `tools/controllable.py`
             wrote; then every call may name a budget and a preference.
+        tile: (H, W) of tiles; None = the whole image at once.
+        overlap: pixels that tiles share at least; None = a quarter of the smaller side.
 
     Raises:
         ValueError: a size below 1.
+        TilingError: tiles and a size, an overlap without tiles, or one that leaves too little of a tile.
 
     Depth is divided by no factor: a network that was trained on a camera's images predicts for that camera.
     """
@@ -59,7 +65,12 @@ class Predictor:
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
         width_table: WidthTable | None = None,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
     ) -> None:
+        self.tiling = _tiling(tile, overlap, size)
+        if self.tiling is not None:
+            self.tiling.check(max(network.backbone.strides))
         if size is not None and min(size) < 1:
             raise ValueError(f"size: expected (H, W) of at least 1 pixel each, got {tuple(size)}.")
         self.network = network.to(device).eval()
@@ -113,8 +124,11 @@ class Predictor:
                 raise ValueError(
                     f"expected an RGB image (H, W, 3) of uint8, got {image.shape} of {image.dtype}."
                 )
-            scaled = self._scaled(image)
-            groups.setdefault(scaled.shape, []).append((index, scaled))
+            if self.tiling is None:
+                scaled = self._scaled(image)
+                groups.setdefault(scaled.shape, []).append((index, scaled))
+        if self.tiling is not None:
+            return [self._in_tiles(self.tiling, image, context) for image in images]
         results: dict[int, Prediction] = {}
         for group in groups.values():
             logits, inner = self._forward([scaled for _, scaled in group], context)
@@ -127,14 +141,28 @@ class Predictor:
         self, scaled: Sequence[NDArray[np.uint8]], context: Context | None
     ) -> tuple[dict[str, Tensor], tuple[slice | EllipsisType, ...]]:
         """Logits (B, C, H, W) of images of one size, and the part of them that is no padding."""
-        mean, std = (np.array(item, dtype=np.float32) for item in (IMAGE_MEAN, IMAGE_STD))
-        values = (np.stack(scaled).astype(np.float32) / 255 - mean) / std
-        tensor = torch.from_numpy(values.transpose(0, 3, 1, 2).copy()).to(self.device)
         height, width = scaled[0].shape[:2]
         top, left, bottom, right = self._padding(height, width)
         with autocast(self.precision, self.device):
-            logits = self.network(F.pad(tensor, (left, right, top, bottom)), context=context)
+            image = F.pad(self._values(scaled), (left, right, top, bottom))
+            logits = self.network(image, context=context)
         return logits, (..., slice(top, top + height), slice(left, left + width))
+
+    def _values(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Images of one size as the network takes them (B, 3, H, W), on the device."""
+        mean, std = (np.array(item, dtype=np.float32) for item in (IMAGE_MEAN, IMAGE_STD))
+        values = (np.stack(images).astype(np.float32) / 255 - mean) / std
+        return torch.from_numpy(values.transpose(0, 3, 1, 2).copy()).to(self.device)
+
+    def _in_tiles(self, tiling: Tiling, image: NDArray[np.uint8], context: Context | None) -> Prediction:
+        def forward(part: NDArray[np.uint8], size: tuple[int, int]) -> dict[str, Tensor]:
+            values = padded(self._values([part]), size)
+            with autocast(self.precision, self.device):
+                logits: dict[str, Tensor] = self.network(values, context=context)
+            return logits
+
+        stride = max(self.network.backbone.strides)
+        return predict_in_tiles(forward, image, self.protocol.tasks, tiling, stride)
 
     def _maps(self, logits: Mapping[str, Tensor], size: Sequence[int], shown: int) -> Prediction:
         """One image's predictions at its own (H, W); the network saw `shown` rows of it."""
@@ -143,9 +171,7 @@ class Predictor:
             maps = F.interpolate(
                 logits[task.name].float(), size=tuple(size), mode="bilinear", align_corners=False
             )
-            prediction = to_prediction(task, maps, zoom=size[0] / shown)[0].cpu().numpy()
-            ids = np.uint8 if task.num_classes <= 256 else np.uint16
-            result[task.name] = prediction.astype(ids if task.activation == "argmax" else np.float32)
+            result[task.name] = as_map(task, maps, size[0] / shown)
         return result
 
     def conditioned(
@@ -206,3 +232,16 @@ class Predictor:
         rows, columns = max(target[0] - height, 0), max(target[1] - width, 0)
         top, left = rows // 2, columns // 2
         return (top, left, rows - top, columns - left)
+
+
+def _tiling(tile: tuple[int, int] | None, overlap: int | None, size: tuple[int, int] | None) -> Tiling | None:
+    if tile is None:
+        if overlap is not None:
+            raise TilingError(f"overlap: found {overlap} without tiles; give tile, (H, W), too.")
+        return None
+    if size is not None:
+        raise TilingError(
+            f"tile and size exclude one another, found {tuple(tile)} and {tuple(size)}: tiles show an image "
+            "at its own resolution. Leave size out, or scale the picture before."
+        )
+    return Tiling((tile[0], tile[1]), overlap)

@@ -16,6 +16,7 @@ from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
 from mtvision.evaluation.evaluator import SICK_NETWORK, SampleEvaluator, Scores, labels_of
+from mtvision.evaluation.overlap import Behind, ahead
 from mtvision.evaluation.prediction_files import PredictionFiles
 from mtvision.evaluation.prediction_manifest import PredictionFilesError
 from mtvision.metrics.checks import PredictionError, check_numbers
@@ -84,6 +85,9 @@ def evaluate(
 ) -> Scores:
     """Score a network on all images of a loader; every process returns the scores of the whole split.
 
+    A thread measures a batch while the network computes the next one. Without worker processes, another
+    thread reads ahead. Scores are the same.
+
     The console gets the evaluator's notes, e.g. how many images have no labelled pixel.
 
     Raises:
@@ -91,8 +95,11 @@ def evaluate(
         NothingLabelledError: a task has no labelled pixel in the whole split.
     """
     network.eval()
-    for batch in _shown(loader, console):
-        evaluator.process(predict_batch(network, evaluator.tasks, batch, precision), batch)
+    batches = ahead(loader) if loader.num_workers == 0 else loader
+    with Behind() as measuring:
+        for batch in _shown(batches, len(loader), console):
+            predictions = predict_batch(network, evaluator.tasks, batch, precision)
+            measuring(evaluator.process, predictions, batch)
     return scores_of(evaluator, loader, console)
 
 
@@ -117,10 +124,10 @@ def scores_of(
     return evaluator.scores()
 
 
-def _shown(loader: DataLoader[Batch], console: Console | None) -> Iterable[Batch]:
+def _shown(batches: Iterable[Batch], count: int, console: Console | None) -> Iterable[Batch]:
     if console is None or not is_main_process():
-        return loader
-    return track(loader, "evaluate", len(loader), console=console, transient=True)
+        return batches
+    return track(batches, "evaluate", count, console=console, transient=True)
 
 
 def evaluate_files(
@@ -146,7 +153,7 @@ def evaluate_files(
             problems.append(str(error))
     if problems:
         raise PredictionFilesError("\n  ".join(["the predictions cannot be scored:", *problems]))
-    for batch in _shown(loader, console):
+    for batch in _shown(loader, len(loader), console):
         for index, image in enumerate(batch.ids):
             labels = labels_of(batch, index)
             pairs = {}

@@ -226,6 +226,8 @@ REFUSED = {
     "negative": (["--size", "-5", "5"], "expected an integer of at least 1, got '-5'"),
     "zero": (["--size", "0", "5"], "expected an integer of at least 1, got '0'"),
     "text": (["--size", "a", "5"], "expected an integer of at least 1, got 'a'"),
+    "tile": (["--tile", "0", "5"], "expected an integer of at least 1, got '0'"),
+    "one side": (["--tile", "64"], "expected 2 arguments"),
     "batch": (["--batch", "0"], "expected an integer of at least 1, got '0'"),
     "frames": (["--frames", "1.5"], "expected an integer of at least 1, got '1.5'"),
     **{
@@ -236,7 +238,7 @@ REFUSED = {
 
 
 ROWS = [
-    (problems.SIZES, ["negative", "zero", "text"]),
+    (problems.SIZES, ["negative", "zero", "text", "tile", "one side"]),
     (problems.USELESS_OPTIONS, ["seed", "resume", "launcher", "work-dir"]),
 ]
 
@@ -256,6 +258,32 @@ def test_weights_without_a_config_need_one(tmp_path, capsys):
     assert call("predict", arguments) == 2
     assert "holds weights only, no config" in capsys.readouterr().err
     assert call("predict", [*arguments, "--config", str(tmp_path / "discs_config.py")]) == 0
+
+
+def test_tiles_are_predicted_at_the_pictures_own_resolution(predict, tmp_path):
+    path = write_photo(tmp_path / "a.png", height=100, width=150)
+    code, lines, _ = predict(path, "--tile", "64", "96", "--overlap", "24", "--save", "npz")
+    assert code == 0
+    assert lines[str(path)]["size"] == [100, 150]
+    with np.load(tmp_path / "out/a.npz", allow_pickle=False) as maps:
+        assert maps["depth"].shape == (1, 100, 150)
+        assert np.isfinite(maps["depth"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tile", "64", "64", "--overlap", "64"], "overlap: expected 0 to 63 pixels"),
+        (["--overlap", "8"], "overlap: found 8 without tiles"),
+        (["--tile", "64", "64", "--size", "32", "32"], "tile and size exclude one another"),
+    ],
+)
+def test_tiles_that_make_no_sense_end_the_command_in_one_line(options, message, checkpoint, tmp_path, capsys):
+    path = write_photo(tmp_path / "a.png")
+    assert command_line(["predict", checkpoint, str(path), "--out", str(tmp_path / "out"), *options]) == 2
+    told = capsys.readouterr().err.strip()
+    assert message in told
+    assert len(told.splitlines()) == 1
 
 
 @pytest.mark.parametrize("frames", [None, 2])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Time several variants in turns, so that all run under the same load, and print the median of each as a ratio
-to the first one, the baseline. Absolute times of a shared machine mean little. Only the suite `scan` prints
+to the first one, the baseline. Absolute times of a shared machine mean little. Only `scan` and `loader` print
 them. `scan`, `balancers` and `adapters` also compare memory.
 
   mtvision benchmark data scan                   two suites as tables
@@ -207,6 +207,34 @@ def slimmable() -> Variants:
     return width_speed.variants(SYNTHETIC.tasks)
 
 
+def steps() -> Variants:
+    """A training step of a ResNet-18 against a bare loop; the first step of a rule over gradients."""
+    from mtvision.cli.machine import engine_speed
+
+    return engine_speed.steps()
+
+
+def evaluation() -> Variants:
+    """Scores of a ResNet-18 on 16 rendered images, against reading, computing, measuring in turn."""
+    from mtvision.cli.machine import engine_speed
+
+    return engine_speed.evaluation()
+
+
+def prediction() -> Variants:
+    """Panels and maps of a folder of 480x640 photographs, against a loop that reads, predicts, writes."""
+    from mtvision.cli.machine import engine_speed
+
+    return engine_speed.prediction()
+
+
+def loader(repeats: int, write: Callable[[str], object]) -> object:
+    """Time of a NYUD-v2 training sample through loaders with two workers, in one run."""
+    from mtvision.cli.machine.loader_speed import benchmark_loader
+
+    return benchmark_loader(repeats, write)
+
+
 SUITES: dict[str, Callable[[], Variants]] = {
     "checks": checks,
     "data": data,
@@ -214,12 +242,16 @@ SUITES: dict[str, Callable[[], Variants]] = {
     "boundary": boundary,
     "mtmamba": mtmamba,
     "slimmable": slimmable,
+    "steps": steps,
+    "evaluation": evaluation,
+    "prediction": prediction,
 }
 
 
 REPORTS: dict[str, Callable[[int, Callable[[str], object]], object]] = {
     "adapters": adapters,
     "balancers": balancers,
+    "loader": loader,
     "scan": scan,
 }
 """Suites that measure more than time: (repeats, where each line goes) -> plain data."""

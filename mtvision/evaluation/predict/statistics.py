@@ -35,8 +35,9 @@ def statistics(task: Task, values: NDArray[Any]) -> dict[str, Any]:
                 for index in order
             }
         }
-    channels = values.reshape(values.shape[0] if values.ndim == 3 else 1, -1).astype(np.float64)
-    numbers = {"min": channels.min(axis=1), "mean": channels.mean(axis=1), "max": channels.max(axis=1)}
+    channels = values.reshape(values.shape[0] if values.ndim == 3 else 1, -1)
+    mean = channels.mean(axis=1, dtype=np.float64)  # without a copy of a map that may be large
+    numbers = {"min": channels.min(axis=1), "mean": mean, "max": channels.max(axis=1)}
     plain = {
         name: [round(float(item), DIGITS) if np.isfinite(item) else None for item in row]
         for name, row in numbers.items()

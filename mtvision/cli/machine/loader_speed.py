@@ -1,0 +1,139 @@
+"""Loaders with workers: the suite's, PyTorch's own, and a plain implementation with as many processes."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mtvision.core.sample import SampleKey, collate
+from mtvision.data.nyudv2 import NYUDv2
+from mtvision.data.shared_batches import BatchLoader
+from mtvision.data.speed import plain_sample, write_frames
+
+WORKERS, BATCH = 2, 2
+IMAGES = 12
+"""Different frames; they are read again and again, with other random numbers."""
+
+Table = dict[str, dict[str, float]]
+"""{loader: {`clock`, `processor`: ms a sample, medians of all turns}}"""
+
+
+class PlainFrames(Dataset[dict[str, torch.Tensor]]):
+    """The training samples of NYUD-v2 as `plain_sample` makes them.
+
+    Args:
+        root: of the frames.
+        ids: of the images.
+    """
+
+    def __init__(self, root: Path, ids: list[str]) -> None:
+        self._root, self._ids = root, ids
+
+    def __getitem__(self, key: SampleKey) -> dict[str, torch.Tensor]:
+        return plain_sample(self._root, self._ids[key.index], key.index)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+class _Order:
+    """Batches of one pass.
+
+    Args:
+        count: of the batches.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for first in range(0, self._count * BATCH, BATCH):
+            yield [SampleKey(epoch=at // IMAGES, index=at % IMAGES) for at in range(first, first + BATCH)]
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def benchmark_loader(repeats: int, write: Callable[[str], object], batches: int = 30) -> Table:
+    """Milliseconds a sample by the clock, and of processor time in all processes together.
+
+    Workers begin anew in every turn, which is part of the time. Turns follow one another, so that all loaders
+    run under the same load.
+
+    Args:
+        repeats: counted turns.
+        write: gets one line per loader.
+        batches: of a turn.
+    """
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    with tempfile.TemporaryDirectory(prefix="mtvision-speed-") as folder:
+        root = write_frames(Path(folder) / "NYUDv2", IMAGES)
+        _one_thread(0)
+        loaders = _loaders(root, batches)
+        turns: dict[str, list[tuple[float, float]]] = {name: [] for name in loaders}
+        for turn in range(repeats + 1):
+            for name, loader in loaders.items():
+                measured = _measure(loader, batches * BATCH)
+                if turn:
+                    turns[name].append(measured)
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+    table: Table = {}
+    base = next(iter(turns))
+    for name, values in turns.items():
+        clock, processor = (statistics.median(item) for item in zip(*values, strict=True))
+        table[name] = {"clock": clock, "processor": processor}
+        write(
+            f"  {name:45} {clock:6.1f} ms, processor {processor:6.1f} ms; on {WORKERS} free cores at most "
+            f"{WORKERS * table[base]['processor'] / processor:.2f} times {base}"
+        )
+    return table
+
+
+def _loaders(root: Path, batches: int) -> dict[str, DataLoader[Any]]:
+    suite = NYUDv2(root, split="train", transforms="invpt-train", check=False)
+    plain = PlainFrames(root, list(suite.ids))
+    order = _Order(batches)
+    several: dict[str, Any] = {
+        "batch_sampler": order,
+        "num_workers": WORKERS,
+        "worker_init_fn": _one_thread,
+        "generator": torch.Generator(),
+    }
+    one: Callable[..., DataLoader[Any]] = partial(DataLoader, batch_sampler=order)
+    return {
+        "suite in one process": one(suite, collate_fn=collate),
+        "suite, two workers": BatchLoader(suite, **several),
+        "suite, two workers of PyTorch's loader": DataLoader(suite, collate_fn=collate, **several),
+        "plain in one process": one(plain),
+        "plain, two workers of PyTorch's loader": DataLoader(plain, **several),
+    }
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _measure(loader: DataLoader[Any], samples: int) -> tuple[float, float]:
+    """Clock and processor time of a pass, ms a sample; processes that have ended are counted."""
+    begin, before = time.perf_counter(), _processor()
+    for _batch in loader:
+        pass
+    return 1e3 * (time.perf_counter() - begin) / samples, 1e3 * (_processor() - before) / samples
+
+
+def _processor() -> float:
+    """Seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(item.ru_utime + item.ru_stime for item in used)
