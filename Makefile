@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo       train a tiny network on synthetic scenes, end with a table and pictures in work_dirs/demo"
-	@echo "make leaderboard-demo  every decoder's tiny row x 3 seeds, gains over single-task networks, table and page (hours)"
+	@echo "make leaderboard-demo  every method's tiny row x 3 seeds, gains over single-task networks, table and page (hours)"
 	@echo "make real-demo DATA=/data  rows on mOSD, BSDS with saliency and CamVid: table and page (under an hour; PART=mosd for more)"
 	@echo "make tables     regenerate the tables in README and docs from results/"
 	@echo "make controllable-demo  one slimmable network against separate ones, in work_dirs/slimmable (40 minutes)"
@@ -39,12 +39,14 @@ demo: $(READY)
 	$(BIN)/python tools/train.py configs/synthetic/parallel_tiny_synthetic_1xb16_1000.py --work-dir work_dirs/demo --overwrite
 
 # The same command again skips what is finished and goes on with what was interrupted.
-# The plain decoder on the three backbones of the rows: with one task at a time, the networks that gains are over.
+# The plain decoder on the four backbones of the rows: with one task at a time, the networks that gains are over.
 PLAIN := configs/parallel/parallel
-DEMO_SINGLE ?= $(addsuffix _tiny_synthetic_1xb8_300.py,$(PLAIN) $(PLAIN)_resnet18 $(PLAIN)_vit)
+DEMO_SINGLE ?= $(addsuffix _tiny_synthetic_1xb8_300.py,$(PLAIN) $(PLAIN)_resnet18 $(PLAIN)_vit $(PLAIN)_swin)
 DEMO_TASKS ?= ['semseg'],['depth'],['normals'],['edge']
+# Configs of a search are no rows: what they find is trained by another config.
+DEMO_SEARCHES = $(shell grep -l '^search = ' configs/*/*_tiny_synthetic_1xb8_300.py)
 DEMO_ROWS ?= $(PLAIN)_tiny_synthetic_1xb8_300.py \
-  $(filter-out $(DEMO_SINGLE),$(sort $(wildcard configs/*/*_tiny_synthetic_1xb8_300.py)))
+  $(filter-out $(DEMO_SINGLE) $(DEMO_SEARCHES),$(sort $(wildcard configs/*/*_tiny_synthetic_1xb8_300.py)))
 DEMO_SEEDS ?= 0 1 2
 DEMO_WORKERS ?= 2
 DEMO_OPTIONS ?=

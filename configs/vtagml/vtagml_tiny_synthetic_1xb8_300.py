@@ -8,13 +8,13 @@ No paper reports on this data. Ours: not run yet.
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.backbones.swin_tiny_narrow import BACKBONE
     from .._base_.datasets.synthetic_scenes import protocol, provenance, test_data, train_data, val_data
     from .._base_.synthetic_four_tasks import balancer, evaluation, optimizer, tasks, training
 
 name = "vtagml"
-SMALL = dict(embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=4)
 model = dict(
-    backbone=dict(type="TimmBackbone", name="swin_tiny_patch4_window7_224", **SMALL),
+    backbone=BACKBONE,
     adapters=[dict(type="VTAGML", embedding=64)],
     decoder=dict(type="ParallelDecoder", width=32),
     head=dict(type="ConvHead"),

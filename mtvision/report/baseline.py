@@ -282,7 +282,11 @@ def _summed(runs: Sequence[Record]) -> dict[str, Any] | None:
     if len(costs) < len(runs) or any(cost.get("macs") is None for cost in costs):
         return None
     return {
-        "parameters": {"total": sum(cost["parameters"]["total"] for cost in costs)},
+        "parameters": {
+            key: sum(cost["parameters"][key] for cost in costs)
+            for key in ("total", "trainable", "active")
+            if all(cost["parameters"].get(key) is not None for cost in costs)
+        },
         "macs": {
             "total": sum(cost["macs"]["total"] for cost in costs),
             "counted": costs[0]["macs"]["counted"],

@@ -52,6 +52,7 @@ class PublishedRow:
         doubts: {task: certainty} where it is less sure.
         evaluators: {task: tool}; `protocol` = the one the protocol names.
         parameters: number, None = not published.
+        trainable: number of parameters with a gradient, None = not published.
         macs: number, None = not published.
         cost_source: where cost was read, if elsewhere.
         gain: `convention` and `percent` as printed, or None.
@@ -68,6 +69,7 @@ class PublishedRow:
     doubts: dict[str, str] = field(default_factory=dict)
     evaluators: dict[str, str] = field(default_factory=dict)
     parameters: float | None = None
+    trainable: float | None = None
     macs: float | None = None
     cost_source: str = ""
     gain: dict[str, Any] | None = None
@@ -96,12 +98,12 @@ def backbone_name(name: str) -> str:
 
 
 def code_licence(method: str) -> str:
-    """Licence of a published method's public code; empty where it was not looked up.
+    """Licence of a published method's public code, whatever its setting; empty where it was not looked up.
 
-    >>> code_licence("PRISM"), code_licence("M2H"), code_licence("ours")
+    >>> code_licence("MTLoRA (rank 16)"), code_licence("M2H"), code_licence("ours")
     ('MIT', 'none given', '')
     """
-    return str(_file()["licences"].get(method, ""))
+    return str(_file()["licences"].get(method.partition(" (")[0], ""))
 
 
 def published_rows(
@@ -145,7 +147,7 @@ def _row(table: Mapping[str, Any], entry: Mapping[str, Any], sources: Mapping[st
         if value is not None:
             factor = look_up("score", score, SCORES).factor
             scores.setdefault(task, {})[score] = value / factor
-    for name, factor in (("parameters", 1e6), ("macs", 1e9)):
+    for name, factor in (("parameters", 1e6), ("trainable", 1e6), ("macs", 1e9)):
         if name in values:
             values[name] = values[name] * factor
     for name in ("source", "cost_source"):
@@ -209,14 +211,16 @@ def _evaluator_text(row: PublishedRow, task: str) -> str:
 
 
 def _cost(row: PublishedRow) -> dict[str, Any] | None:
-    if row.parameters is None:
+    numbers = {"total": row.parameters, "trainable": row.trainable}
+    parameters = {name: round(value) for name, value in numbers.items() if value is not None}
+    if not parameters:
         return None
     macs = (
         None
         if row.macs is None
         else {"total": row.macs, "counted": f"as published: {row.cost_source or row.source}"}
     )
-    return {"parameters": {"total": round(row.parameters)}, "macs": macs}
+    return {"parameters": parameters, "macs": macs}
 
 
 def check_published(rows: Sequence[PublishedRow] | None = None) -> list[str]:

@@ -46,6 +46,8 @@ def _dig(*path: str) -> Callable[[Record], float | None]:
 EXTRAS: dict[str, _Extra] = {
     "gain": _Extra("Δm %", _dig("gain", "percent"), Display("Δm %", 1, 2, True)),
     "parameters": _Extra("params M", _dig("cost", "parameters", "total"), Display("params M", 1e-6, 2)),
+    "trainable": _Extra("trained M", _dig("cost", "parameters", "trainable"), Display("trained M", 1e-6, 2)),
+    "active": _Extra("active M", _dig("cost", "parameters", "active"), Display("active M", 1e-6, 2)),
     "macs": _Extra("MACs G", _dig("cost", "macs", "total"), Display("MACs G", 1e-9, 2)),
     "latency": _Extra("latency ms", _dig("cost", "latency", "median_ms"), Display("latency ms", 1, 1)),
     "memory": _Extra("memory MiB", _dig("cost", "peak_memory", "bytes"), Display("memory MiB", 2**-20, 0)),
@@ -53,6 +55,21 @@ EXTRAS: dict[str, _Extra] = {
     "batch": _Extra("batch", _dig("effective_batch"), Display("batch", 1, 0)),
 }
 """Columns that may follow the scores."""
+
+ACTIVE = "active M: the parameters that one token reads; empty where a record does not say."
+
+
+def usual_extras(records: Sequence[Record]) -> list[str]:
+    """Columns after the scores that tables have by default: gain, parameters and MACs where known.
+
+    Trained and active parameters have a column where some record has fewer of them than parameters.
+    """
+    shown = set()
+    for record in records:
+        values = {key: extra.value(record) for key, extra in EXTRAS.items()}
+        shown |= {key for key in ("gain", "parameters", "macs") if values[key] is not None}
+        shown |= {key for key in ("trainable", "active") if values[key] not in (None, values["parameters"])}
+    return [key for key in EXTRAS if key in shown]
 
 
 def licence_of(record: Record) -> str:
@@ -88,9 +105,9 @@ def render_table(
             Records that differ in their seed alone become one row, mean ± sample standard deviation. Of two
             runs with one seed, the newer counts, and a note says so.
         format: `terminal` (no colours), `markdown`, `latex` (booktabs), `csv` (all digits) or `html`.
-        columns: any of `method backbone provenance source config seeds gain parameters macs latency memory
-            hours batch`, `task/score`, or a task's name for its headline score. By default method, backbone,
-            the headline scores in the protocol's order, and gain, parameters and MACs where known.
+        columns: any of `method backbone provenance source config seeds gain parameters trainable active macs
+            latency memory hours batch`, `task/score`, or a task's name for its headline score. By default
+            method, backbone, the headline scores in the protocol's order, and `usual_extras`.
         mixed: what to do with scores of different evaluators in one column: `refuse`, or `mark` those that do
             not follow the protocol, which are then never ranked. Gains over different baselines are marked
             always.
@@ -129,6 +146,8 @@ def build_grid(
     keys = _resolve(columns, tasks, every)
     if "gain" in keys:
         _one_convention(every)
+    if "active" in keys:
+        notes.add(ACTIVE)
     head = [_column(key, tasks, every) for key in keys]
     if all(record.provenance == "smoke" for record in records):
         notes.add("smoke runs: tiny networks and short training, not comparable with published results.")
@@ -220,11 +239,7 @@ def _resolve(
         keys = ["method", "backbone"]
         keys += ["provenance"] if len({record.provenance for record in every}) > 1 else []
         keys += list(headlines.values())
-        keys += [
-            key
-            for key in ("gain", "parameters", "macs")
-            if any(EXTRAS[key].value(r) is not None for r in every)
-        ]
+        keys += usual_extras(every)
         return keys + (["seeds"] if any(len(row) > 1 for row in rows) else [])
     known = {*TEXTS, *EXTRAS, "seeds", *headlines, *scores}
     for key in columns:

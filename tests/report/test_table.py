@@ -189,6 +189,29 @@ def test_columns_can_be_chosen():
         render_table([])
 
 
+def with_parameters(record, **counts):
+    return replace(record, cost={**record.cost, "parameters": {**record.cost["parameters"], **counts}})
+
+
+def test_trained_and_active_parameters_have_columns_where_they_are_fewer(records):
+    def extras(*rows):
+        grid = build_grid(rows)
+        return {
+            column.title: [row.cells[place].text for row in grid.rows]
+            for place, column in enumerate(grid.columns)
+            if column.key in ("parameters", "trainable", "active", "macs")
+        }
+
+    whole, frozen = records[3], with_parameters(records[4], trainable=200_000, active=1_234_567)
+    experts = with_parameters(make_record(row="e", method="E"), active=900_000)
+    assert list(extras(whole)) == ["params M", "MACs G"]
+    assert extras(whole, frozen)["trained M"][1:] == ["1.23", "0.20"]
+    found = extras(whole, frozen, experts)
+    assert list(found) == ["params M", "trained M", "active M", "MACs G"]
+    assert found["active M"][1:] == ["", "1.23", "0.90"]
+    assert "active M: the parameters that one token reads" in render_table([whole, experts])
+
+
 def test_ranks_follow_direction_and_printed_ties():
     column = (Column("a", "a", higher_is_better=False),)
     rows = tuple(Row((Cell(text, float(text)),)) for text in ("1.00", "0.50", "0.50", "0.75"))

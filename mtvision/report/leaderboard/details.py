@@ -151,8 +151,10 @@ def _cost(record: Record) -> list[list[str]]:
     lines: list[list[str]] = []
     parameters, macs = cost.get("parameters") or {}, cost.get("macs") or {}
     latency, memory = cost.get("latency"), cost.get("peak_memory")
-    if parameters.get("total") is not None:
-        lines.append(["Parameters", f"{parameters['total']:,}"])
+    named = {"total": "Parameters", "trainable": "Trained parameters", "active": "Active parameters"}
+    lines += [
+        [text, f"{parameters[key]:,}"] for key, text in named.items() if parameters.get(key) is not None
+    ]
     if macs.get("total") is not None:
         counted = f"; {plain(macs['counted'])}" if macs.get("counted") else ""
         lines.append(["Multiply–accumulates", f"{macs['total']:,}{counted}"])

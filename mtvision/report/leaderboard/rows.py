@@ -18,7 +18,14 @@ from mtvision.report.published import (
     published_rows,
 )
 from mtvision.report.record import Record
-from mtvision.report.table import EXTRAS, build_grid, group_seeds, is_published, licence_of, rows_by_group
+from mtvision.report.table import (
+    build_grid,
+    group_seeds,
+    is_published,
+    licence_of,
+    rows_by_group,
+    usual_extras,
+)
 
 if TYPE_CHECKING:
     from mtvision.protocols import Protocol
@@ -266,11 +273,7 @@ def _columns(name: str, records: Sequence[Record]) -> list[str]:
     definition = _protocols().get(name)
     order = [task for task in (definition.task_names if definition else ()) if task in found]
     tasks = [*order, *(task for task in found if task not in order)]
-    extras = [
-        key
-        for key in ("gain", "parameters", "macs")
-        if any(EXTRAS[key].value(record) is not None for record in records)
-    ]
+    extras = usual_extras(records)
     if len(latency_conditions(records)) == 1:  # milliseconds of different devices share no column
         extras.append("latency")
     several = any(len(group) > 1 for group in group_seeds(records))

@@ -54,8 +54,11 @@ function axes(box, xTicks, yTicks, x, y, xTitle, yTitle) {
   return parts;
 }
 
-const COSTS = { macs: 'Multiply–accumulates, G', parameters: 'Parameters, M', latency: 'Latency, ms' };
-const UNITS = { macs: 1e-9, parameters: 1e-6, latency: 1 };
+const COSTS = {
+  macs: 'Multiply–accumulates, G', parameters: 'Parameters, M', trainable: 'Trained parameters, M',
+  active: 'Active parameters, M', latency: 'Latency, ms',
+};
+const UNITS = { macs: 1e-9, parameters: 1e-6, trainable: 1e-6, active: 1e-6, latency: 1 };
 const chosen = new Map();
 
 function columnsOf(board) {
