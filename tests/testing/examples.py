@@ -220,7 +220,17 @@ for variant in ("vanilla_tiny", "tiny_s1l8"):
 
 # --------------------------------------------------------------------------------------------- decoders
 
-decoder = partial(add, "decoder", DecoderCase)
+OTHERS: list[dict[str, Any]] = []
+"""Config of each decoder's first example, which adapters are tried with."""
+
+
+def decoder(name: str, make: Any, **options: Any) -> None:
+    """Add an example of a decoder."""
+    if name not in {item["type"] for item in OTHERS}:
+        OTHERS.append({"type": name, **(make.keywords if isinstance(make, partial) else {})})
+    add("decoder", DecoderCase, name, make, **options)
+
+
 flat = partial(ToyBackbone, (16,) * 4, (16,) * 4)
 
 
@@ -267,7 +277,7 @@ for label, reweight in {"TaskPrompterDecoder": None, "TaskPrompterDecoder-reweig
 
 # --------------------------------------------------------------------------------------------- adapters
 
-adapter = partial(add, "adapter", AdapterCase)
+adapter = partial(add, "adapter", AdapterCase, decoders=OTHERS)
 RESNET = {"type": "TimmBackbone", "name": "resnet18", "channels": (4, 8, 12, 16)}
 RESNET |= {"stem_type": "deep", "stem_width": 2}
 WIDER = {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 48), "stem_width": 8}

@@ -22,6 +22,7 @@ from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.testing import modules
 from mtvision.testing.battery import Battery
+from mtvision.testing.composition import COMPOSITION
 from mtvision.testing.inputs import ToyBackbone, random_image, toy_tasks
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import all_finite, expect
@@ -43,6 +44,7 @@ class AdapterCase:
         before: adapters that stand before it.
         backbone: config of the backbone.
         decoder: config of the decoder.
+        decoders: configs of further decoders that it is tried with.
         head: config of the head of every task.
         tasks: of the network.
         size: (H, W) of the images.
@@ -60,6 +62,7 @@ class AdapterCase:
     before: Sequence[Mapping[str, Any]] = ()
     backbone: Mapping[str, Any] = field(default_factory=lambda: dict(PLAIN_BACKBONE))
     decoder: Mapping[str, Any] = field(default_factory=lambda: dict(PLAIN_DECODER))
+    decoders: Sequence[Mapping[str, Any]] = ()
     head: Mapping[str, Any] = field(default_factory=lambda: dict(PLAIN_HEAD))
     tasks: Sequence[Task] = field(default_factory=toy_tasks)
     size: tuple[int, int] = (64, 96)
@@ -326,3 +329,7 @@ def exportable(case: AdapterCase) -> None:
     with torch.no_grad():
         want = case.network(case.image)
     modules.check_export(case.network, (case.image,), want, case.setting.real)
+
+
+for _look, _check in COMPOSITION:
+    ADAPTER.property(_look)(_check)

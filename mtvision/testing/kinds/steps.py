@@ -14,20 +14,19 @@ from torch import Tensor, nn
 from mtvision.balance import Balancer, TorchJD
 from mtvision.core.sample import Batch, Sample, collate
 from mtvision.core.task import Task
-from mtvision.losses import TaskLosses
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
-from mtvision.steps import LossReport, Step, StepProblem
+from mtvision.steps import Step, StepProblem
 from mtvision.testing import modules
 from mtvision.testing.battery import Battery, subject_of
 from mtvision.testing.inputs import ToyBackbone, toy_samples, toy_tasks
 from mtvision.testing.kinds.summing import all_kinds, linear, summing
 from mtvision.testing.modules import Setting
 from mtvision.testing.numbers import close, expect, same
+from mtvision.testing.passes import Forward, forward_of
 from mtvision.testing.processes import Group
 from mtvision.testing.report import NotApplicable, PropertyError, Report
 
-Forward = Callable[[Batch], LossReport]
 Gradients = dict[str, Tensor | None]
 
 
@@ -93,19 +92,6 @@ class StepCase:
         batch = collate(samples).to(self.setting.device)
         return replace(batch, image=self.setting.tensor(batch.image))
 
-    def forward(self, network: Network) -> Forward:
-        """As the engine computes losses."""
-        losses = TaskLosses(self.tasks)
-
-        def forward(batch: Batch) -> LossReport:
-            tasks = [name for name in self.names if name in batch.labels]
-            with self.setting.autocast():
-                output = network.outputs(batch.image, tasks=tasks, size=batch.label_size)
-            logits = {name: item.detach() for name, item in output.logits.items()}
-            return LossReport(losses(output, batch), network.auxiliary_losses(), logits)
-
-        return forward
-
     def summing(self) -> Balancer:
         """Weights of one, of the first kind that the step serves."""
         return next(iter(summing(self.names, self.step().serves).values()))()
@@ -113,7 +99,7 @@ class StepCase:
     def problem(self, network: Network, balancer: Balancer | None = None, **options: Any) -> StepProblem:
         """What the step is given."""
         return StepProblem(
-            self.forward(network),
+            forward_of(network, self.tasks, self.setting),
             balancer or self.summing(),
             list(network.named_parameters()),
             tasks=self.tasks,
@@ -133,7 +119,9 @@ class StepCase:
     def expected(self, batch: Batch) -> Gradients:
         """Gradients of the obvious scalar."""
         network = self.network()
-        torch.autograd.backward(self.obvious(self.step(), self.forward(network), batch))
+        torch.autograd.backward(
+            self.obvious(self.step(), forward_of(network, self.tasks, self.setting), batch)
+        )
         return gradients_of(network)
 
 

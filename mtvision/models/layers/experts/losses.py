@@ -1,4 +1,8 @@
-"""Losses that keep experts in use. Each takes a `Routing` and returns a scalar."""
+"""Losses that keep experts in use. Each takes a `Routing` and returns a scalar.
+
+Statistics that a loss does not read linearly are those of the batch over all processes, see
+`mtvision.core.context.batch_mean`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtvision.core.context import batch_mean
 from mtvision.models.layers.experts.router import Routing
 
 
@@ -44,7 +49,8 @@ def load(routing: Routing, deviation: float) -> Tensor:
 
 def balance_loss(routing: Routing, deviation: float) -> Tensor:
     """cv²(importance) + cv²(load) (Shazeer et al., ICLR 2017; M³ViT)."""
-    return squared_variation(importance(routing)) + squared_variation(load(routing, deviation))
+    used = (importance(routing), load(routing, deviation))
+    return torch.stack([squared_variation(batch_mean(item)) for item in used]).sum()
 
 
 def switch_loss(routing: Routing) -> Tensor:
@@ -54,8 +60,8 @@ def switch_loss(routing: Routing) -> Tensor:
     weight of 0 does not count.
     """
     used = torch.zeros_like(routing.probabilities).scatter(1, routing.experts, (routing.gates > 0).float())
-    shares = used.mean(dim=0)
-    return routing.probabilities.shape[1] * (shares * routing.probabilities.mean(dim=0)).sum()
+    shares, means = batch_mean(used.mean(dim=0)), batch_mean(routing.probabilities.mean(dim=0))
+    return routing.probabilities.shape[1] * (shares * means).sum()
 
 
 def z_loss(routing: Routing) -> Tensor:
@@ -69,7 +75,7 @@ def mutual_information_loss(means: Sequence[Tensor]) -> Tensor:
     Args:
         means: for each task, the mean (E) of its tokens' probabilities; tasks are equally likely.
     """
-    joint = torch.stack(list(means)) / len(means)
+    joint = batch_mean(torch.stack(list(means))) / len(means)
     independent = joint.sum(dim=0, keepdim=True) * joint.sum(dim=1, keepdim=True)
     # xlogy is 0 where an expert is closed to a task.
     return torch.xlogy(joint, independent).sum() - torch.xlogy(joint, joint).sum()
