@@ -8,12 +8,12 @@ from torch import Tensor
 from mtvision.core.registry import STEPS
 from mtvision.core.sample import Batch
 from mtvision.core.values import Rate, Share
-from mtvision.steps.gradients.perturbed import Moves, moved
+from mtvision.steps.gradients.perturbed import Moves, gradient_of, moved
 from mtvision.steps.gradients.scalar import combined, means_over_processes
 from mtvision.steps.gradients.statistics import kept_buffers
 from mtvision.steps.gradients.sums import somewhere
 from mtvision.steps.held_out import HeldOutStep
-from mtvision.steps.problem import StepProblem
+from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import refuse_empty
 
 _LENGTH = 0.01
@@ -87,22 +87,12 @@ class BilevelStep(HeldOutStep):
 
 def _gradient(problem: StepProblem, batch: Batch, *, judged: bool) -> Moves:
     """{index: gradient} of the balancer's loss of a batch, mean over processes; `.grad` stays as it is."""
-    trained = [(index, item) for index, (_, item) in enumerate(problem.parameters) if item.requires_grad]
-    with kept_buffers(problem):
-        losses = problem.forward(batch).losses if batch.labels else {}
-    total = None
-    if judged:
-        total = problem.balancer.judge(losses) if losses else None
-    elif losses or problem.balancer.common_losses:
-        total = combined(problem, losses)
-    found: list[Tensor | None] = [None] * len(trained)
-    factor = problem.scale(torch.ones((), device=batch.image.device))
-    if total is not None and total.requires_grad:
-        scaled = problem.scale(total)
-        found = list(torch.autograd.grad(scaled, [item for _, item in trained], allow_unused=True))
-    filled = [
-        torch.zeros_like(item) if part is None else part / factor
-        for (_, item), part in zip(trained, found, strict=True)
-    ]
-    averaged = problem.average(filled)
-    return {index: part for (index, _), part in zip(trained, averaged, strict=True)}
+    trained = [index for index, (_, item) in enumerate(problem.parameters) if item.requires_grad]
+
+    def total(report: LossReport) -> Tensor | None:
+        if judged:
+            return problem.balancer.judge(report.losses) if report.losses else None
+        given = report.losses or problem.balancer.common_losses
+        return combined(problem, report.losses) if given else None
+
+    return gradient_of(problem, batch, trained, total)

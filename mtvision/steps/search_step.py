@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
-from mtvision.core.context import current_context, use_context
+from mtvision.core.context import Context, current_context, use_context
 from mtvision.core.random import HELD_OUT_SHARE, is_held_out
 from mtvision.core.registry import STEPS
 from mtvision.core.roles import is_architecture
 from mtvision.core.sample import Batch
-from mtvision.core.values import Share
+from mtvision.core.values import Rate, Share
 from mtvision.steps.gradients.jacobian import JacobianGradients
 from mtvision.steps.gradients.sums import averaged_gradients, somewhere
+from mtvision.steps.gradients.unrolled import unrolled_gradients
 from mtvision.steps.problem import LossReport, StepProblem
-from mtvision.steps.step import Step, refuse_empty, summary
+from mtvision.steps.step import Step, add_to_grad, refuse_empty, summary
 
 
 @STEPS.register_module()
@@ -35,18 +36,32 @@ class SearchStep(nn.Module, Step):
     Gradients for the architecture are those of the weighted sum of losses of a `scalar` balancer, and of the
     plain sum under a `jacobian` one.
 
+    With `look_ahead` the architecture descends the held-out loss of the weights after one more step on the
+    others, w - α ∇L. This is second-order DARTS (Liu et al., ICLR 2019), and the bi-level training of gates
+    in Deep Safe Multi-Task Learning. Losses are plain sums there. It costs three further passes with
+    gradients.
+
     Args:
         held_out: share of the training images, by id; must equal `search.held_out`.
+        look_ahead: α, e.g. the learning rate; None = no such step.
+
+    Raises:
+        ValueError: `look_ahead` without held-out images.
     """
 
     calls: Tensor
     held_out: Share
     divides_batches = True
 
-    def __init__(self, held_out: Share = HELD_OUT_SHARE) -> None:
+    def __init__(self, held_out: Share = HELD_OUT_SHARE, look_ahead: Rate | None = None) -> None:
         super().__init__()
         is_held_out("", held_out)  # refuses a share out of range
-        self.held_out = held_out
+        if look_ahead is not None and not held_out:
+            raise ValueError(
+                f"SearchStep: look_ahead={look_ahead} with held_out=0; it needs held-out images to judge the "
+                "step. Give held_out a share such as 0.2, or leave look_ahead out."
+            )
+        self.held_out, self.look_ahead = held_out, look_ahead
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._jacobian = JacobianGradients()
 
@@ -78,10 +93,12 @@ class SearchStep(nn.Module, Step):
         if not somewhere(problem, bool(batch.labels)):
             raise refuse_empty(batch)
         logs: dict[str, Tensor] = {}
+        if self.look_ahead is not None:
+            logs |= self._look_ahead(problem, batch.part(held), batch.part(rest), (call, 1))
         with averaged_gradients(problem, [*weights, *chosen]):
             with _frozen(chosen if self.held_out else []):
                 logs |= self._pass(problem, batch.part(rest), (call, 0))
-            if self.held_out:
+            if self.held_out and self.look_ahead is None:
                 with _frozen(weights):
                     found = self._pass(problem, batch.part(held), (call, 1), plain=True)
                 logs |= {
@@ -91,6 +108,19 @@ class SearchStep(nn.Module, Step):
                 }
         logs.setdefault("total", torch.zeros((), device=batch.image.device))
         return logs
+
+    def _look_ahead(
+        self, problem: StepProblem, held: Batch, rest: Batch, number: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Add gradients of the architecture through a step of the weights; returns losses on `held`."""
+        if not somewhere(problem, bool(held.labels)):
+            return {}
+        with use_context(_numbered(number)):
+            found, losses = unrolled_gradients(problem, held, rest, float(self.look_ahead or 0.0))
+        factor = problem.scale(torch.ones((), device=held.image.device))
+        for index, gradient in found.items():
+            add_to_grad(problem.parameters[index][1], factor * gradient)
+        return {f"held_out/{name}": loss for name, loss in losses.items()}
 
     def _pass(
         self, problem: StepProblem, batch: Batch, number: tuple[int, int], *, plain: bool = False
@@ -102,9 +132,7 @@ class SearchStep(nn.Module, Step):
             return {}
         report = LossReport({})
         if labelled:
-            context = current_context()
-            extra = {**context.extra, "search_pass": number}
-            with use_context(replace(context, extra=extra)):
+            with use_context(_numbered(number)):
                 report = problem.forward(batch)
         if jacobian:
             total, weights = self._jacobian(problem, batch, report)
@@ -115,6 +143,12 @@ class SearchStep(nn.Module, Step):
         if total.requires_grad:
             problem.backward(total)
         return summary(report, {} if plain else problem.balancer.weights(), total)
+
+
+def _numbered(number: tuple[int, int]) -> Context:
+    """The context of a pass."""
+    context = current_context()
+    return replace(context, extra={**context.extra, "search_pass": number})
 
 
 def _combined(problem: StepProblem, report: LossReport) -> Tensor:

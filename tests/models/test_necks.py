@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 from disturbed import disturb
 
+from mtvision.balance.scalar.weighted import FixedWeights
 from mtvision.core.naming import UnknownNameError
+from mtvision.core.random import is_held_out
+from mtvision.core.roles import is_architecture
+from mtvision.core.sample import Batch, Meta
 from mtvision.models.adapters import AdaTT, Alignment, ImplicitVectors, PublicPrivate
 from mtvision.models.adapters.necks.adatt import SHARED, Fusion
 from mtvision.models.adapters.necks.alignment import AlignmentMap
-from mtvision.models.adapters.necks.public_private import SafeGate
+from mtvision.models.adapters.necks.gates import SafeGate
+from mtvision.models.factory import build_network
+from mtvision.models.network import Network
 from mtvision.protocols.tasks import depth, normals
+from mtvision.steps import LossReport, StepProblem
+from mtvision.steps.search_step import SearchStep
 from mtvision.testing.inputs import ToyBackbone
 
 TASKS = (depth(), normals())
@@ -101,7 +110,7 @@ def test_a_gate_that_is_private_gives_the_single_task_network(gate):
     backbone, image = PublicPrivate(gate=gate).apply(toy(), TASKS).eval(), torch.randn(2, 3, 16, 24)
     disturb(backbone.private["depth"])
     far = torch.tensor(200.0)
-    alpha = backbone.gates["depth"].alpha
+    alpha = backbone.architecture_gates["depth"].alpha
     alpha.data = far if gate == "gumbel" else torch.stack([-far, far])
     assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.private["depth"](image).maps))
     alpha.data = -alpha.data
@@ -127,7 +136,7 @@ def test_gates_as_released():
 
 def test_the_lite_version_keeps_one_encoder_per_task():
     backbone = PublicPrivate(keep={"depth": "public", "normals": "private"}).apply(toy(), TASKS)
-    assert (list(backbone.private), list(backbone.gates)) == (["normals"], [])
+    assert (list(backbone.private), list(backbone.architecture_gates)) == (["normals"], [])
     image = torch.randn(2, 3, 16, 24)
     assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.public(image).maps))
     alone = PublicPrivate(keep=dict.fromkeys(NAMES, "private")).apply(toy(), TASKS)
@@ -135,7 +144,122 @@ def test_the_lite_version_keeps_one_encoder_per_task():
     assert all(map(torch.equal, maps(alone, image, "depth"), alone.private["depth"](image).maps))
 
 
+CONFIG = {
+    "backbone": {"type": ToyBackbone},
+    "decoder": {"type": "ParallelDecoder", "width": 8, "deep_supervision": 0.5},
+    "head": {"type": "ConvHead"},
+}
+
+
+def safe(tasks=TASKS, **options):
+    return build_network({**CONFIG, "adapters": [{"type": "PublicPrivate", **options}]}, tasks)
+
+
+def side(network, which, task):
+    """The public or the private way of a network with gates behind decoders, for one task."""
+    public = which == "public"
+    backbone = network.backbone.public if public else network.backbone.private[task.name]
+    return Network(
+        backbone,
+        getattr(network.decoder, which),
+        {item.name: getattr(network.heads[item.name], which) for item in network.tasks},
+        network.tasks,
+    )
+
+
+@pytest.mark.parametrize("gate", ["softmax", "sigmoid", "gumbel"])
+def test_a_gate_behind_decoders_that_is_private_is_the_single_task_network(gate):
+    """Logits and gradients of the private side, deep supervision included, are those of a network alone."""
+    torch.manual_seed(0)
+    network, image = disturb(safe(behind="decoder", gate=gate)).train(), torch.randn(2, 3, 32, 48)
+    far = torch.tensor(200.0)
+    for head in network.heads.values():
+        head.architecture_gate.alpha.data = far if gate == "gumbel" else torch.stack([-far, far])
+    task = TASKS[0]
+    alone = copy.deepcopy(side(network, "private", task))
+    results = []
+    for model in (network, alone):
+        output = model.outputs(image, [task.name])
+        logits = [output.logits[task.name], *(item.logits for item in output.auxiliary)]
+        torch.stack([item.square().sum() for item in logits]).sum().backward()
+        results.append(logits)
+    assert torch.equal(results[0][0], results[1][0])
+    assert len(results[0]) == 2 * len(results[1]) - 1  # both decoders have deep supervision
+    found = side(network, "private", task)
+    for name, parameter in alone.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found.get_parameter(name).grad, parameter.grad, msg=name)
+    gates = network.heads[task.name].public.logits.weight.grad
+    assert not gates.any()
+
+
+def test_gates_behind_decoders_mix_logits():
+    network, image = disturb(safe(behind="decoder", gate="sigmoid")).eval(), torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        for task in TASKS:
+            public, private = (
+                side(network, which, task).eval()(image)[task.name] for which in ("public", "private")
+            )
+            weights = network.heads[task.name].architecture_gate.alpha.sigmoid()
+            want = weights[0] * public + weights[1] * private
+            torch.testing.assert_close(network(image)[task.name], want)
+    fresh = safe(behind="decoder")
+    one, other = (
+        item["depth"].lateral[0][0].weight
+        for item in (fresh.decoder.public.decoders, fresh.decoder.private.decoders)
+    )
+    assert not torch.equal(one, other)  # decoders start apart, as released
+
+
+def test_a_private_encoder_behind_another_neck_reads_the_maps_of_its_task():
+    vectors = ImplicitVectors(mode="add").apply(toy(), TASKS)
+    vectors.neck[0].z["normals"].data.fill_(3.0)
+    backbone = PublicPrivate().apply(vectors, TASKS).eval()
+    image = torch.randn(2, 3, 16, 24)
+    torch.testing.assert_close(maps(backbone, image, "normals")[0], maps(vectors, image, "normals")[0])
+
+
+@pytest.mark.parametrize("behind", ["encoder", "decoder"])
+def test_held_out_images_train_the_gates_alone(behind):
+    """Bi-level training: the step for architectures sees the gates as one."""
+    network = disturb(safe(behind=behind))
+    named = list(network.named_parameters())
+    gates = [item for name, item in named if is_architecture(name)]
+    assert len(gates) == 2
+    image, ids = torch.randn(4, 3, 32, 48), [f"image-{index}" for index in range(4)]
+    held = [is_held_out(name, 0.5) for name in ids]
+    assert 0 < sum(held) < 4
+    meta = [Meta(id=name, size=(32, 48), original_size=(32, 48)) for name in ids]
+    present = torch.ones(4, dtype=torch.bool)
+    batch = Batch(image, {"depth": image[:, :1]}, {"depth": present}, meta)
+
+    def forward(part):
+        return LossReport({"depth": (network(part.image)["depth"] - part.labels["depth"]).square().mean()})
+
+    problem = StepProblem(forward, FixedWeights(tasks=["depth"]), named)
+    network.eval()
+    SearchStep(held_out=0.5, look_ahead=1e-6)(problem, batch)
+    found = [None if item.grad is None else item.grad.clone() for _, item in named]
+    network.zero_grad()
+    rest = batch.part([index for index, flag in enumerate(held) if not flag])
+    forward(rest).losses["depth"].backward()
+    for (name, item), gradient in zip(named, found, strict=True):
+        if is_architecture(name):
+            assert (gradient is not None and bool(gradient.any())) == ("depth" in name)
+        elif item.grad is not None:
+            torch.testing.assert_close(gradient, item.grad, msg=name)
+
+
 def test_bad_options_are_named():
+    with pytest.raises(UnknownNameError, match=r"gate in PublicPrivate.gate 'hard'"):
+        PublicPrivate(gate="hard")
+    with pytest.raises(UnknownNameError, match=r"place in PublicPrivate.behind 'head'"):
+        PublicPrivate(behind="head")
+    with pytest.raises(ValueError, match="depth with behind='decoder'; the lite version"):
+        PublicPrivate(behind="decoder", keep={"depth": "public"})
+    adapters = [{"type": "PublicPrivate", "behind": "decoder"}, {"type": "Alignment"}]
+    with pytest.raises(ValueError, match=r"Neck of a later adapter takes them. Put PublicPrivate last"):
+        build_network({**CONFIG, "adapters": adapters}, TASKS)
     with pytest.raises(UnknownNameError, match="both"):
         PublicPrivate(keep={"depth": "both"})
     with pytest.raises(UnknownNameError, match="edge"):

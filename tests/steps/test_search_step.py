@@ -77,6 +77,76 @@ def test_joint_training_is_one_pass_over_everything():
     assert toy.weight.grad == toy.architecture_logit.grad == pytest.approx(5.5)
 
 
+class Bent(nn.Module):
+    """Two weights and two logits in losses that are linear in none of them."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.5, -0.3], dtype=torch.float64))
+        self.architecture_logit = nn.Parameter(torch.tensor([0.2, 0.7], dtype=torch.float64))
+        self.factor = factor
+
+    def forward(self, batch):
+        x = batch.image.double().mean(dim=(1, 2, 3)) / 10
+        return LossReport({"a": self.factor * self.loss(x, self.weight, self.architecture_logit)})
+
+    @staticmethod
+    def loss(x, weight, logit):
+        return ((weight[0] * x * logit[0].sin() + (weight[1] * x).tanh() * logit[1] - 1) ** 2).mean()
+
+
+def unrolled(ahead):
+    """The held-out loss after one step of the weights, differentiated as it is written."""
+    x = torch.arange(1.0, len(IDS) + 1, dtype=torch.float64) / 10
+    held = torch.tensor([is_held_out(name, 0.5) for name in IDS])
+    toy = Bent()
+    weight, logit = toy.weight, toy.architecture_logit
+    slope = torch.autograd.grad(Bent.loss(x[~held], weight, logit), weight, create_graph=True)[0]
+    return torch.autograd.grad(Bent.loss(x[held], weight - ahead * slope, logit), logit)[0]
+
+
+def test_looking_ahead_differentiates_through_a_step_of_the_weights():
+    toy, step = Bent(), SearchStep(held_out=0.5, look_ahead=0.3)
+    logs = step(problem(toy), make_batch(IDS))
+    torch.testing.assert_close(toy.architecture_logit.grad, unrolled(0.3), rtol=1e-4, atol=1e-7)
+    assert (unrolled(0.3) - unrolled(0.0)).abs().max() > 0.01
+    plain = Bent()
+    assert "held_out/a" in logs
+    SearchStep(held_out=0.5)(problem(plain), make_batch(IDS))
+    torch.testing.assert_close(toy.weight.grad, plain.weight.grad)  # the weights see the other images alone
+    assert torch.equal(toy.weight, plain.weight)
+
+
+def test_looking_ahead_over_processes():
+    """One process has the held-out images and the other the rest: all gradients are half as long."""
+    held = [name for name in IDS if is_held_out(name, 0.5)]
+    rest = [name for name in IDS if not is_held_out(name, 0.5)]
+    group = Group(2)
+
+    def member(ids, average, factor=1.0):
+        toy, step = Bent(factor), SearchStep(held_out=0.5, look_ahead=0.3)
+        whole = make_batch(IDS)
+        batch = whole.part([IDS.index(name) for name in ids])
+        named, rule = list(toy.named_parameters()), FixedWeights(tasks=["a"])
+        step(StepProblem(toy, rule, named, average=average), batch)
+        return toy.architecture_logit.grad, toy.weight.grad
+
+    first, second = group.run([partial(member, ids, group.average) for ids in (held, rest)])
+    alone = member(IDS, list, 0.5)
+    for one, other, want in zip(first, second, alone, strict=True):
+        torch.testing.assert_close(one, want)
+        assert torch.equal(one, other)
+
+
+def test_looking_ahead_needs_held_out_images():
+    with pytest.raises(ValueError, match=r"look_ahead=0.1 with held_out=0; it needs held-out images"):
+        SearchStep(held_out=0.0, look_ahead=0.1)
+    toy = Bent()
+    toy.architecture_logit.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"look_ahead=0.1, but none of 1 trained parameters chooses"):
+        SearchStep(held_out=0.5, look_ahead=0.1)(problem(toy), make_batch(IDS))
+
+
 def test_parts_keep_labels_and_drop_absent_tasks():
     batch = make_batch(IDS)
     batch.present["a"][:5] = False

@@ -428,6 +428,13 @@ adapter("PublicPrivate", "PublicPrivate", label="PublicPrivate-hard", options={"
 adapter(
     "PublicPrivate",
     "PublicPrivate",
+    label="PublicPrivate-decoders",
+    options={"behind": "decoder"},
+    identity_at_start=True,
+)
+adapter(
+    "PublicPrivate",
+    "PublicPrivate",
     label="PublicPrivate-lite",
     options={"gate": "sigmoid", "keep": {"depth": "public", "normals": "private"}},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mtvision.core.sample import Batch
 from mtvision.steps.gradients.layout import Layout
 from mtvision.steps.gradients.statistics import kept_buffers
-from mtvision.steps.problem import StepProblem
+from mtvision.steps.problem import LossReport, StepProblem
 
 Moves = Mapping[int, Tensor]
 """{index of parameter: what is added to it}."""
@@ -35,6 +35,36 @@ def moved(parameters: Sequence[nn.Parameter], moves: Moves) -> Iterator[None]:
         with torch.no_grad():
             for index, value in before.items():
                 parameters[index].copy_(value)
+
+
+def gradient_of(
+    problem: StepProblem,
+    batch: Batch,
+    indices: Sequence[int],
+    total: Callable[[LossReport], Tensor | None],
+) -> dict[int, Tensor]:
+    """{index: gradient} of a scalar of a batch's losses, mean over processes; `.grad` stays as it is.
+
+    Running statistics of norms stay as they are. All processes call this.
+
+    Args:
+        problem: of the step.
+        batch: with labels of any tasks, or of none.
+        indices: of the parameters.
+        total: the scalar; None = there is none here, so this process adds zeros.
+    """
+    wanted = [problem.parameters[index][1] for index in indices]
+    with kept_buffers(problem):
+        loss = total(problem.forward(batch) if batch.labels else LossReport({}))
+    found: list[Tensor | None] = [None] * len(wanted)
+    factor = problem.scale(torch.ones((), device=batch.image.device))
+    if loss is not None and loss.requires_grad:
+        found = list(torch.autograd.grad(problem.scale(loss), wanted, allow_unused=True))
+    filled = [
+        torch.zeros_like(item) if part is None else part / factor
+        for item, part in zip(wanted, found, strict=True)
+    ]
+    return dict(zip(indices, problem.average(filled), strict=True))
 
 
 def ascent(
