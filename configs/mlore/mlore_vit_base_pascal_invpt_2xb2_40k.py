@@ -20,6 +20,6 @@ name = "mlore"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(512, 512)),
     adapters=[dict(type="DropClassToken")],
-    decoder=dict(**DECODER_PASCAL, width=640, task_rank=64, balance=1e-4),
-    head=dict(type="ConvHead", hidden=640, activation="gelu"),
+    decoder=dict(**DECODER_PASCAL, width=640, task_rank=64, balance=1e-4, upscale=1),
+    head=dict(type="ConvHead", hidden=640, activation="gelu", enlarge=4),
 )

@@ -20,8 +20,8 @@ name = "mlore"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(448, 576)),
     adapters=[dict(type="DropClassToken")],
-    decoder=dict(**DECODER_NYUD, width=768, task_rank=16, balance=5e-4),
-    head=dict(type="ConvHead", hidden=768, activation="gelu"),
+    decoder=dict(**DECODER_NYUD, width=768, task_rank=16, balance=5e-4, upscale=1),
+    head=dict(type="ConvHead", hidden=768, activation="gelu", enlarge=4),
 )
 optimizer.update(lr=1e-5)
 training.update(loss_options=dict(edge=dict(positive_weight=0.88)))  # the authors'; 0.95 elsewhere

@@ -20,7 +20,7 @@ name = "mlore"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(512, 512)),
     adapters=[dict(type="DropClassToken")],
-    decoder=dict(**DECODER_PASCAL, width=452, task_rank=72, balance=3e-4),
-    head=dict(type="ConvHead", hidden=452, activation="gelu"),
+    decoder=dict(**DECODER_PASCAL, width=452, task_rank=72, balance=3e-4, upscale=1),
+    head=dict(type="ConvHead", hidden=452, activation="gelu", enlarge=4),
 )
 training.update(loss_options=dict(edge=dict(positive_weight=0.925)))  # the authors'; 0.95 elsewhere

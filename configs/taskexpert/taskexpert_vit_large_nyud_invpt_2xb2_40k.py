@@ -18,7 +18,7 @@ with read_base():
 name = "taskexpert"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(448, 576)),
-    decoder=dict(type="TaskExpertDecoder", width=384, experts=5, grid=(28, 36)),
-    head=dict(type="ConvHead", hidden=384, activation="gelu"),
+    decoder=dict(type="TaskExpertDecoder", width=384, experts=5, grid=(28, 36), upscale=1),
+    head=dict(type="ConvHead", hidden=384, activation="gelu", enlarge=4),
 )
 optimizer.update(lr=1e-5)

@@ -18,6 +18,6 @@ with read_base():
 name = "taskexpert"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(512, 512)),
-    decoder=dict(type="TaskExpertDecoder", width=384, experts=5, grid=(32, 32)),
-    head=dict(type="ConvHead", hidden=384, activation="gelu"),
+    decoder=dict(type="TaskExpertDecoder", width=384, experts=5, grid=(32, 32), upscale=1),
+    head=dict(type="ConvHead", hidden=384, activation="gelu", enlarge=4),
 )

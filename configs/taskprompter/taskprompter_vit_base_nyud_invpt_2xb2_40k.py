@@ -21,6 +21,6 @@ name = "taskprompter"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(448, 576)),
     adapters=[dict(type="TaskPrompts", windows=4)],
-    decoder=dict(type="TaskPrompterDecoder", width=768, out_width=768),
-    head=dict(type="ConvHead", hidden=768, activation="gelu"),
+    decoder=dict(type="TaskPrompterDecoder", width=768, out_width=768, upscale=1),
+    head=dict(type="ConvHead", hidden=768, activation="gelu", enlarge=4),
 )

@@ -21,6 +21,6 @@ name = "taskprompter"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(512, 512)),
     adapters=[dict(type="TaskPrompts", windows=4)],
-    decoder=dict(type="TaskPrompterDecoder", width=780, out_width=1024, reweight=12),
-    head=dict(type="ConvHead", hidden=1024, activation="gelu"),
+    decoder=dict(type="TaskPrompterDecoder", width=780, out_width=1024, reweight=12, upscale=1),
+    head=dict(type="ConvHead", hidden=1024, activation="gelu", enlarge=4),
 )

@@ -22,6 +22,6 @@ name = "taskprompter"
 model = dict(
     backbone=dict(**BACKBONE, img_size=(512, 512)),
     adapters=[dict(type="TaskPrompts", windows=1)],
-    decoder=dict(type="TaskPrompterDecoder", width=300, out_width=350, reweight=16),
-    head=dict(type="ConvHead", hidden=350, activation="gelu"),
+    decoder=dict(type="TaskPrompterDecoder", width=300, out_width=350, reweight=16, upscale=1),
+    head=dict(type="ConvHead", hidden=350, activation="gelu", enlarge=4),
 )

@@ -20,6 +20,7 @@ from mtvision.models.decoders.invpt_attention import HEADS, Message
 from mtvision.models.decoders.invpt_stage import InvPTStage
 from mtvision.models.heads.output import as_convolution
 from mtvision.models.layers import ConvNorm, resize
+from mtvision.models.layers.enlarged import convolved
 
 DEAD = (
     "norm_mt",
@@ -89,7 +90,7 @@ class InvPTDecoder(Decoder):
             InvPTStage(names, i, width // 2 ** max(i - 1, 0), width // 2**i, width, most_scores)
             for i in range(STAGES)
         )
-        self.project = nn.ModuleDict({name: _project(width) for name in names})
+        self.project = nn.ModuleDict({name: Project(width) for name in names})
         self.out_channels = dict.fromkeys(names, width)
         self.stages.apply(_initialise)
 
@@ -113,13 +114,18 @@ class InvPTDecoder(Decoder):
         height, width = size_of(next(iter(maps.values())))
         size = (8 * height, 8 * width)
         message: Message | None = None
-        total: dict[str, Tensor] = {}
+        parts: dict[str, list[Tensor]] = {name: [] for name in asked}
         for index, stage in enumerate(cast(Sequence[InvPTStage], self.stages)):
             maps, message = stage(maps, self._joined(pyramid, index, maps), message)
-            for name, feature in stage.features(maps, asked).items():
-                fine = resize(feature, size)
-                total[name] = total[name] + fine if name in total else fine
-        return DecoderOutput({name: self.project[name](total[name]) for name in asked}, auxiliary)
+            for name, part in stage.parts(maps, asked).items():
+                parts[name].append(part)
+        features = {name: self.project[name](parts[name], size, self._outs(name)) for name in asked}
+        return DecoderOutput(features, auxiliary)
+
+    def _outs(self, name: str) -> list[nn.Module | None]:
+        """The convolution of a task's part of each stage; the first stage has none."""
+        stages = cast(Sequence[InvPTStage], self.stages)
+        return [dict(stage.out.items()).get(name) for stage in stages]
 
     def _start(self, pyramid: Pyramid, asked: Sequence[str]) -> tuple[dict[str, Tensor], list[Auxiliary]]:
         """Every task's first map, and preliminary logits of those asked for, in training."""
@@ -170,10 +176,20 @@ def _is_flat(strides: Sequence[int]) -> bool:
     )
 
 
-def _project(width: int) -> nn.Sequential:
-    conv = nn.Conv2d(width, width, 3, padding=1)
-    nn.init.trunc_normal_(conv.weight, std=0.02)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+class Project(nn.Sequential):
+    """3x3 convolution, batch norm and ReLU of the sum of all stages' parts at the finest size."""
+
+    def __init__(self, width: int) -> None:
+        conv = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.trunc_normal_(conv.weight, std=0.02)
+        super().__init__(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def forward(  # type: ignore[override]
+        self, parts: Sequence[Tensor], size: tuple[int, int], outs: Sequence[nn.Module | None]
+    ) -> Tensor:
+        """Features (B, width, H, W) from parts (B, C, h, w), each with its 1x1 convolution to `width`."""
+        conv, norm, activation = self
+        return cast(Tensor, activation(norm(convolved(conv, parts, size, outs))))
 
 
 def _initialise(module: nn.Module) -> None:

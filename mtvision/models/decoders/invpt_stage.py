@@ -21,7 +21,7 @@ class InvPTStage(nn.Module):
         index: 0, 1 or 2. Stages after the first enlarge maps by 2 and read the attention of the one before.
         channels: of the maps read.
         width: of the maps written and used for attention, even.
-        out_width: channels of the features handed out; those of the first stage have `width`.
+        out_width: channels that `out` makes of a task's part; the first stage has no `out`.
         most_scores: as in `TaskAttention`.
     """
 
@@ -69,11 +69,14 @@ class InvPTStage(nn.Module):
             state[name] = item + self.mlp(self.norm2(tokens)).permute(0, 3, 1, 2)
         return state, message
 
-    def features(self, maps: Mapping[str, Tensor], asked: Sequence[str]) -> dict[str, Tensor]:
-        """What the stage contributes to the tasks asked for: (B, out_width, H, W), normed over all tasks."""
+    def parts(self, maps: Mapping[str, Tensor], asked: Sequence[str]) -> dict[str, Tensor]:
+        """What the stage contributes to the tasks asked for, normed over all tasks: (B, width, H, W).
+
+        `out` of a task makes it `out_width` channels.
+        """
         joined = _last(self.norm_tasks, torch.cat([maps[name] for name in self.names], dim=1))
         parts = dict(zip(self.names, joined.chunk(len(self.names), dim=1), strict=True))
-        return {name: self.out[name](parts[name]) if self.index else parts[name] for name in asked}
+        return {name: parts[name] for name in asked}
 
     def _entered(self, name: str, feature: Tensor, skips: Mapping[str, Tensor] | None) -> Tensor:
         if not self.index:

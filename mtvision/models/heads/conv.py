@@ -6,10 +6,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mtvision.core.pyramid import size_of
 from mtvision.core.registry import HEADS
 from mtvision.core.task import Task
 from mtvision.core.values import Positive, Share
-from mtvision.models.layers import ConvNorm, NormName, norm_layer
+from mtvision.models.layers import ConvNorm, NormName, enlarge, norm_layer
+from mtvision.models.layers.enlarged import convolved
 
 
 @HEADS.register_module()
@@ -25,6 +27,9 @@ class ConvHead(nn.Module):
         norm: of the hidden layer, `batch` or `group`.
         activation: of the hidden layer, `relu`, or `gelu` after a convolution with bias (the head of
             TaskPrompter, ICLR 2023, and of MLoRE).
+        enlarge: factor by which maps are enlarged bilinearly before the first convolution, like a decoder's
+            `upscale`. On a CPU the hidden convolution is then computed at the maps' own size, with the same
+            numbers to rounding and a fraction of the time (`mtvision.models.layers.enlarged`).
 
     Raises:
         ValueError: `kernel` is even, which would shift the map, or there is no such activation.
@@ -40,12 +45,14 @@ class ConvHead(nn.Module):
         dropout: Share = 0.0,
         norm: NormName = "batch",
         activation: Literal["relu", "gelu"] = "relu",
+        enlarge: Positive = 1,
     ) -> None:
         super().__init__()
         if activation not in ("relu", "gelu"):
             raise ValueError(f"ConvHead: activation={activation!r}; choose 'relu' or 'gelu'.")
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"ConvHead: kernel={kernel}; give an odd number, an even one shifts the map.")
+        self.enlarge = enlarge
         self.hidden = nn.Sequential()
         if hidden is not None and activation == "relu":
             self.hidden = ConvNorm(in_channels, hidden, norm=norm)
@@ -60,6 +67,17 @@ class ConvHead(nn.Module):
         return self.logits
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Logits (B, task.out_channels, h, w) of a map (B, in_channels, h, w)."""
-        logits: Tensor = self.logits(self.dropout(self.hidden(feature)))
+        """Logits (B, task.out_channels, e h, e w) of a map (B, in_channels, h, w), e = `enlarge`."""
+        logits: Tensor = self.logits(self.dropout(self._hidden(feature)))
         return logits
+
+    def _hidden(self, feature: Tensor) -> Tensor:
+        if not len(self.hidden) or self.enlarge == 1:
+            hidden: Tensor = self.hidden(enlarge(feature, self.enlarge))
+            return hidden
+        first, *rest = self.hidden
+        height, width = size_of(feature)
+        feature = convolved(first, [feature], (self.enlarge * height, self.enlarge * width))
+        for layer in rest:
+            feature = layer(feature)
+        return feature
