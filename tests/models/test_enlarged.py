@@ -1,15 +1,23 @@
 """Convolutions of enlarged maps, computed at the maps' own size, are those of the enlarged maps."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from mtvision.models.decoders import InvPTDecoder
 from mtvision.models.factory import build_network
 from mtvision.models.heads import ConvHead
-from mtvision.models.layers import enlarge, resize
+from mtvision.models.layers import enlarge, enlarged, resize
 from mtvision.models.layers.enlarged import convolved
 from mtvision.protocols import get_protocol
-from mtvision.testing.inputs import toy_tasks
+from mtvision.testing.inputs import ToyBackbone, random_image, toy_tasks
+
+
+@pytest.fixture(autouse=True)
+def _small_ones_too(monkeypatch):
+    monkeypatch.setattr(enlarged, "_LEAST", 0)
 
 
 def conv(channels=3, out=4, **options):
@@ -105,3 +113,29 @@ def test_task_prompter_with_heads_that_enlarge_is_the_same_network():
     saving.load_state_dict(plain_one.state_dict())
     image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     torch.testing.assert_close(saving(image), plain_one(image), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (75, 53)])
+def test_invpt_is_the_same_decoder(monkeypatch, size):
+    """Features, gradients and running statistics; the convolutions of two stages join the last one's."""
+    backbone = ToyBackbone((16, 16, 16), (16, 16, 16)).double()
+    options = {"channels": backbone.channels, "strides": backbone.strides, "tasks": toy_tasks()}
+    decoder = InvPTDecoder(width=16, hidden=10, **options).double()
+    pyramid, found = backbone(random_image(2, size).double()), []
+    for least in (0, 10**20):
+        monkeypatch.setattr(enlarged, "_LEAST", least)
+        one = copy.deepcopy(decoder).train()
+        features = one(pyramid).features
+        loss = sum((item * item.detach().cos()).sum() for item in features.values())
+        read = [*one.parameters(), *backbone.parameters()]
+        gradients = torch.autograd.grad(loss, read, allow_unused=True, retain_graph=True)
+        found.append((features, gradients, dict(one.named_buffers())))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+    names = [name for name in found[0][0] if torch.equal(found[0][0][name], found[1][0][name])]
+    assert names == []  # two ways, which differ by rounding
+
+
+def test_a_small_convolution_is_done_as_it_is(monkeypatch):
+    monkeypatch.undo()
+    layer, map_ = conv(), torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    assert torch.equal(convolved(layer, [map_], (16, 20)), plain(layer, [map_], (16, 20)))

@@ -13,6 +13,8 @@ from mtvision.models.layers.conv import resize
 
 _GAINS = 8
 """Pixels of the result over those of a map from which its own size is the faster one (docs/speed.md)."""
+_LEAST = 10**8
+"""Multiplications of a convolution below which there is little to gain."""
 
 
 def convolved(
@@ -28,8 +30,8 @@ def convolved(
     4 that takes a thirteenth of the multiplications of the convolution. Where one map is nearly as large as
     the result, the kernel is multiplied by the map's 1x1 convolution first, if that reads fewer channels.
 
-    It is done on CPUs, for 3x3 convolutions of stride 1. All else, and what is compiled or exported, takes
-    the plain way.
+    It is done on CPUs, for 3x3 convolutions of stride 1 with 10^8 multiplications or more. All
+    else, and what is compiled or exported, takes the plain way.
 
     Args:
         conv: a convolution that keeps the size.
@@ -42,7 +44,7 @@ def convolved(
     """
     layers = list(mixed or [None] * len(maps))
     small = [_GAINS * item.shape[-2] * item.shape[-1] <= size[0] * size[1] for item in maps]
-    if not _is_plain(conv, 3) or not _gains(maps, layers, small):
+    if not _is_plain(conv, 3) or not _gains(conv, maps, layers, small, size):
         total: Tensor | None = None
         for item, layer in zip(maps, layers, strict=True):
             resized = resize(item if layer is None else layer(item), size)
@@ -99,9 +101,17 @@ def _shifted(before: int, after: int, like: Tensor) -> Tensor:
     return torch.stack([padded[place : place + after] for place in range(3)]).to(like)
 
 
-def _gains(maps: Sequence[Tensor], layers: Sequence[nn.Module | None], small: Sequence[bool]) -> bool:
+def _gains(
+    conv: nn.Module,
+    maps: Sequence[Tensor],
+    layers: Sequence[nn.Module | None],
+    small: Sequence[bool],
+    size: tuple[int, int],
+) -> bool:
     """Whether all maps are small, but for one whose 1x1 convolution reads fewer channels than it writes."""
     if any(item.device.type != "cpu" for item in maps):
+        return False
+    if len(maps[0]) * size[0] * size[1] * sum(item.numel() for item in conv.parameters()) < _LEAST:
         return False
     large = [layer for layer, is_small in zip(layers, small, strict=True) if not is_small]
     if len(large) > 1:
