@@ -22,14 +22,14 @@ from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.predict.inputs import find_inputs
 from mtvision.evaluation.predict.names import output_names
-from mtvision.evaluation.predict.outputs import DEFAULT_IMAGE, Places
+from mtvision.evaluation.predict.outputs import Places
 from mtvision.evaluation.predict.reading import read_picture
 from mtvision.evaluation.predict.session import Session
-from mtvision.evaluation.predict.writing import write_image
 from mtvision.evaluation.predictor import Predictor
 from mtvision.evaluation.scoring import evaluate, predict_batch
 from mtvision.models.factory import build_network
 from mtvision.protocols import SYNTHETIC
+from mtvision.visualize import panel, write_picture
 
 MODEL = MODELS["ResNet-18"]
 PICTURES = 8
@@ -119,7 +119,9 @@ def prediction() -> Variants:
         for source, name in zip(found.sources, names, strict=True):
             assert source.path is not None
             image = read_picture(source.path)
-            list(write_image(goal, DEFAULT_IMAGE, name, image, predictor(image)))
+            maps = predictor(image)
+            write_picture(goal.panel(name, ".png"), panel(image, maps, predictor.protocol.tasks))
+            np.savez_compressed(goal.maps(name), **maps)  # type: ignore[arg-type]
 
     def session() -> None:
         list(Session(predictor, places()).run(zip(found.sources, names, strict=True)))

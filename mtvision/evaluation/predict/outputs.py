@@ -58,6 +58,10 @@ class Places:
             return tuple(self._kinds)
         return DEFAULT_IMAGE if source.kind == "image" else DEFAULT_VIDEO
 
+    def numbers(self) -> bool:
+        """Whether an output numbers what it holds, so that the order in which it is written counts."""
+        return "coco" in (self._kinds or ())
+
     def panel(self, name: str, suffix: str) -> Path:
         """The panel; `suffix` is `.png` or `.mp4`."""
         return self.out / f"{name}{suffix}"

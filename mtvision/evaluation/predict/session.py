@@ -30,6 +30,8 @@ from mtvision.visualize import panel
 from mtvision.visualize.overlays import overlay
 
 T = TypeVar("T")
+WRITERS = 2
+"""Threads that draw and compress; together they take longer than a small network."""
 Image = NDArray[np.uint8]
 
 
@@ -96,12 +98,14 @@ class Session:
     def run(self, named: Iterable[tuple[Source, str]]) -> Iterator[Result]:
         """Predict inputs with the names of their outputs; results come in the same order.
 
-        While the network computes, one thread reads the next images and another one writes the last.
+        While the network computes, one thread reads the next images and others write the last. COCO files
+        number what they hold, so that a single thread writes them.
         """
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        count = 1 if self._places.numbers() else WRITERS
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(count) as writer:
             written: deque[Future[list[Result]]] = deque()
             for moving, group, read in _ahead(_runs(named, self._batch), reader):
-                while written and (moving or len(written) > 1):
+                while written and (moving or len(written) > count):
                     yield from written.popleft().result()
                 if read is None:
                     yield from (self._video(source, name) for source, name in group)

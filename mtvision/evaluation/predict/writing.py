@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.arrays import write_npz
 from mtvision.core.instances import BASE
 from mtvision.core.task import Task
 from mtvision.evaluation.predict.outputs import Places
@@ -57,7 +58,7 @@ def save_maps(path: Path, prediction: Mapping[str, NDArray[Any]]) -> None:
         OSError: it cannot be written.
     """
     with atomic_file(path) as file:
-        np.savez_compressed(file, **dict[str, Any](prediction))
+        write_npz(file, prediction)
 
 
 def write_maps(
