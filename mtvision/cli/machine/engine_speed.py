@@ -76,23 +76,25 @@ def steps() -> Variants:
 
 
 def evaluation() -> Variants:
-    """Scores of a ResNet-18 on 16 rendered images, against reading, computing, measuring in turn."""
-    dataset = SyntheticScenes(split="val", length=16, size=SIZE, tasks=NAMES)
+    """Scores of a ResNet-18 on 16 rooms of 240x320, against reading, computing and measuring in turn."""
+    tasks = [task for task in TASKS if task.name != "edge"]  # its metric takes longer than all else
+    names = [task.name for task in tasks]
+    dataset = SyntheticScenes(split="val", length=16, size=(240, 320), tasks=names)
     torch.manual_seed(0)
-    network = build_network(MODEL, TASKS).eval()
+    network = build_network(MODEL, tasks).eval()
 
     def loader() -> DataLoader[Any]:
         return DataLoader(dataset, batch_size=2, collate_fn=collate)
 
     def in_turn() -> object:
-        evaluator = SampleEvaluator(TASKS)
+        evaluator = SampleEvaluator(tasks)
         for batch in loader():
-            evaluator.process(predict_batch(network, TASKS, batch), batch)
+            evaluator.process(predict_batch(network, tasks, batch), batch)
         return evaluator.evaluate(len(dataset))
 
     return {
         "one after another": in_turn,
-        "the suite's evaluation": lambda: evaluate(network, loader(), SampleEvaluator(TASKS)),
+        "the suite's evaluation": lambda: evaluate(network, loader(), SampleEvaluator(tasks)),
     }
 
 
