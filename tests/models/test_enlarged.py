@@ -139,3 +139,11 @@ def test_a_small_convolution_is_done_as_it_is(monkeypatch):
     monkeypatch.undo()
     layer, map_ = conv(), torch.randn(1, 3, 4, 5, dtype=torch.float64)
     assert torch.equal(convolved(layer, [map_], (16, 20)), plain(layer, [map_], (16, 20)))
+
+
+def test_under_autocast_it_is_as_near_as_the_plain_way():
+    layer, map_ = conv(16, 16).float(), torch.randn(1, 16, 4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolved(layer, [map_], (16, 20))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), plain(layer, [map_], (16, 20)), rtol=3e-2, atol=3e-2)

@@ -54,20 +54,20 @@ def convolved(
     assert isinstance(conv, nn.Conv2d)
     # One matrix (3 rows x channels, C) for each column of the kernel.
     turned = conv.weight.permute(3, 0, 2, 1).reshape(3, -1, conv.in_channels)
-    out: Tensor | None = None
+    bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
+    out = bias[:, None, None].expand(len(maps[0]), -1, *size)
+    for item, layer, is_small in zip(maps, layers, small, strict=True):
+        if not is_small:
+            assert isinstance(layer, nn.Conv2d)
+            out = _joined(turned, layer, item, size, bias)
     for item, layer, is_small in zip(maps, layers, small, strict=True):
         if is_small:
-            part = _at_own_size(turned, item if layer is None else layer(item), size)
-        else:
-            assert isinstance(layer, nn.Conv2d)
-            part = _joined(turned, layer, item, size)
-        out = part if out is None else out + part
-    assert out is not None
-    return out if conv.bias is None else out + conv.bias.to(out)[:, None, None]
+            out = _added_at_own_size(out, turned, item if layer is None else layer(item), size)
+    return out
 
 
-def _at_own_size(kernel: Tensor, feature: Tensor, size: tuple[int, int]) -> Tensor:
-    """The convolution of an enlarged map (B, C, h, w), without bias."""
+def _added_at_own_size(out: Tensor, kernel: Tensor, feature: Tensor, size: tuple[int, int]) -> Tensor:
+    """`out` and the convolution of an enlarged map (B, C, h, w), without bias."""
     height, width = size_of(feature)
     rows, columns = (
         _shifted(before, after, feature) for before, after in zip((height, width), size, strict=True)
@@ -79,18 +79,20 @@ def _at_own_size(kernel: Tensor, feature: Tensor, size: tuple[int, int]) -> Tens
         wide = part if wide is None else wide + part
     assert wide is not None
     # Rows of the kernel and of the map together: (H, 3 h) @ (3 h, W) for every channel.
-    return rows.transpose(0, 1).flatten(1) @ wide.unflatten(1, (-1, 3)).flatten(2, 3)
+    down = rows.transpose(0, 1).flatten(1).expand(out.shape[0] * out.shape[1], -1, -1)
+    wide = wide.unflatten(1, (-1, 3)).flatten(2, 3).flatten(0, 1)
+    return torch.baddbmm(out.flatten(0, 1), down, wide).view(out.shape)
 
 
-def _joined(kernel: Tensor, layer: nn.Conv2d, feature: Tensor, size: tuple[int, int]) -> Tensor:
-    """The convolution of `layer`'s enlarged map, as one convolution of what `layer` reads, without bias."""
+def _joined(kernel: Tensor, layer: nn.Conv2d, feature: Tensor, size: tuple[int, int], bias: Tensor) -> Tensor:
+    """The convolution of `layer`'s enlarged map, as one convolution of what `layer` reads."""
     read = layer.weight.flatten(1)
     fine = resize(feature, size)
     if layer.bias is not None:  # a channel of ones, which ends at the border as the map does
         read = torch.cat([read, layer.bias[:, None]], dim=1)
         fine = torch.cat([fine, fine.new_ones(()).expand(len(fine), 1, *size)], dim=1)
     weight = (kernel @ read).unflatten(1, (-1, 3)).permute(1, 3, 2, 0)
-    return F.conv2d(fine, weight, padding=1)
+    return F.conv2d(fine, weight, bias, padding=1)
 
 
 def _shifted(before: int, after: int, like: Tensor) -> Tensor:
