@@ -84,6 +84,14 @@ def collate_shared(samples: Sequence[Sample]) -> Batch | Parcel:
     return collate(samples) if get_worker_info() is None else pack(samples)
 
 
+def collate_by_shape(samples: Sequence[Sample]) -> list[Batch | Parcel]:
+    """As `collate_shared`, one batch for each size of image, in the order in which sizes occur."""
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample.image.shape), []).append(sample)
+    return [collate_shared(group) for group in groups.values()]
+
+
 def pack(samples: Sequence[Sample]) -> Batch | Parcel:
     """Stack samples inside a free segment of this process; a new one is made where none is large enough.
 
@@ -151,18 +159,25 @@ def _new_segment(size: int) -> Tensor:
 
 
 class BatchLoader(DataLoader[Batch]):
-    """A loader of batches whose workers hand them over with `collate_shared`."""
+    """A loader of batches whose workers hand them over with `collate_shared`.
 
-    def __init__(self, dataset: Any, **options: Any) -> None:
-        super().__init__(dataset, collate_fn=collate_shared, **options)
+    Args:
+        dataset: makes samples.
+        by_shape: images of several sizes in a batch become a batch for each size, instead of an error.
+        options: of PyTorch's loader.
+    """
+
+    def __init__(self, dataset: Any, *, by_shape: bool = False, **options: Any) -> None:
+        super().__init__(dataset, collate_fn=collate_by_shape if by_shape else collate_shared, **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Batches, in order."""
         # PyTorch maps a segment once for as long as somebody holds it
         kept: dict[tuple[int, int], Tensor] = {}
-        for item in super().__iter__():
-            if isinstance(item, Parcel):
-                kept[item.place] = item.segment
-                yield item.unpack()
-            else:
-                yield item
+        for found in super().__iter__():
+            for item in found if isinstance(found, list) else [found]:
+                if isinstance(item, Parcel):
+                    kept[item.place] = item.segment
+                    yield item.unpack()
+                else:
+                    yield item

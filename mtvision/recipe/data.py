@@ -102,9 +102,12 @@ def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _loader(dataset: DenseDataset, batch_sampler: Any, workers: int) -> DataLoader[Batch]:
+def _loader(
+    dataset: DenseDataset, batch_sampler: Any, workers: int, *, by_shape: bool = False
+) -> DataLoader[Batch]:
     return BatchLoader(
         dataset,
+        by_shape=by_shape,
         batch_sampler=batch_sampler,
         num_workers=workers,
         worker_init_fn=_prepare_worker,
@@ -127,7 +130,7 @@ def train_loader(dataset: DenseDataset, config: Mapping[str, Any], seed: int) ->
 
 
 def evaluation_loader(dataset: DenseDataset, config: Mapping[str, Any]) -> DataLoader[Batch]:
-    """Every image exactly once over all processes."""
+    """Every image exactly once over all processes; images of several sizes are a batch for each size."""
     rank, world_size = rank_and_world_size()
     sampler = EvalBatchSampler(len(dataset), int(config["batch_size"]), rank=rank, world_size=world_size)
-    return _loader(dataset, sampler, int(config["num_workers"]))
+    return _loader(dataset, sampler, int(config["num_workers"]), by_shape=True)

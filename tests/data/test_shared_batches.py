@@ -114,3 +114,24 @@ def test_a_forked_process_does_not_release_what_its_parent_reads(segments):
 def test_outside_a_worker_nothing_is_packed():
     samples = samples_of(2)
     assert equal(collate_shared(samples), collate(samples))
+
+
+class TwoSizes(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return SyntheticScenes(split="train", length=5, size=((16, 24), (24, 16))[index in (1, 4)])[index]
+
+    def __len__(self):
+        return 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_several_sizes_are_a_batch_for_each_size(workers):
+    data = TwoSizes()
+    options = {"batch_size": 3, "num_workers": workers}
+    with pytest.raises(ValueError, match="has shape"):
+        list(BatchLoader(data, **options))
+    found = list(BatchLoader(data, by_shape=True, **options))
+    expected = [[0, 2], [1], [3], [4]]
+    assert len(found) == len(expected)
+    for batch, indices in zip(found, expected, strict=True):
+        assert equal(batch, collate([data[index] for index in indices]))
