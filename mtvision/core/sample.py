@@ -221,7 +221,7 @@ def collate(samples: Sequence[Sample], *, stack: Callable[[list[Tensor]], Tensor
 
     Args:
         samples: one at least.
-        stack: `torch.stack`, or the same into memory of one's own: called with the images, then with the
+        stack: `torch.stack`, or the same into other memory. It is called with the images, then with the
             labels of one task after another, in the order of the result.
 
     Raises:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Behind:
-    """Calls in a thread, one after another, while the caller goes on; one call waits at most.
+    """Calls in a thread, one after another, while the caller continues. It waits only for the call before.
 
     What a call raises comes out of the next call, of `wait`, or of the end of the block.
 
