@@ -20,6 +20,8 @@ RENAMES = {  # files that may rename or make temporary files on their own, and w
 DIRECT_WRITES = {  # files that may write by other means, and why
     "mtvision/cli/compare_runs.py": "the log of a process",
     "mtvision/data/speed.py": "temporary files of a benchmark",
+    "mtvision/cli/machine/engine_speed.py": "temporary files of a benchmark",
+    "mtvision/core/files/arrays.py": "a part of an archive, into a file that its caller opened",
     "mtvision/metrics/boundary/runner.py": "`metrics` may not read `runtime`; a reader finds damage",
     "mtvision/evaluation/predict/video.py": "an encoder, into a temporary file of `atomic_path`",
 }

@@ -303,6 +303,7 @@ class Loader(list):
     """Batches, and the data set whose length is asked for."""
 
     dataset = range(3)
+    num_workers = 0
 
 
 def test_an_evaluation_says_what_was_not_scored():
