@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtvision.balance import Balancer, FixedWeights, TorchJD, UPGrad
@@ -103,20 +103,16 @@ def _built(case: AdapterCase, changes: Mapping[str, Any], named: Collection[str]
     try:
         network = case.setting.module(build_network(config, tuple(case.tasks)))
     except (TypeError, ValueError) as error:
-        known = {_name(case.entry), *named, *_classes(case.network)}
+        known = {
+            _name(case.entry),
+            *named,
+            *(path for path, _ in case.network.named_modules() if "." in path),
+        }
         told = any(name in str(error) for name in known)
         if not told:
             raise PropertyError(f"the refusal names none of the parts: {error}") from error
         return None
     return network.train()
-
-
-def _classes(network: nn.Module) -> set[str]:
-    """Names of the classes and of the modules of a network's backbone."""
-    found = {
-        type(item).__name__ for item in network.modules() if not type(item).__module__.startswith("torch")
-    }
-    return found | {path for path, _ in network.named_modules() if "." in path}
 
 
 def _check_pass(case: AdapterCase, network: Network, what: str) -> None:

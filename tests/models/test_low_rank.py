@@ -269,6 +269,8 @@ def test_mtlora_has_the_published_number_of_values(rank):
     shared = sum(16 * width * depth for width, depth in zip(widths, depths, strict=True))
     assert shared == 70_656
     assert sum(trained) == rank * shared + 4 * len(TASKS) * sum(12 * width for width in widths)
+    # The paper counts 4.95, 6.08 and 8.34 M trained parameters at ranks 16, 32 and 64, decoders included.
+    assert [shared * step / 1e6 for step in (16, 32)] == pytest.approx([6.08 - 4.95, 8.34 - 6.08], abs=0.01)
 
 
 def test_the_base_is_frozen_with_its_statistics():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from disturbed import disturb
-from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from torch import nn
 from torch.nn import functional as F
 
@@ -152,3 +152,29 @@ def test_scores_are_not_divided_where_the_released_script_does_not():
         want, found = plain(image), unscaled(image).for_task("depth")
     for one, other in zip(want.maps, found.maps, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.conformance("VTAGML", "counts")
+def test_the_released_network_has_the_values_of_its_layers():
+    """Swin-S with conditioned blocks 12 to 17 of its third stage, the released script for NYUD-v2.
+
+    No count is published; this one is written out from the layers of the released code.
+    """
+    with torch.device("meta"):
+        plain = TimmBackbone("swin_small_patch4_window7_224")
+        blocks = [path for path, item in plain.named_modules() if type(item) is SwinTransformerBlock][16:22]
+        before = sum(item.numel() for item in plain.parameters())
+        adapted = VTAGML(blocks=blocks).apply(plain, TASKS)
+
+    def linear(inputs, outputs):
+        return inputs * outputs + outputs
+
+    size, width = 343, 384
+    conditioned = 49 * 7 + linear(size, 2 * 7) + 2 * linear(size, 2 * width)
+    stream = sum(
+        depth * (linear(size, size) + linear(size, 2 * d) + linear(d, d // 3) + linear(d // 3, d))
+        for d, depth in ((96, 2), (192, 2), (384, 18), (768, 2))
+    )
+    merging = sum(8 * d + 8 * d * d for d in (96, 192, 384))
+    added = 2 * size + 6 * conditioned + stream + merging + 2 * 768
+    assert sum(item.numel() for item in adapted.parameters()) - before == added

@@ -36,6 +36,12 @@ FIVE = (*toy_tasks(), EDGE, make_task.saliency())
 IMAGES = 8
 STEPS = 3
 DECODERS = {item.label: item for item in EXAMPLES if item.kind == "decoder"}
+DRAWN = ("BranchingSearch", "ParetoManifold")  # training draws trees or preferences, others on each rank
+ADAPTERS = {
+    item.name: item
+    for item in reversed(EXAMPLES)  # the first example of a class counts
+    if item.kind == "adapter" and item.name not in DRAWN
+}
 CASES = {
     **{
         f"{label} {balancer}": (label, balancer, {})
@@ -48,14 +54,20 @@ CASES = {
     "five tasks UPGrad": ("five tasks", "UPGrad", {}),
     "micro-batches": ("five tasks", "FixedWeights", {"micro_batches": 2}),
     "data map": ("five tasks", "FixedWeights", {"step": "data map"}),
+    **{f"adapter {name}": (name, "FixedWeights", {}) for name in ADAPTERS},
+    **{f"adapter {name} UPGrad": (name, "UPGrad", {}) for name in ("LowRank", "MixtureOfExperts", "AdaTT")},
     "rank": ("five tasks", "FixedWeights", {"loss_means": "rank"}),
 }
+SHORT = {name for name in CASES if name == "rank" or name.startswith("adapter ")}  # one step tells
 STEP = {"plain": PlainStep, "data map": DataMapStep, "sandwich": SandwichStep}
 
 
 def network_of(label):
     """A network in float64, disturbed alike everywhere; dropout and batch norms are in evaluation mode."""
     torch.manual_seed(0)
+    if label in ADAPTERS:
+        case = ADAPTERS[label].build(Setting("cpu", torch.float64), Path())
+        return in_evaluation(disturb(case.build()).train()), case.size
     if label == "five tasks":
         case = DecoderCase(make=lambda **known: ParallelDecoder(width=8, **known), tasks=FIVE)
     else:
@@ -65,11 +77,15 @@ def network_of(label):
         task.name: ConvHead(in_channels=decoder.out_channels[task.name], task=task) for task in case.tasks
     }
     network = Network(case.backbone, decoder, heads, tuple(case.tasks)).double()
-    disturb(network).train()
+    return in_evaluation(disturb(network).train()), case.size
+
+
+def in_evaluation(network):
+    """The network with dropout and batch norms in evaluation mode."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) or "drop" in type(module).__name__.lower():
             module.eval()
-    return network, case.size
+    return network
 
 
 def samples_of(tasks, size, step):
@@ -88,8 +104,9 @@ def samples_of(tasks, size, step):
     return samples
 
 
-def train(case, rank, world, *, steps=STEPS, only=None):
+def train(case, rank, world, *, only=None):
     """Gradients of the first step, logs and what the weights changed by; `only` = indices of the images."""
+    steps = 1 if case in SHORT else STEPS
     label, balancer, options = CASES[case]
     options = {"loss_means": "global", **options}
     step = STEP[options.pop("step", "plain")]()
@@ -113,9 +130,8 @@ def train(case, rank, world, *, steps=STEPS, only=None):
         samples = samples_of(network.tasks, size, number)
         share = IMAGES // world
         mine = samples[rank * share : (rank + 1) * share] if only is None else [samples[i] for i in only]
-        with patch(
-            "torch.randn_like", torch.zeros_like
-        ):  # MLoRE's routing is noisy, other draws on each rank
+        # Routing is noisy or closes experts at random, other draws on each rank.
+        with patch("torch.randn_like", torch.zeros_like), patch("torch.rand_like", torch.ones_like):
             log = wrapped.train_step(collate(mine), wrapper)
         logs.append({name: float(value) for name, value in log.items()})
     change = {name: item.detach() - before[name] for name, item in module.named_parameters()}
@@ -128,8 +144,7 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
     results = {}
     for case in sys.argv[5:] or CASES:
-        steps = 1 if case == "rank" else STEPS
-        results[case] = train(case, rank, world, steps=steps)
+        results[case] = train(case, rank, world)
     torch.save(results, sys.argv[4])
     dist.destroy_process_group()
 

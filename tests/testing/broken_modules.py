@@ -17,6 +17,20 @@ from mtvision.models.decoders.decoder import Decoder
 from mtvision.testing.inputs import ToyBackbone
 
 
+class Growing(torch.autograd.Function):
+    """The map itself, whose gradient grows with every backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, passes):
+        ctx.passes = passes
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.passes.append(None)
+        return gradient * len(ctx.passes), None
+
+
 class Twist(nn.Module):
     """A map with one mistake in it."""
 
@@ -24,6 +38,7 @@ class Twist(nn.Module):
         super().__init__()
         self.mode = mode
         self.hidden = float(torch.rand(())) if mode == "hidden" else 1.0  # is not in the state dict
+        self.passes = []
         if mode == "idle":
             self.idle = nn.Parameter(torch.ones(3))
         if mode == "closure":
@@ -40,6 +55,7 @@ class Twist(nn.Module):
             "random": lambda: x + torch.rand(()),
             "even": lambda: x.reshape(*x.shape[:3], x.shape[3] // 2, 2).flatten(3),
             "double": lambda: 2 * x,
+            "growing": lambda: Growing.apply(x, self.passes),
             "context": lambda: x if current_context().tasks is None else 2 * x,
         }
         return wrong.get(self.mode, lambda: x * self.hidden)()
@@ -221,6 +237,12 @@ class ChangesWeights(Adapter):
         return backbone
 
 
+class RefusesWithoutAName(Adapter):
+    def complete(self, network):
+        if type(network.decoder).__name__ != "ParallelDecoder":
+            raise ValueError("this does not fit")
+
+
 class KeepsASet(Adapter):
     def plain(self, config):
         return {**config, "names": {"a set", "is no JSON"}}
@@ -233,4 +255,8 @@ ADAPTERS = {name: (Wraps, {"options": {"mode": mode}}) for name, mode in COMMON.
     "architecture_is_plain_data": (KeepsASet, {}),
     "round_trip": (Wraps, {"options": {"mode": "hidden"}}),
     "subset_equals_whole": (Wraps, {"options": {"mode": "context"}}),
+    "trains_with_every_decoder": (RefusesWithoutAName, {"decoders": [{"type": "ConcatDecoder"}]}),
+    "rules_over_gradients_agree": (Wraps, {"options": {"mode": "growing"}}),
+    "slims_or_is_refused": (Wraps, {"options": {"mode": "hidden"}}),
+    "halves_average_to_the_whole": (Wraps, {"options": {"mode": "mixing"}}),
 }

@@ -277,7 +277,13 @@ for label, reweight in {"TaskPrompterDecoder": None, "TaskPrompterDecoder-reweig
 
 # --------------------------------------------------------------------------------------------- adapters
 
-adapter = partial(add, "adapter", AdapterCase, decoders=OTHERS)
+
+def adapter(name: str, make: Any, **options: Any) -> None:
+    """Add an example of an adapter; the first of its class is tried with every decoder."""
+    first = all(item.name != name for item in EXAMPLES if item.kind == "adapter")
+    add("adapter", AdapterCase, name, make, decoders=OTHERS if first else (), **options)
+
+
 RESNET = {"type": "TimmBackbone", "name": "resnet18", "channels": (4, 8, 12, 16)}
 RESNET |= {"stem_type": "deep", "stem_width": 2}
 WIDER = {"type": "TimmBackbone", "name": "resnet10t", "channels": (16, 24, 32, 48), "stem_width": 8}

@@ -108,7 +108,7 @@ class MixtureOfExperts(Adapter):
     def complete(self, network: Network) -> None:
         """Refuse a decoder that reads one pyramid of all tasks."""
         if network.backbone.task_passes is not None:
-            refuse_shared_decoder(network)
+            refuse_shared_decoder(network, type(self).__name__)
 
     def _chosen(self, found: dict[str, Mlp]) -> list[str]:
         chosen = list(found)[1::2]

@@ -91,4 +91,4 @@ class Branched(Adapter):
 
     def complete(self, network: Network) -> None:
         """Refuse a decoder that needs one pyramid for all tasks."""
-        refuse_shared_decoder(network)
+        refuse_shared_decoder(network, type(self).__name__)

@@ -49,18 +49,21 @@ def cut_points(backbone: Backbone, cuts: str | Sequence[int]) -> tuple[int, ...]
     return tuple(chosen)
 
 
-def refuse_shared_decoder(network: Network) -> None:
-    """A decoder that reads one pyramid of all tasks does not fit a backbone that branches.
+def refuse_shared_decoder(network: Network, user: str) -> None:
+    """A decoder that reads one pyramid of all tasks does not fit a backbone with maps of their own for tasks.
+
+    Args:
+        network: finished.
+        user: the adapter that gives tasks maps of their own.
 
     Raises:
-        ValueError: names it.
+        ValueError: names both.
     """
     reason = network.decoder.declaration().cannot_branch
     if reason:
         raise ValueError(
-            f"{type(network.decoder).__name__} reads one pyramid that all tasks share, so its backbone "
-            f"cannot branch: {reason}. Leave Branched or BranchingSearch out of model.adapters, or take "
-            "another decoder."
+            f"{type(network.decoder).__name__} reads one pyramid that all tasks share, but with {user} every "
+            f"task has its own: {reason}. Leave {user} out of model.adapters, or take another decoder."
         )
 
 

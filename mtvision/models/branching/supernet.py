@@ -331,7 +331,7 @@ class BranchingSearch(Adapter):
 
     def complete(self, network: Network) -> None:
         """Refuse a decoder that needs one pyramid for all tasks."""
-        refuse_shared_decoder(network)
+        refuse_shared_decoder(network, type(self).__name__)
 
     def _default_copies(self, levels: int, tasks: int) -> Iterator[int]:
         return (tasks if self.mixing == "streams" else min(tasks, 2**level) for level in range(levels))

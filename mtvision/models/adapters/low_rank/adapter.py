@@ -113,7 +113,7 @@ class LinearUpdates(MergeableAdapter):
     def complete(self, network: Network) -> None:
         """Keep the statistics of the frozen backbone; refuse a decoder that reads one pyramid."""
         if network.backbone.task_passes is not None:
-            refuse_shared_decoder(network)
+            refuse_shared_decoder(network, type(self).__name__)
         network.freeze(())
 
     def _side_layers(self, backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:

@@ -181,7 +181,7 @@ class PRISM(Adapter):
 
     def complete(self, network: Network) -> None:
         """Refuse a decoder that reads one pyramid of all tasks."""
-        refuse_shared_decoder(network)
+        refuse_shared_decoder(network, type(self).__name__)
 
     def _chosen(self, stem: TimmBackbone, found: Sequence[str]) -> list[str]:
         if self.blocks is None:

@@ -196,4 +196,4 @@ class SAK(Adapter):
     def complete(self, network: Network) -> None:
         """Refuse a decoder that reads one pyramid of all tasks."""
         if self.mix == "router":
-            refuse_shared_decoder(network)
+            refuse_shared_decoder(network, type(self).__name__)

@@ -142,7 +142,7 @@ class VTAGML(Adapter):
 
     def complete(self, network: Network) -> None:
         """Refuse a decoder that reads one pyramid of all tasks; keep frozen parts in evaluation mode."""
-        refuse_shared_decoder(network)
+        refuse_shared_decoder(network, type(self).__name__)
         network.freeze(())
 
     def _chosen(self, backbone: Backbone, known: Mapping[str, nn.Module]) -> list[str]:
