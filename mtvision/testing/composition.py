@@ -78,7 +78,7 @@ def slims_or_is_refused(case: AdapterCase) -> None:
 def halves_average_to_the_whole(case: AdapterCase) -> None:
     """Gradients of two processes with half a batch each, averaged, are those of one with the whole batch.
 
-    Batch norms are in evaluation mode. Regularisers that are no means over samples exchange what they read
+    Batch norms and dropout are in evaluation mode. Regularisers that are no means over samples exchange what they read
     (`mtvision.core.context.batch_mean`).
     """
     batch = _batch(case, IMAGES)
@@ -158,7 +158,7 @@ def _step(
     """Gradients of a copy of the network in float64 after a step; means over the members of a group."""
     network = copy.deepcopy(case.network).double().train()
     for module in network.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _BatchNorm) or "Drop" in type(module).__name__:
             module.eval()
     names = [task.name for task in case.tasks]
     rule = balancer or FixedWeights(tasks=names, weights=dict.fromkeys(names, 1.0))

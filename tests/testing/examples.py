@@ -387,7 +387,14 @@ adapter(
     "PRISM",
     "PRISM",
     label="PRISM-plain-inputs",
-    options={**FEW, "weigh_inputs": False, "noise": False, "gate": (0.2, 0.8), "projector": "linear"},
+    options={
+        **FEW,
+        "weigh_inputs": False,
+        "noise": False,
+        "dropout": 0.0,
+        "gate": (0.2, 0.8),
+        "projector": "linear",
+    },
     dead=OF_TEACHERS,
     **STUDENT,
 )
