@@ -78,8 +78,8 @@ def slims_or_is_refused(case: AdapterCase) -> None:
 def halves_average_to_the_whole(case: AdapterCase) -> None:
     """Gradients of two processes with half a batch each, averaged, are those of one with the whole batch.
 
-    Batch norms and dropout are in evaluation mode. Regularisers that are no means over samples exchange what they read
-    (`mtvision.core.context.batch_mean`).
+    Batch norms and dropout are in evaluation mode. Regularisers that are no means over samples exchange what
+    they read (`mtvision.core.context.batch_mean`).
     """
     batch = _batch(case, IMAGES)
     whole, again = (_step(case, batch, seed=seed) for seed in (0, 1))
