@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,10 @@ Gradients = dict[str, Tensor]
 
 
 def trains_with_every_decoder(case: AdapterCase) -> None:
-    """With every decoder of `decoders` a training pass gives logits and finite gradients, or the build is
-    refused by name.
-    """
+    """With every decoder of `decoders` a training pass gives finite gradients, or is refused by name."""
     for decoder in (case.decoder, *case.decoders):
-        network = _built(case, {"decoder": decoder}, {_name(decoder)})
-        if network is not None:
-            _check_pass(case, network, _name(decoder))
+        with _refusals(case, _name(decoder)):
+            _check_pass(case, _built(case, {"decoder": decoder}), _name(decoder))
 
 
 def rules_over_gradients_agree(case: AdapterCase) -> None:
@@ -64,15 +62,13 @@ def rules_over_gradients_agree(case: AdapterCase) -> None:
 
 def slims_or_is_refused(case: AdapterCase) -> None:
     """Behind the adapter `Slimmable` keeps logits at full width, or the build is refused by name."""
-    slimmable = {"type": "Slimmable"}
-    network = _built(case, {"adapters": [*case.config()["adapters"], slimmable]}, set())
-    if network is None:
-        return
-    state = network.eval().state_dict()
-    plain = case.build().eval()
-    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    modules.agree_exactly(case.run(network, case.image), case.run(plain, case.image), "full width:")
-    _check_pass(case, network, "Slimmable")
+    with _refusals(case):
+        network = _built(case, {"adapters": [*case.config()["adapters"], {"type": "Slimmable"}]})
+        state = network.eval().state_dict()
+        plain = case.build().eval()
+        plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+        modules.agree_exactly(case.run(network, case.image), case.run(plain, case.image), "full width:")
+        _check_pass(case, network.train(), "Slimmable")
 
 
 def halves_average_to_the_whole(case: AdapterCase) -> None:
@@ -96,23 +92,22 @@ def _name(config: Mapping[str, Any]) -> str:
     return kind if isinstance(kind, str) else str(kind.__name__)
 
 
-def _built(case: AdapterCase, changes: Mapping[str, Any], named: Collection[str]) -> Network | None:
-    """A network in training mode with other parts, or None if one of them is refused by its name."""
+def _built(case: AdapterCase, changes: Mapping[str, Any]) -> Network:
+    """A network in training mode with other parts."""
     torch.manual_seed(0)
     config = copy.deepcopy({**case.config(), **changes})
+    return case.setting.module(build_network(config, tuple(case.tasks))).train()
+
+
+@contextmanager
+def _refusals(case: AdapterCase, *names: str) -> Iterator[None]:
+    """Accept errors that name the adapter, one of `names`, or a module of the network."""
     try:
-        network = case.setting.module(build_network(config, tuple(case.tasks)))
+        yield
     except (TypeError, ValueError) as error:
-        known = {
-            _name(case.entry),
-            *named,
-            *(path for path, _ in case.network.named_modules() if "." in path),
-        }
-        told = any(name in str(error) for name in known)
-        if not told:
+        paths = [path for path, _ in case.network.named_modules() if "." in path]
+        if not any(name in str(error) for name in (_name(case.entry), *names, *paths)):
             raise PropertyError(f"the refusal names none of the parts: {error}") from error
-        return None
-    return network.train()
 
 
 def _check_pass(case: AdapterCase, network: Network, what: str) -> None:

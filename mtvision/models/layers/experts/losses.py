@@ -59,7 +59,9 @@ def switch_loss(routing: Routing) -> Tensor:
     Switch Transformer (Fedus et al., JMLR 2022), with k experts per token as in PRISM's released code. A
     weight of 0 does not count.
     """
-    used = torch.zeros_like(routing.probabilities).scatter(1, routing.experts, (routing.gates > 0).float())
+    used = torch.zeros_like(routing.probabilities).scatter(
+        1, routing.experts, (routing.gates > 0).to(routing.gates)
+    )
     shares, means = batch_mean(used.mean(dim=0)), batch_mean(routing.probabilities.mean(dim=0))
     return routing.probabilities.shape[1] * (shares * means).sum()
 
