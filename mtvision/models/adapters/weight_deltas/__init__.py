@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from mtvision.models.adapters.weight_deltas.sparse import SparseDeltas
     from mtvision.models.adapters.weight_deltas.subset import Subset
     from mtvision.models.adapters.weight_deltas.taps import TAPS
+    from mtvision.models.adapters.weight_deltas.video import VideoReuse, shifted_crops
 else:
     __getattr__ = lazy_exports(__name__)
 
-__all__ = ["TAPS", "SparseDeltas", "Subset"]
+__all__ = ["TAPS", "SparseDeltas", "Subset", "VideoReuse", "shifted_crops"]
