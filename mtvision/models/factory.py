@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS, Registry
 from mtvision.core.task import Task
 from mtvision.models.check import check_model
+from mtvision.models.layers.names import TAKEN
 from mtvision.models.network import Network
-
-_TAKEN = frozenset(dir(nn.ModuleDict()))
-"""Names that no entry of a `ModuleDict` may have; decoders and networks keep what is of a task in such."""
 
 
 def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
@@ -37,7 +33,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
             for other tasks.
     """
     for task in tasks:
-        if task.name in _TAKEN or "." in task.name:
+        if task.name in TAKEN or "." in task.name:
             raise ValueError(
                 f"protocol.tasks.{task.name}: torch's modules cannot have this name. Choose another, e.g. "
                 f"'{task.name.replace('.', '_')}_map' with type='{task.name}' or the fields it has."

@@ -146,7 +146,13 @@ class Network(nn.Module):
         Args:
             context: the whole context; by default the current one.
             changes: fields of it that differ, e.g. `task="depth"`.
+
+        Raises:
+            UnknownNameError: the network has no such task.
         """
+        task = changes.get("task")
+        if task is not None and task not in self.task_names:
+            raise UnknownNameError("task of this network", task, self.task_names)
         with use_context(replace(context or current_context(), **changes)) as active:
             yield active
 

@@ -14,6 +14,7 @@ from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Count, Factor, Positive, Rate, Share
 from mtvision.models.adapters.adapter import Adapter
+from mtvision.models.adapters.mergeable import Mergeable
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.task_passes import pass_per_task
 from mtvision.models.branching.paths import refuse_shared_decoder
@@ -85,8 +86,20 @@ class MixtureOfExperts(Adapter):
         blocks: Sequence[str] | None = None,
         copy: bool = False,
     ) -> None:
-        if top_k > experts:
-            raise ValueError(f"MixtureOfExperts: top_k={top_k} of {experts} experts; give at most {experts}.")
+        if not 1 <= top_k <= experts:
+            raise ValueError(
+                f"MixtureOfExperts: top_k={top_k} of {experts} experts; give 1 or more, at most {experts}."
+            )
+        if excluded and not restricted:
+            raise ValueError(
+                "MixtureOfExperts: excluded=True with restricted=0, so no expert is restricted. Give "
+                "restricted a share such as 0.5."
+            )
+        if mutual_information and router == "shared":
+            raise ValueError(
+                f"MixtureOfExperts: mutual_information={mutual_information} with router='shared', which "
+                "routes all tasks alike. Use router='task' or 'conditioned'."
+            )
         self.experts, self.top_k, self.ratio = experts, top_k, ratio
         self.router, self.noise, self.renormalise = router, noise, renormalise
         self.combine, self.restricted, self.excluded = combine, restricted, excluded
@@ -119,9 +132,10 @@ class MixtureOfExperts(Adapter):
                     raise ValueError(f"MixtureOfExperts: '{glob}' matches no MLP; the backbone {there}.")
             chosen = [path for path in found if any(fnmatchcase(path, glob) for glob in self.blocks)]
         if not chosen:
+            why = "and blocks=[] names none" if self.blocks is not None else "so there is nothing to replace"
             raise ValueError(
-                f"MixtureOfExperts: the backbone has {len(found)} MLPs of timm, so there is nothing to "
-                "replace. Use a ViT or a Swin with two blocks or more."
+                f"MixtureOfExperts: the backbone has {len(found)} MLPs of timm, {why}. Use a ViT or a Swin "
+                "with two blocks or more, and name MLPs such as blocks=['*.1.mlp']."
             )
         return chosen
 
@@ -131,6 +145,16 @@ class MixtureOfExperts(Adapter):
             raise ValueError(f"MixtureOfExperts: {path} is no MLP of two linear layers with biases.")
         features = first.in_features
         hidden = first.out_features if self.copy else round(self.ratio * features)
+        if hidden < 1:
+            raise ValueError(
+                f"MixtureOfExperts: ratio={self.ratio} of {features} features leaves experts no inner width. "
+                f"Give at least {1 / features:g}."
+            )
+        if any(isinstance(item, Mergeable) for item in mlp.modules()):
+            raise ValueError(
+                f"MixtureOfExperts: {path} has layers that an adapter before changes, and experts would take "
+                "their place. Put MixtureOfExperts first."
+            )
         router = ROUTERS[self.router](
             features,
             self.experts,

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from mtvision.core.task import Task
 from mtvision.models.adapters.low_rank.delta import Delta
 from mtvision.models.adapters.low_rank.linear import UpdatedLinear
-from mtvision.models.adapters.mergeable import MergeableAdapter
+from mtvision.models.adapters.mergeable import Mergeable, MergeableAdapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.task_passes import pass_per_task
 from mtvision.models.branching.paths import refuse_shared_decoder
@@ -90,8 +90,9 @@ class LinearUpdates(MergeableAdapter):
         """The same backbone, frozen, with updates."""
         names = [task.name for task in tasks]
         layers = {path: item for path, item in backbone.named_modules() if type(item) is nn.Linear}
-        shared = self._chosen(self.shared, layers)
-        own = self._chosen(self.own, self._side_layers(backbone, layers))
+        self._refuse_updated(backbone)
+        shared = self.chosen(self.shared, layers, self.label)
+        own = self.chosen(self.own, self._side_layers(backbone, layers), self.label)
         if self.addition:
             shared = {path: rank for path, rank in shared.items() if path not in own}
         self._freeze(backbone)
@@ -113,8 +114,19 @@ class LinearUpdates(MergeableAdapter):
     def complete(self, network: Network) -> None:
         """Keep the statistics of the frozen backbone; refuse a decoder that reads one pyramid."""
         if network.backbone.task_passes is not None:
-            refuse_shared_decoder(network, type(self).__name__)
+            refuse_shared_decoder(network, self.label)
         network.freeze(())
+
+    def _refuse_updated(self, backbone: Backbone) -> None:
+        """Refuse layers that an adapter before has changed; they are no plain linear layers any more."""
+        changed = [path for path, item in backbone.named_modules() if isinstance(item, Mergeable)]
+        for glob in (*self.shared, *self.own):
+            taken = [path for path in changed if fnmatchcase(path, glob)]
+            if taken:
+                raise ValueError(
+                    f"{self.label}: '{glob}' matches {taken[0]}, which an adapter before changes already. "
+                    "Name each layer in one adapter."
+                )
 
     def _side_layers(self, backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
         """Layers that may have updates of one task."""
@@ -126,15 +138,29 @@ class LinearUpdates(MergeableAdapter):
         last = [f"{names[position - 1]}." for position in backbone.exits if position]
         return {path: item for path, item in layers.items() if path.startswith(tuple(last))}
 
-    def _chosen(self, ranks: Ranks, layers: Mapping[str, nn.Linear]) -> dict[str, int]:
-        for glob in ranks:
-            if not any(fnmatchcase(path, glob) for path in layers):
-                raise ValueError(_no_layer(self.label, glob, list(layers)))
-        return {
-            path: next(rank for glob, rank in ranks.items() if fnmatchcase(path, glob))
+    @staticmethod
+    def chosen(ranks: Ranks, layers: Mapping[str, nn.Linear], user: str) -> dict[str, int]:
+        """{path: rank} of the layers that globs match; the first glob counts.
+
+        Raises:
+            ValueError: a glob matches none, or another one before it matches all of its layers.
+        """
+        first = {
+            path: next(glob for glob in ranks if fnmatchcase(path, glob))
             for path in layers
             if any(fnmatchcase(path, glob) for glob in ranks)
         }
+        for glob in ranks:
+            matched = [path for path in layers if fnmatchcase(path, glob)]
+            if not matched:
+                raise ValueError(_no_layer(user, glob, list(layers)))
+            if glob not in first.values():
+                earlier = " and ".join(f"'{item}'" for item in dict.fromkeys(first[path] for path in matched))
+                raise ValueError(
+                    f"{user}: '{glob}' counts for no layer, because {earlier} before it matches all of "
+                    "its layers first. Put it in front."
+                )
+        return {path: ranks[glob] for path, glob in first.items()}
 
     def _freeze(self, backbone: Backbone) -> None:
         named = dict(backbone.named_parameters())

@@ -32,6 +32,26 @@ class Delta(nn.Module):
         )
 
 
+def check_rank(user: str, path: str, layer: nn.Linear, rank: int) -> None:
+    """Refuse a product of matrices that has more inner features than the layer has.
+
+    Args:
+        user: the adapter, for the message.
+        path: of the layer.
+        layer: that gets an update.
+        rank: of the update.
+
+    Raises:
+        ValueError: it is larger than the layer's inputs or outputs.
+    """
+    most = min(layer.in_features, layer.out_features)
+    if rank > most:
+        raise ValueError(
+            f"{user}: rank {rank} for {path}, whose weight has rank {most} at most ({layer.in_features} to "
+            f"{layer.out_features} features). Give at most {most}, e.g. by a glob of its own in front."
+        )
+
+
 class Matrices(Delta):
     """B·A·scale (LoRA, Hu et al., ICLR 2022): `A` is random, `B` starts at 0.
 

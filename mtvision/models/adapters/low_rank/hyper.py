@@ -13,7 +13,7 @@ from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Positive
 from mtvision.models.adapters.low_rank.adapter import LinearUpdates
-from mtvision.models.adapters.low_rank.delta import Delta
+from mtvision.models.adapters.low_rank.delta import Delta, check_rank
 from mtvision.models.adapters.mergeable import SharedChange
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.layers.conditioned import TaskConditioned, current_task
@@ -131,6 +131,7 @@ class HyperLowRank(LinearUpdates):
 
     def update(self, path: str, layer: nn.Linear, rank: int, tasks: Sequence[str], *, own: bool) -> Delta:
         """Matrices of the hypernetwork."""
-        del path, own
+        del own
+        check_rank(self.label, path, layer, rank)
         place = self._made.add(layer.in_features, layer.out_features, rank)
         return Generated(self._made, place, tasks, self.scale)

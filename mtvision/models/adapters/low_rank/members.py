@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from mtvision.core.registry import ADAPTERS
+from mtvision.core.task import Task
 from mtvision.core.values import Positive, Share
 from mtvision.models.adapters.low_rank.adapter import LinearUpdates
-from mtvision.models.adapters.low_rank.delta import Bottleneck, Delta, Matrices, Skills
+from mtvision.models.adapters.low_rank.delta import Bottleneck, Delta, Matrices, Skills, check_rank
 from mtvision.models.adapters.low_rank.spectrum import SpectrumWarp
+from mtvision.models.backbones.backbone import Backbone
 
 
 @ADAPTERS.register_module()
@@ -55,7 +57,8 @@ class LowRank(LinearUpdates):
 
     def update(self, path: str, layer: nn.Linear, rank: int, tasks: Sequence[str], *, own: bool) -> Delta:
         """Two matrices."""
-        del path, tasks, own
+        del tasks, own
+        check_rank(self.label, path, layer, rank)
         return Matrices(layer.in_features, layer.out_features, rank, self.scale, self.dropout)
 
 
@@ -88,6 +91,13 @@ class DiTASK(LinearUpdates):
     ) -> None:
         super().__init__(shared=shared or {}, own=own or {}, both=False, side=side, train=train)
         self.parts = {"*.qkv": 3} if parts is None else dict(parts)
+        self.given_parts = tuple(parts or ())
+
+    def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
+        """The same backbone, frozen, with maps of spectra."""
+        linear = {path: item for path, item in backbone.named_modules() if type(item) is nn.Linear}
+        self.chosen(dict.fromkeys(self.given_parts, 1), linear, f"{self.label}.parts")
+        return super().apply(backbone, tasks)
 
     def update(self, path: str, layer: nn.Linear, rank: int, tasks: Sequence[str], *, own: bool) -> Delta:
         """A map of the spectrum."""
@@ -164,7 +174,7 @@ class PolySkills(LinearUpdates):
 
     def update(self, path: str, layer: nn.Linear, rank: int, tasks: Sequence[str], *, own: bool) -> Delta:
         """Two matrices for a task, skills for all."""
-        del path
+        check_rank(self.label, path, layer, rank)
         inputs, outputs = layer.in_features, layer.out_features
         if own:
             return Matrices(inputs, outputs, rank, self.scale, 0.0)

@@ -36,7 +36,8 @@ def merge_into_weights(network: Network, task: str | None = None) -> Network:
     layers = mergeable_layers(network)
     if not layers:
         raise ValueError(
-            "merge_into_weights: the network has no layer with low-rank updates or other changes."
+            "merge_into_weights: the network has no layer with low-rank updates or other changes of weights. "
+            "Use it as it is."
         )
     if task is not None and task not in network.task_names:
         raise UnknownNameError("task of this network", task, network.task_names)

@@ -10,7 +10,7 @@ from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Share
 from mtvision.models.adapters.low_rank.adapter import LinearUpdates
-from mtvision.models.adapters.low_rank.delta import Delta, Matrices
+from mtvision.models.adapters.low_rank.delta import Delta, Matrices, check_rank
 from mtvision.models.adapters.low_rank.filters import DynamicFilter, Filtered, FixedFilter
 from mtvision.models.adapters.token_grid import TokenGrid, token_grids
 from mtvision.models.backbones.backbone import Backbone
@@ -65,6 +65,7 @@ class TADFormer(LinearUpdates):
         """Two matrices for all tasks, a filter for one."""
         del tasks
         if not own:
+            check_rank(self.label, path, layer, rank)
             self._ranks[path] = rank
             return Matrices(layer.in_features, layer.out_features, rank, self.scale, self.dropout)
         if path not in self._grids:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Count, Positive
-from mtvision.models.adapters.adapter import Adapter
-from mtvision.models.adapters.necks.neck import Neck, OwnMaps
+from mtvision.models.adapters.necks.neck import Neck, NeckAdapter, OwnMaps
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.layers import ConvNorm
 
@@ -97,7 +96,7 @@ class TaskFusion(OwnMaps):
 
 
 @ADAPTERS.register_module()
-class AdaTT(Adapter):
+class AdaTT(NeckAdapter):
     """AdaTT (Li et al., KDD 2023) as a neck: soft sharing between experts of tasks at every level.
 
     A task's map is the gated sum of all experts plus the sum of its own ones. Experts are 3x3 convolutions

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
-from mtvision.models.adapters.adapter import Adapter
-from mtvision.models.adapters.necks.neck import Neck, OwnMaps
+from mtvision.models.adapters.necks.neck import Neck, NeckAdapter, OwnMaps
 from mtvision.models.backbones.backbone import Backbone
 
 
@@ -38,7 +37,7 @@ class AlignmentMap(OwnMaps):
 
 
 @ADAPTERS.register_module()
-class Alignment(Adapter):
+class Alignment(NeckAdapter):
     """Alignment of tasks (Wu, Zhang and Ré, "Understanding and Improving Information Transfer", ICLR 2020).
 
     Tasks whose inputs differ in their covariance disturb one another in a shared module. So every task

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.models.adapters.mtan import AttendedPyramids
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.declarations import Declaration
 
 GateName = Literal["softmax", "sigmoid", "gumbel"]
 TEMPERATURE = 0.1
@@ -79,6 +80,11 @@ class PublicPrivateBackbone(Backbone):
         gated = [name for name in tasks if name not in keep]
         self.architecture_gates = nn.ModuleDict({} if gate is None else {n: SafeGate(gate) for n in gated})
         self.public = backbone if any(keep.get(name) != "private" for name in tasks) else None
+
+    def declaration(self) -> Declaration:
+        """Neither slimmed nor branched."""
+        reason = "PublicPrivate gives it a public encoder and one of each task"
+        return Declaration(cannot_slim=reason, cannot_branch=reason)
 
     def forward(self, image: Tensor) -> TaskPyramids:
         """Mixed pyramids of an image batch (B, 3, H, W); a task's is computed when it is read."""

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Factor
-from mtvision.models.adapters.adapter import Adapter
-from mtvision.models.adapters.necks.neck import Neck, OwnMaps
+from mtvision.models.adapters.necks.neck import Neck, NeckAdapter, OwnMaps
 from mtvision.models.backbones.backbone import Backbone
 
 
@@ -41,7 +40,7 @@ class Implicit(OwnMaps):
 
 
 @ADAPTERS.register_module()
-class ImplicitVectors(Adapter):
+class ImplicitVectors(NeckAdapter):
     """Implicit knowledge of YOLOR (Wang et al., 2021), which YOLOR-based multi-task networks use.
 
     Args:

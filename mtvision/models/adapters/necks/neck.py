@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mtvision.core.pyramid import TaskPyramids
+from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.mtan import AttendedPyramids
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.branching.paths import refuse_shared_decoder
+from mtvision.models.network import Network
+
+
+class NeckAdapter(Adapter):
+    """Base of adapters that give every task maps of its own behind the backbone."""
+
+    def complete(self, network: Network) -> None:
+        """Refuse a decoder that reads one pyramid of all tasks."""
+        refuse_shared_decoder(network, type(self).__name__)
 
 
 class OwnMaps(nn.Module):

@@ -13,6 +13,7 @@ from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.necks.gates import GateName, PublicPrivateBackbone
 from mtvision.models.adapters.necks.paired import PairedBackbone, pair_decoders
 from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.branching.paths import refuse_shared_decoder
 from mtvision.models.network import Network
 
 
@@ -71,5 +72,6 @@ class PublicPrivate(Adapter):
 
     def complete(self, network: Network) -> None:
         """A public and a private decoder and head each, where gates are behind them."""
+        refuse_shared_decoder(network, "PublicPrivate")
         if self.behind == "decoder":
             pair_decoders(network, self.gate)

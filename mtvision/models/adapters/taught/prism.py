@@ -156,8 +156,8 @@ class PRISM(Adapter):
         blocks: Sequence[str] | None = None,
         projector: Projector = "mlp",
     ) -> None:
-        if top_k > experts:
-            raise ValueError(f"PRISM: top_k={top_k} of {experts} experts; give at most {experts}.")
+        if not 1 <= top_k <= experts:
+            raise ValueError(f"PRISM: top_k={top_k} of {experts} experts; give 1 or more, at most {experts}.")
         if len(gate) != 2 or gate[0] > gate[1]:
             raise ValueError(f"PRISM: gate={tuple(gate)}; give the smallest and the largest share, in 0..1.")
         self.teachers, self.projector = dict(teachers), projector
@@ -189,8 +189,9 @@ class PRISM(Adapter):
             chosen = [path for path in found if path.startswith(tuple(writers))]
         else:
             chosen = [path for path in found if any(fnmatchcase(path, glob) for glob in self.blocks)]
-        if not chosen:
-            asked = "" if self.blocks is None else f" that {list(self.blocks)} match"
+        idle = [glob for glob in self.blocks or () if not any(fnmatchcase(path, glob) for path in found)]
+        if not chosen or idle:
+            asked = "" if self.blocks is None else f" that {idle} match"
             raise ValueError(
                 f"PRISM: {stem.name} has {len(found)} MLPs of timm, and none{asked}. It "
                 f"{'has ' + ', '.join(found[:3]) + ', …' if found else 'has another kind; use a ViT'}."

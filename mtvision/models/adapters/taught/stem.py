@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.backbones.timm_backbone import TimmBackbone
+from mtvision.models.layers.names import TAKEN
 
 
 def plain_stem(backbone: Backbone, user: str) -> TimmBackbone:
@@ -47,10 +48,18 @@ def teacher_widths(
         user: name of the adapter, for messages.
 
     Raises:
-        ValueError: a teacher has another number of levels.
+        ValueError: there is no teacher, one has another number of levels, or a name that torch does not
+            allow.
     """
+    if not teachers:
+        raise ValueError(f"{user}.teachers: no teacher. Name one at least, e.g. teachers=dict(dinov2=768).")
     widths = {}
     for name, channels in teachers.items():
+        if name in TAKEN or "." in name:
+            raise ValueError(
+                f"{user}.teachers: torch's modules cannot have the name '{name}'. Choose another, e.g. "
+                f"'{name.replace('.', '_')}_teacher', here and in DistillStep."
+            )
         given = (channels,) * levels if isinstance(channels, int) else tuple(channels)
         if len(given) != levels:
             raise ValueError(

@@ -94,6 +94,7 @@ class VTAGML(Adapter):
     Raises:
         TypeError: the backbone is no Swin of timm.
         UnknownNameError: no such block.
+        ValueError: another VTAGML stands before it, or nothing is left that depends on the task.
     """
 
     def __init__(
@@ -150,10 +151,17 @@ class VTAGML(Adapter):
             raise TypeError(
                 f"VTAGML: {type(backbone).__name__} has no blocks of timm's Swin. Use it with a swin_* model."
             )
+        if any(isinstance(item, TaskTable) for item in backbone.modules()):
+            raise ValueError("VTAGML: the backbone has a VTAGML already. Name all blocks in one adapter.")
         if self.blocks is None:
             stage = list(known)[-1].rpartition(".")[0]
             return [path for path in known if path.startswith(f"{stage}.")]
         for path in self.blocks:
             if path not in known:
                 raise UnknownNameError("block in VTAGML.blocks", path, list(known))
-        return list(self.blocks)
+        if not self.blocks and not self.stream:
+            raise ValueError(
+                "VTAGML: blocks=[] and stream=False leave nothing that depends on the task. Name blocks such "
+                f"as '{list(known)[-1]}', or leave `blocks` out."
+            )
+        return list(dict.fromkeys(self.blocks))

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtvision.core.context import current_context
+from mtvision.core.context import batch_mean, current_context
 from mtvision.models.backbones.backbone import Backbone
 
 MOMENTUM, TEMPERATURE = 0.99, 0.25
@@ -54,9 +53,11 @@ class TaskSimilarities(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the means towards the cosines of the last step, averaged over processes.
+        """Move the means towards the cosines of the last step.
 
-        The first pass has no step before it, on any process.
+        Cosines are averaged over processes where all of them compute this pass (`batch_mean`). Steps that
+        divide a batch may leave a process without a part. There every process learns its own means. The
+        first pass has no step before it, on any process.
         """
         if not self._waiting:
             self._waiting = True
@@ -70,9 +71,8 @@ class TaskSimilarities(nn.Module):
                     found[0, one, other] = F.cosine_similarity(first.flatten(), second.flatten(), dim=0)
                     found[1, one, other] = 1
         self._gradients.clear()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(found)
-        mean = found[0] / found[1].clamp(min=1)
+        found = batch_mean(found)
+        mean = found[0] / torch.where(found[1] > 0, found[1], 1)
         moved = MOMENTUM * self.cosines + (1 - MOMENTUM) * mean
         self.cosines.copy_(torch.where(found[1] > 0, moved, self.cosines))
 

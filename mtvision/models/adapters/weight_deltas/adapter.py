@@ -70,7 +70,7 @@ class WeightDeltas(MergeableAdapter):
     def complete(self, network: Network) -> None:
         """Keep the statistics of the frozen backbone; refuse a decoder that reads one pyramid."""
         if network.backbone.task_passes is not None:
-            refuse_shared_decoder(network, type(self).__name__)
+            refuse_shared_decoder(network, self.label)
         network.freeze(())
 
     def layers(self, backbone: Backbone) -> dict[str, nn.Module]:

@@ -101,7 +101,8 @@ class SparseDeltas(WeightDeltas):
 
     Raises:
         UnknownNameError: `base` is no task of the run.
-        ValueError: another word for `gates`.
+        ValueError: another word for `gates`, a threshold without reuse, or reuse on a backbone without the
+            modules that are compared.
     """
 
     def __init__(
@@ -116,6 +117,11 @@ class SparseDeltas(WeightDeltas):
     ) -> None:
         if gates not in ("learn", "fixed"):
             raise ValueError(f"SparseDeltas.gates: '{gates}'; give 'learn' or 'fixed'.")
+        if threshold and reuse is None:
+            raise ValueError(
+                f"SparseDeltas.threshold: {threshold} without reuse, so no activation is compared. Give "
+                "reuse a weight, such as 2.5e-10."
+            )
         self.base_task, self.fixed, self.sparsity, self.start = base, gates == "fixed", sparsity, start
         self.reuse, self.threshold = reuse, threshold
 
@@ -127,9 +133,15 @@ class SparseDeltas(WeightDeltas):
         if self.reuse is not None:
             within = tuple(f"{name}." for name in backbone.block_names())
             reuse = ActivationReuse(self.base_task or "", self.reuse, self.threshold)
-            for path, module in backbone.named_modules():
-                if path.startswith(within) and chosen(path, SITES):
-                    reuse.watch(path, module)
+            named = {path: item for path, item in backbone.named_modules() if path.startswith(within)}
+            sites = [path for path in named if chosen(path, SITES)]
+            if not sites:
+                raise ValueError(
+                    f"SparseDeltas.reuse: blocks of {type(backbone).__name__} have no module like "
+                    f"{', '.join(SITES)}, whose activations are compared. Use a ViT, or reuse=None."
+                )
+            for path in sites:
+                reuse.watch(path, named[path])
             backbone.add_module("reuse", reuse)
         return backbone
 

@@ -62,7 +62,7 @@ class TAPS(WeightDeltas):
         *,
         layers: Sequence[str] | None = None,
         sparsity: Factor = 0.25,
-        threshold: float = 0.1,
+        threshold: Factor = 0.1,
         score: float = 0.15,
     ) -> None:
         self.globs = None if layers is None else tuple(layers)
@@ -76,9 +76,10 @@ class TAPS(WeightDeltas):
             not isinstance(item, NORMS) and chosen(path, self.globs) for path, item in found.items()
         )
         if not self._count:
+            there = f"has {', '.join(list(found)[:3])}, …" if found else "has none that can be changed"
             raise ValueError(
-                f"TAPS: layers={list(self.globs or ())} matches no layer in the backbone's blocks, which has "
-                f"{', '.join(list(found)[:3])}, …"
+                f"TAPS: layers={list(self.globs or ())} matches no layer in the backbone's blocks, which "
+                f"{there}. Give globs of such layers, and put no other adapter of changes before."
             )
         return super().apply(backbone, tasks)
 
