@@ -76,16 +76,14 @@ def test_a_refused_config_does_not_replace_that_of_the_run(tmp_path):
 
 @problems.RESUME_REFUSED
 @pytest.mark.fault("resumed with a config that cannot continue it", expected="refused; the key is named")
-@pytest.mark.parametrize(
-    ("option", "line"),
-    [
-        ("model.backbone.width=16", r"model.backbone.width: \(absent\) → 16"),
-        ("model.adapters=[{'type': 'ImplicitVectors'}]", r"model.adapters: .*ImplicitVectors"),
-    ],
-)
-def test_another_architecture_is_refused_with_its_difference(trained, tmp_path, option, line):
-    with pytest.raises(CheckpointError, match=rf"does not fit[\s\S]*{line}"):
-        resumed(trained, tmp_path, option)
+def test_another_architecture_is_refused_with_its_difference(trained, tmp_path):
+    with pytest.raises(CheckpointError, match=r"does not fit[\s\S]*model.backbone.width: \(absent\) → 16"):
+        resumed(trained, tmp_path, "model.backbone.width=16")
+
+
+def test_another_adapter_is_refused_with_its_difference(trained, tmp_path):
+    with pytest.raises(CheckpointError, match=r"does not fit[\s\S]*model.adapters.*ImplicitVectors"):
+        resumed(trained, tmp_path, "model.adapters=[{'type': 'ImplicitVectors'}]")
 
 
 SAID = {
