@@ -9,7 +9,6 @@ import sys
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from mtvision.core.context import means_over
 from mtvision.engine.ranks import average_over_ranks
@@ -40,12 +39,9 @@ def learn(job: dict, rank: int, world: int) -> torch.Tensor:
     similarities = network.backbone.task_type_embeddings.similarities
     divides = bool(job.get("divides"))  # a step that divides its batch: the first process has a part more
     average = average_over_ranks if world > 1 else None
-    module = network
-    if average and not divides:
-        module = DistributedDataParallel(network, find_unused_parameters=True, broadcast_buffers=False)
     for image in job["images"]:
         with means_over(average):  # as the engine does
-            logits = module(image[rank])
+            logits = network(image[rank])
         # A process has labels of its tasks alone.
         torch.stack([logits[name].square().mean() for name in job["labels"][rank]]).sum().backward()
         if divides and rank == 0:
