@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +44,11 @@ def convolved(
         (B, out_channels, H, W).
     """
     layers = list(mixed or [None] * len(maps))
+    if not _is_plain(conv, 3):  # first of all, because sides are symbols where a program is traced
+        return _plainly(conv, maps, layers, size)
     small = [_GAINS * item.shape[-2] * item.shape[-1] <= size[0] * size[1] for item in maps]
-    if not _is_plain(conv, 3) or not _gains(conv, maps, layers, small, size):
-        total: Tensor | None = None
-        for item, layer in zip(maps, layers, strict=True):
-            resized = resize(item if layer is None else layer(item), size)
-            total = resized if total is None else total + resized
-        found: Tensor = conv(total)
-        return found
-    assert isinstance(conv, nn.Conv2d)
+    if not _gains(conv, maps, layers, small, size):
+        return _plainly(conv, maps, layers, size)
     # One matrix (3 rows x channels, C) for each column of the kernel.
     turned = conv.weight.permute(3, 0, 2, 1).reshape(3, -1, conv.in_channels)
     bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
@@ -66,6 +63,18 @@ def convolved(
     return out
 
 
+def _plainly(
+    conv: nn.Module, maps: Sequence[Tensor], layers: Sequence[nn.Module | None], size: tuple[int, int]
+) -> Tensor:
+    """The convolution of the sum of the enlarged maps."""
+    total: Tensor | None = None
+    for item, layer in zip(maps, layers, strict=True):
+        resized = resize(item if layer is None else layer(item), size)
+        total = resized if total is None else total + resized
+    found: Tensor = conv(total)
+    return found
+
+
 def _added_at_own_size(out: Tensor, kernel: Tensor, feature: Tensor, size: tuple[int, int]) -> Tensor:
     """`out` and the convolution of an enlarged map (B, C, h, w), without bias."""
     height, width = size_of(feature)
@@ -75,12 +84,12 @@ def _added_at_own_size(out: Tensor, kernel: Tensor, feature: Tensor, size: tuple
     tokens = feature.flatten(2)
     wide: Tensor | None = None
     for matrix, column in zip(kernel, columns, strict=True):
-        part = (matrix @ tokens).unflatten(2, (height, width)) @ column.T
+        part = torch.unflatten(matrix @ tokens, 2, (height, width)) @ column.T
         wide = part if wide is None else wide + part
     assert wide is not None
     # Rows of the kernel and of the map together: (H, 3 h) @ (3 h, W) for every channel.
     down = rows.transpose(0, 1).flatten(1).expand(out.shape[0] * out.shape[1], -1, -1)
-    wide = wide.unflatten(1, (-1, 3)).flatten(2, 3).flatten(0, 1)
+    wide = torch.unflatten(wide, 1, (-1, 3)).flatten(2, 3).flatten(0, 1)
     return torch.baddbmm(out.flatten(0, 1), down, wide).view(out.shape)
 
 
@@ -91,7 +100,7 @@ def _joined(kernel: Tensor, layer: nn.Conv2d, feature: Tensor, size: tuple[int, 
     if layer.bias is not None:  # a channel of ones, which ends at the border as the map does
         read = torch.cat([read, layer.bias[:, None]], dim=1)
         fine = torch.cat([fine, fine.new_ones(()).expand(len(fine), 1, *size)], dim=1)
-    weight = (kernel @ read).unflatten(1, (-1, 3)).permute(1, 3, 2, 0)
+    weight = torch.unflatten(kernel @ read, 1, (-1, 3)).permute(1, 3, 2, 0)
     return F.conv2d(fine, weight, bias, padding=1)
 
 
@@ -104,7 +113,7 @@ def _shifted(before: int, after: int, like: Tensor) -> Tensor:
 
 
 def _gains(
-    conv: nn.Module,
+    conv: nn.Conv2d,
     maps: Sequence[Tensor],
     layers: Sequence[nn.Module | None],
     small: Sequence[bool],
@@ -121,9 +130,9 @@ def _gains(
     return all(_is_plain(item, 1) and 2 * item.in_channels <= item.out_channels for item in large)
 
 
-def _is_plain(conv: nn.Module | None, kernel: int) -> bool:
+def _is_plain(conv: nn.Module | None, kernel: int) -> TypeGuard[nn.Conv2d]:
     """Whether it is a convolution that keeps the size and nothing else, and may be taken apart."""
-    if type(conv) is not nn.Conv2d or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if type(conv) is not nn.Conv2d or torch.compiler.is_compiling():
         return False
     if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or "forward" in vars(conv):
         return False
