@@ -28,8 +28,8 @@ class ConvHead(nn.Module):
         activation: of the hidden layer, `relu`, or `gelu` after a convolution with bias (the head of
             TaskPrompter, ICLR 2023, and of MLoRE).
         enlarge: factor by which maps are enlarged bilinearly before the first convolution, like a decoder's
-            `upscale`. On a CPU the hidden convolution is then computed at the maps' own size, with the same
-            numbers to rounding and a fraction of the time (`mtvision.models.layers.enlarged`).
+            `upscale`. On a CPU the hidden convolution is then computed at the maps' own size, in a fraction
+            of the time (`mtvision.models.layers.enlarged`). Numbers are the same to rounding.
 
     Raises:
         ValueError: `kernel` is even, which would shift the map, or there is no such activation.
