@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mtvision.core.prediction import to_prediction
 from mtvision.protocols.tasks import depth, edge, normals, saliency, semseg
@@ -68,3 +69,20 @@ def test_wrong_channels():
         ValueError, match=r"normals: logits have shape \(1, 2, 1, 1\), expected \(B, 3, H, W\)"
     ):
         to_prediction(normals(), logits(1, 2))
+
+
+def test_unit_vectors_are_those_of_torch():
+    values = torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    values[0, :, 2, 3], values[0, :, 4, 5] = 0.0, 1e-15
+    values.requires_grad_()
+    found = to_prediction(normals(), values)
+    torch.testing.assert_close(found, F.normalize(values, dim=1), rtol=0, atol=2e-7)
+    assert found[0, :, 2, 3].tolist() == [0.0, 0.0, 0.0]
+    found.sum().backward()
+    assert values.grad.isfinite().all()
+
+
+def test_the_first_of_equal_classes_is_chosen():
+    values = torch.randint(3, (2, 7, 8, 9), generator=torch.Generator().manual_seed(0)).float()
+    found = to_prediction(semseg([str(index) for index in range(7)]), values)
+    assert found.numpy().tolist() == values.numpy().argmax(1).tolist()
