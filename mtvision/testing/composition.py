@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtvision.balance import Balancer, FixedWeights, TorchJD, UPGrad
 from mtvision.core.context import means_over
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 IMAGES = 4
 """Of a batch; two processes have half of it each."""
-TOLERANCE = 1e-6
-"""Of gradients in float64, as a share of a tensor's peak."""
+TOLERANCE = 1e-5
+"""Of gradients in float64, as a share of a tensor's peak; routers and trees compute in float32."""
 
 Gradients = dict[str, Tensor]
 
@@ -153,7 +152,7 @@ def _step(
     """Gradients of a copy of the network in float64 after a step; means over the members of a group."""
     network = copy.deepcopy(case.network).double().train()
     for module in network.modules():
-        if isinstance(module, _BatchNorm) or "Drop" in type(module).__name__:
+        if any(word in type(module).__name__ for word in ("BatchNorm", "Drop")):
             module.eval()
     names = [task.name for task in case.tasks]
     rule = balancer or FixedWeights(tasks=names, weights=dict.fromkeys(names, 1.0))

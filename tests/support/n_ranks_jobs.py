@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import collate
@@ -83,7 +82,7 @@ def network_of(label):
 def in_evaluation(network):
     """The network with dropout and batch norms in evaluation mode."""
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) or "drop" in type(module).__name__.lower():
+        if any(word in type(module).__name__.lower() for word in ("batchnorm", "drop")):
             module.eval()
     return network
 
