@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from several_processes import two_ranks
+from several_processes import SUPPORT, two_ranks
 from troa_rank_worker import TASKS, learn
 
-HERE = Path(__file__).parent
 NAMES = [task.name for task in TASKS]
 
 
@@ -23,7 +20,7 @@ def test_two_processes_learn_the_mean_of_both(tmp_path):
     divided = {**everything, "divides": True}
     jobs = [everything, partial, twice, divided]
     torch.save(jobs, tmp_path / "jobs.pt")
-    first, second = two_ranks(HERE / "troa_rank_worker.py", tmp_path, tmp_path / "jobs.pt")
+    first, second = two_ranks(SUPPORT / "troa_rank_worker.py", tmp_path, tmp_path / "jobs.pt")
     assert all(torch.equal(one, other) for one, other in zip(first[:3], second[:3], strict=True))
     whole, part, both = first[:3]
     alone = [learn(everything, rank, 1) for rank in range(2)]

@@ -10,6 +10,7 @@ import torch
 from timm.layers.mlp import Mlp
 from torch import nn
 
+from mtvision.core.naming import look_up
 from mtvision.core.registry import ADAPTERS
 from mtvision.core.task import Task
 from mtvision.core.values import Count, Factor, Positive, Rate, Share
@@ -86,6 +87,8 @@ class MixtureOfExperts(Adapter):
         blocks: Sequence[str] | None = None,
         copy: bool = False,
     ) -> None:
+        look_up("router in MixtureOfExperts.router", router, ROUTERS)
+        look_up("way in MixtureOfExperts.combine", combine, COMBINE)
         if not 1 <= top_k <= experts:
             raise ValueError(
                 f"MixtureOfExperts: top_k={top_k} of {experts} experts; give 1 or more, at most {experts}."
