@@ -57,8 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         "--columns",
         nargs="+",
         metavar="COLUMN",
-        help="method backbone provenance source config seeds gain parameters macs latency memory hours "
-        "batch, task/score, or a task for its headline score (default: what the records have)",
+        help="method backbone provenance source config seeds gain parameters trainable active macs "
+        "latency memory hours batch, task/score, or a task for its headline score "
+        "(default: what the records have)",
     )
     parser.add_argument("--sort", metavar="COLUMN", help="best first; default: order of the files")
     parser.add_argument("--method", nargs="+", help="only these methods")
