@@ -35,7 +35,8 @@ FIVE = (*toy_tasks(), EDGE, make_task.saliency())
 IMAGES = 8
 STEPS = 3
 DECODERS = {item.label: item for item in EXAMPLES if item.kind == "decoder"}
-DRAWN = ("BranchingSearch", "ParetoManifold")  # training draws trees or preferences, others on each rank
+# Training draws trees, preferences or gates, others on each rank.
+DRAWN = ("BranchingSearch", "ParetoManifold", "SparseDeltas")
 ADAPTERS = {
     item.name: item
     for item in reversed(EXAMPLES)  # the first example of a class counts
