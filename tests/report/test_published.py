@@ -139,7 +139,9 @@ def test_printed_gains_follow_from_printed_scores_low_rank(row):
     base = find(row.protocol, "single-task", "Swin-T")
     tasks = [task for task in PROTOCOLS[row.protocol].tasks if task.name in numbers(row)]
     tasks += [] if "normals" in {task.name for task in tasks} else [normals()]
-    assert gain(tasks, numbers(row), numbers(base)).percent == pytest.approx(row.gain["percent"], abs=0.02)
+    odd = re.search(r"the printed scores give a gain of ([\d.]+)", row.note)
+    expected = float(odd[1]) if odd else row.gain["percent"]
+    assert gain(tasks, numbers(row), numbers(base)).percent == pytest.approx(expected, abs=0.02)
 
 
 def test_trained_parameters_are_printed_where_they_are_all_that_is_known():
