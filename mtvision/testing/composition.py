@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from mtvision.balance import Balancer, FixedWeights, TorchJD, UPGrad
 from mtvision.core.context import means_over
 from mtvision.core.sample import Batch
+from mtvision.core.task import Task
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
 from mtvision.steps import PlainStep, StepProblem
@@ -26,9 +27,6 @@ from mtvision.testing.passes import forward_of
 from mtvision.testing.processes import Group
 from mtvision.testing.report import NotApplicable, PropertyError
 
-if TYPE_CHECKING:
-    from mtvision.testing.kinds.adapters import AdapterCase
-
 IMAGES = 4
 """Of a batch; two processes have half of it each."""
 TOLERANCE = 1e-5
@@ -37,14 +35,59 @@ TOLERANCE = 1e-5
 Gradients = dict[str, Tensor]
 
 
-def trains_with_every_decoder(case: AdapterCase) -> None:
+class Case(Protocol):
+    """What is read of an adapter in a network, see `mtvision.testing.kinds.adapters.AdapterCase`."""
+
+    @property
+    def setting(self) -> Setting:
+        """Device and precision."""
+
+    @property
+    def decoder(self) -> Mapping[str, Any]:
+        """Config of the decoder."""
+
+    @property
+    def decoders(self) -> Sequence[Mapping[str, Any]]:
+        """Configs of further decoders."""
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """Of the network."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The adapter's config entry."""
+
+    @property
+    def network(self) -> Network:
+        """Disturbed, in evaluation mode."""
+
+    @property
+    def image(self) -> Tensor:
+        """Three images."""
+
+    def config(self) -> dict[str, Any]:
+        """Config of the network."""
+
+    def build(self) -> Network:
+        """A fresh network."""
+
+    def run(self, network: Network, image: Tensor) -> dict[str, Tensor]:
+        """Logits without graph."""
+
+
+def trains_with_every_decoder(case: Case) -> None:
     """With every decoder of `decoders` a training pass gives finite gradients, or is refused by name."""
     for decoder in (case.decoder, *case.decoders):
         with _refusals(case, _name(decoder)):
             _check_pass(case, _built(case, {"decoder": decoder}), _name(decoder))
 
 
-def rules_over_gradients_agree(case: AdapterCase) -> None:
+def rules_over_gradients_agree(case: Case) -> None:
     """The sum of the tasks' gradients is the gradient of the sum, and UPGrad from products is UPGrad from the
     matrix.
     """
@@ -59,7 +102,7 @@ def rules_over_gradients_agree(case: AdapterCase) -> None:
     _agree(found, wanted, "UPGrad from products")
 
 
-def slims_or_is_refused(case: AdapterCase) -> None:
+def slims_or_is_refused(case: Case) -> None:
     """Behind the adapter `Slimmable` keeps logits at full width, or the build is refused by name."""
     with _refusals(case):
         network = _built(case, {"adapters": [*case.config()["adapters"], {"type": "Slimmable"}]})
@@ -70,7 +113,7 @@ def slims_or_is_refused(case: AdapterCase) -> None:
         _check_pass(case, network.train(), "Slimmable")
 
 
-def halves_average_to_the_whole(case: AdapterCase) -> None:
+def halves_average_to_the_whole(case: Case) -> None:
     """Gradients of two processes with half a batch each, averaged, are those of one with the whole batch.
 
     Batch norms and dropout are in evaluation mode. Regularisers that are no means over samples exchange what
@@ -91,7 +134,7 @@ def _name(config: Mapping[str, Any]) -> str:
     return kind if isinstance(kind, str) else str(kind.__name__)
 
 
-def _built(case: AdapterCase, changes: Mapping[str, Any]) -> Network:
+def _built(case: Case, changes: Mapping[str, Any]) -> Network:
     """A network in training mode with other parts."""
     torch.manual_seed(0)
     config = copy.deepcopy({**case.config(), **changes})
@@ -99,7 +142,7 @@ def _built(case: AdapterCase, changes: Mapping[str, Any]) -> Network:
 
 
 @contextmanager
-def _refusals(case: AdapterCase, *names: str) -> Iterator[None]:
+def _refusals(case: Case, *names: str) -> Iterator[None]:
     """Accept errors that name the adapter, one of `names`, or a module of the network."""
     try:
         yield
@@ -109,7 +152,7 @@ def _refusals(case: AdapterCase, *names: str) -> Iterator[None]:
             raise PropertyError(f"the refusal names none of the parts: {error}") from error
 
 
-def _check_pass(case: AdapterCase, network: Network, what: str) -> None:
+def _check_pass(case: Case, network: Network, what: str) -> None:
     """One pass in training mode: logits have their sizes, and what it changes has finite gradients."""
     image = case.setting.tensor(random_image(2, case.size))
     with case.setting.autocast():
@@ -129,7 +172,7 @@ def _check_pass(case: AdapterCase, network: Network, what: str) -> None:
         expect(reached or not trained, f"{what}: no parameter of {part} has a gradient.")
 
 
-def _batch(case: AdapterCase, count: int) -> Batch:
+def _batch(case: Case, count: int) -> Batch:
     batch = toy_batch(case.tasks, count, case.size).to(case.setting.device)
     return replace(batch, image=batch.image.double())
 
@@ -141,7 +184,7 @@ def _part(batch: Batch, half: slice) -> Batch:
 
 
 def _step(
-    case: AdapterCase,
+    case: Case,
     batch: Batch,
     step: PlainStep | None = None,
     balancer: Balancer | None = None,
@@ -181,7 +224,7 @@ def _agree(got: Gradients, want: Gradients, what: str) -> None:
         )
 
 
-COMPOSITION: tuple[tuple[str, Callable[[AdapterCase], None]], ...] = (
+COMPOSITION: tuple[tuple[str, Callable[[Case], None]], ...] = (
     ("build_network({**config, 'decoder': other}, tasks).outputs(image)", trains_with_every_decoder),
     ("PlainStep()(problem, batch) with TorchJD(aggregator='Sum')", rules_over_gradients_agree),
     ("build_network with adapters=[..., dict(type='Slimmable')]", slims_or_is_refused),
