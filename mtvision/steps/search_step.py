@@ -18,9 +18,9 @@ from mtvision.core.sample import Batch
 from mtvision.core.values import Rate, Share
 from mtvision.steps.gradients.jacobian import JacobianGradients
 from mtvision.steps.gradients.sums import averaged_gradients, somewhere
-from mtvision.steps.gradients.unrolled import unrolled_gradients
 from mtvision.steps.problem import LossReport, StepProblem
 from mtvision.steps.step import Step, add_to_grad, refuse_empty, summary
+from mtvision.steps.unrolled import unrolled_gradients
 
 
 @STEPS.register_module()
