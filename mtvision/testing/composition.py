@@ -199,11 +199,10 @@ def _step(
             module.eval()
     names = [task.name for task in case.tasks]
     rule = balancer or FixedWeights(tasks=names, weights=dict.fromkeys(names, 1.0))
-    exchange = {} if group is None else {"average": group.average, "gather": group.gather}
     forward = forward_of(network, case.tasks, Setting(case.setting.device, torch.float64))
-    problem = StepProblem(
-        forward, rule.double().to(case.setting.device), list(network.named_parameters()), **exchange
-    )
+    problem = StepProblem(forward, rule.double().to(case.setting.device), list(network.named_parameters()))
+    if group is not None:
+        problem = replace(problem, average=group.average, gather=group.gather)
     torch.manual_seed(seed)
     with means_over(None if group is None else group.average):
         (step or PlainStep())(problem, batch)

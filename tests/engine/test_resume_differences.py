@@ -15,6 +15,7 @@ from mtvision.engine.optimizer import regrouped
 from mtvision.engine.training import fit
 from mtvision.recipe.config import load_config
 from mtvision.recipe.differences import ResumeError, differences, in_words, plain_options
+from mtvision.recipe.settings import to_plain_data
 from mtvision.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 SHORT = ["training.iterations=3", "training.val_interval=0", "training.checkpoint_interval=0"]
@@ -82,8 +83,10 @@ def test_another_architecture_is_refused_with_its_difference(trained, tmp_path):
 
 
 def test_another_adapter_is_refused_with_its_difference(trained, tmp_path):
+    config = load_config(discs.write_config(tmp_path), [*SHORT, LONGER])
+    model = {**to_plain_data(config["model"]), "adapters": [{"type": "ImplicitVectors"}]}
     with pytest.raises(CheckpointError, match=r"does not fit[\s\S]*model.adapters.*ImplicitVectors"):
-        resumed(trained, tmp_path, "model.adapters=[{'type': 'ImplicitVectors'}]")
+        fit(config.with_options({"model": model}), tmp_path / "run", resume=str(trained))
 
 
 SAID = {

@@ -74,16 +74,14 @@ def test_a_step_of_scale_0_changes_nothing():
 
 @pytest.mark.conformance("SAK", "formulas")
 def test_routers_that_choose_the_stem_give_the_plain_vit():
-    """Paths do not touch the stem. One representation alone is the plain network, too."""
-    x = image()
-    for options in ({}, {"teachers": {}, "align": False}):
-        network = disturb(build(sak(**options))).eval()
-        for router in network.backbone.routers.values():
-            nn.init.zeros_(router.layers[-1].weight)
-            nn.init.zeros_(router.layers[-1].bias)
-            router.layers[-1].bias.data[0] = 200.0
-        found, want = maps(network, x), maps(plain(network), x)
-        assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+    """Paths do not touch the stem."""
+    x, network = image(), disturb(build(sak())).eval()
+    for router in network.backbone.routers.values():
+        nn.init.zeros_(router.layers[-1].weight)
+        nn.init.zeros_(router.layers[-1].bias)
+        router.layers[-1].bias.data[0] = 200.0
+    found, want = maps(network, x), maps(plain(network), x)
+    assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
 
 
 def test_a_sum_has_every_map_once_and_paths_follow_the_states():

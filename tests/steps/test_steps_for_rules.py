@@ -369,6 +369,7 @@ RULES = [
     {"type": "AutoLambda"},
     {"type": "PrincipalWeights"},
     {"type": "LogLosses", "balancer": {"type": "MGDA"}},
+    {"type": "SmoothedWeights", "balancer": {"type": "MGDA"}},
     {"type": "UPGrad"},
     {"type": "GradNorm"},
     {"type": "NormScaling"},

@@ -53,7 +53,8 @@ def _distinct(pixels: NDArray[np.intp], places: NDArray[np.int32]) -> NDArray[np
     """
     order = np.arange(pixels.size, dtype=places.dtype)
     places[pixels] = order
-    return pixels[places[pixels] == order]
+    kept: NDArray[np.intp] = pixels[places[pixels] == order]
+    return kept
 
 
 @cache
