@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -115,6 +117,31 @@ def test_looking_ahead_differentiates_through_a_step_of_the_weights():
     SearchStep(held_out=0.5)(problem(plain), make_batch(IDS))
     torch.testing.assert_close(toy.weight.grad, plain.weight.grad)  # the weights see the other images alone
     assert torch.equal(toy.weight, plain.weight)
+
+
+class Normed(nn.Module):
+    """A batch norm behind a convolution, times a logit."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.architecture_logit = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, batch):
+        return LossReport({"a": (self.architecture_logit * self.layers(batch.image) - 1).square().mean()})
+
+
+def test_looking_ahead_leaves_running_statistics_to_the_pass_of_training():
+    torch.manual_seed(0)
+    toy = Normed()
+    plain = copy.deepcopy(toy)
+    given = replace(problem(toy), buffers=list(toy.named_buffers()))
+    SearchStep(held_out=0.5, look_ahead=0.1)(given, make_batch(IDS))
+    rest = [index for index, name in enumerate(IDS) if not is_held_out(name, 0.5)]
+    plain(make_batch(IDS).part(rest))
+    for (name, buffer), (_, want) in zip(toy.named_buffers(), plain.named_buffers(), strict=True):
+        torch.testing.assert_close(buffer, want, msg=name)
+    assert toy.architecture_logit.grad.isfinite()
 
 
 def test_looking_ahead_over_processes():

@@ -54,12 +54,12 @@ def gradient_of(
         total: the scalar; None = there is none here, so this process adds zeros.
     """
     wanted = [problem.parameters[index][1] for index in indices]
-    with kept_buffers(problem):
-        loss = total(problem.forward(batch) if batch.labels else LossReport({}))
     found: list[Tensor | None] = [None] * len(wanted)
     factor = problem.scale(torch.ones((), device=batch.image.device))
-    if loss is not None and loss.requires_grad:
-        found = list(torch.autograd.grad(problem.scale(loss), wanted, allow_unused=True))
+    with kept_buffers(problem):  # until the backward pass is over: it checks that nobody changed them
+        loss = total(problem.forward(batch) if batch.labels else LossReport({}))
+        if loss is not None and loss.requires_grad:
+            found = list(torch.autograd.grad(problem.scale(loss), wanted, allow_unused=True))
     filled = [
         torch.zeros_like(item) if part is None else part / factor
         for item, part in zip(wanted, found, strict=True)
