@@ -75,7 +75,7 @@ real-demo: $(READY)
 	$(BIN)/python tools/real_demo.py --data "$(DATA)" $(if $(PART),--part $(PART)) --seeds $(SEEDS) $(if $(RUNS),--runs $(RUNS))
 
 tables: $(READY)
-	$(BIN)/python tools/table.py --write README.md docs/*.md
+	$(BIN)/python tools/table.py --write README.md docs/*.md docs/*/*.md
 
 branching-demo: $(READY)
 	$(BIN)/python tools/branching_experiment.py

@@ -87,3 +87,17 @@ def test_files_of_other_suites_are_refused(tmp_path, capsys):
     two = write(tmp_path / "b.json", {"scan": {"reference": [1.0], "cpp": [0.1]}})
     assert call("benchmark", ["compare", one, two]) == 2
     assert "no variant in common: data and scan" in capsys.readouterr().err
+
+
+def test_the_page_has_machines_ratios_and_lines_of_its_files(tmp_path, capsys):
+    one = write(
+        tmp_path / "a.json", {"data": {"loop": [1.0] * 3, "suite": [0.5, 0.25, 0.4]}}, processor="Zen 9"
+    )
+    found = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(found | {"lines": {"scan": ["cpp 0.1 s"]}}))
+    assert call("benchmark", ["page", one]) == 0
+    text = capsys.readouterr().out
+    assert "## Zen 9, " in text
+    assert "| suite | 0.4 | 0.25 to 0.5 | 2.50 |" in text
+    assert "```text\ncpp 0.1 s\n```" in text
+    assert "3 turns." in text

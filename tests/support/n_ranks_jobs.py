@@ -35,8 +35,8 @@ FIVE = (*toy_tasks(), EDGE, make_task.saliency())
 IMAGES = 8
 STEPS = 3
 DECODERS = {item.label: item for item in EXAMPLES if item.kind == "decoder"}
-# Training draws trees, preferences or gates, others on each rank.
-DRAWN = ("BranchingSearch", "ParetoManifold", "SparseDeltas")
+# Training draws trees, preferences, gates or the noise of routers, others on each rank.
+DRAWN = ("BranchingSearch", "ParetoManifold", "SAK", "SparseDeltas")
 ADAPTERS = {
     item.name: item
     for item in reversed(EXAMPLES)  # the first example of a class counts

@@ -47,8 +47,8 @@ CHANGES = {
     "zoom in the predictor": Change(
         "mtvision.evaluation.predictor",
         "Predictor",
-        "zoom=size[0] / shown",
-        "zoom=1.0",
+        "size[0] / shown)",
+        "1.0)",
         "evaluation/test_predictor.py::test_lengths_in_pixels_grow_with_the_zoom",
         ((16, 48),),
     ),

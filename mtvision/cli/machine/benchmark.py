@@ -36,6 +36,7 @@ them. `scan`, `balancers` and `adapters` also compare memory.
   mtvision benchmark data scan                   two suites as tables
   mtvision benchmark --json > before.json        all, with the machine, its instruction set and its load
   mtvision benchmark compare before.json after.json
+  mtvision benchmark page *.json > docs/benchmarks.md   tables of these files in Markdown
 
 `compare` lists the variants of two files. A change counts where the interval of the factor (99 %, Welch, of
 the logarithms of the turns' ratios) lies on one side of 1 and the medians differ by 3 %. Exit code 1: a
@@ -269,6 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="timed turns per variant (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
+    if arguments.suites[:1] == ["page"]:
+        return _page([Path(name) for name in arguments.suites[1:]], parser)
     if arguments.suites[:1] == ["compare"]:
         if len(arguments.suites) != 3:
             parser.error("compare takes two files of --json: compare BEFORE AFTER")
@@ -278,6 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = machine()
     suites: dict[str, Mapping[str, Sequence[float]]] = {}
     reports: dict[str, object] = {}
+    lines: dict[str, list[str]] = {}
     threads = torch.get_num_threads()
     for name in arguments.suites or (*SUITES, *REPORTS):
         suite = look_up("suite", name, {**SUITES, **REPORTS})
@@ -285,13 +289,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in REPORTS:
             if not arguments.json:
                 print(f"{name}: {(suite.__doc__ or '').rstrip('.')}")
-            reports[name] = REPORTS[name](arguments.repeats, _silent if arguments.json else print)
+            lines[name] = []
+            reports[name] = REPORTS[name](arguments.repeats, lines[name].append if arguments.json else print)
         else:
             suites[name] = turns = ratios(SUITES[name](), arguments.repeats)
             if not arguments.json:
                 _show(name, turns)
     if arguments.json:
-        print(json.dumps({"machine": facts, "suites": suites, "reports": reports}, indent=2))
+        found = {"machine": facts, "suites": suites, "reports": reports, "lines": lines}
+        print(json.dumps(found, indent=2))
     return 0
 
 
@@ -313,8 +319,14 @@ def _compare(before: Path, after: Path) -> int:
     return int(any(item.verdict == "slower" for item in found))
 
 
-def _silent(line: str) -> None:
-    """Write nothing."""
+def _page(files: Sequence[Path], parser: argparse.ArgumentParser) -> int:
+    from mtvision.cli.machine.benchmark_page import page
+
+    if not files:
+        parser.error("page takes files of --json: page FILE [FILE ...]")
+    titles = {name: (suite.__doc__ or "") for name, suite in {**SUITES, **REPORTS}.items()}
+    print(page([read(file) for file in files], titles), end="")
+    return 0
 
 
 def _show(name: str, turns: Mapping[str, Sequence[float]]) -> None:

@@ -133,7 +133,7 @@ def change(suite: str, variant: str, before: Sequence[float], after: Sequence[fl
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file that `mtvision benchmark --json` wrote.
+    """A file that `mtvision benchmark --json` wrote: its machine, ratios per suite, lines of other suites.
 
     Raises:
         BenchmarkFileError: it is something else.
@@ -147,12 +147,13 @@ def read(path: Path) -> dict[str, Any]:
                 if not (turns and all(value > 0 for value in turns)):
                     raise ValueError(f"{turns!r} are no times")
         dict(found["machine"])
+        lines = {name: [str(line) for line in part] for name, part in found.get("lines", {}).items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BenchmarkFileError(
             f"{path}: not written by `mtvision benchmark --json` ({type(error).__name__}: {error}). "
             "Measure again."
         ) from None
-    return {"machine": found["machine"], "suites": suites}
+    return {"machine": found["machine"], "suites": suites, "lines": lines}
 
 
 def differences_of_machines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
+from mtvision.core.roles import is_architecture
 from mtvision.core.sample import Batch
 from mtvision.steps.gradients.diagnostics import relations
 from mtvision.steps.gradients.layout import (
@@ -106,7 +107,7 @@ class JacobianGradients:
             if known is not None:
                 add_with_weights(problem, parameters, losses, layout, *known)
                 return total, {name: total.new_tensor(weight) for name, weight in known[0].items()}
-        if problem.balancer.needs == "gramian" and layout.shared and not self._stored(parameters, layout):
+        if problem.balancer.needs == "gramian" and layout.shared and not self._stored(named, layout):
             weights = self._by_products(problem, parameters, report, losses, layout)
         else:
             weights = self._by_matrix(problem, parameters, report, losses, layout)
@@ -116,11 +117,16 @@ class JacobianGradients:
             self._reuse.remember(problem.balancer, layout.tasks, zero=zero)
         return total, weights
 
-    def _stored(self, parameters: Sequence[nn.Parameter], layout: Layout) -> bool:
-        """Whether the matrix is stored for a `gramian` balancer."""
+    def _stored(self, named: Sequence[tuple[str, nn.Parameter]], layout: Layout) -> bool:
+        """Whether the matrix is stored for a `gramian` balancer.
+
+        Stages of a network that chooses its architecture are not apart: all choices come from the same nodes.
+        """
         if self._matrix is not None:
             return self._matrix
-        numbers = sum(parameters[index].numel() for index in layout.shared)
+        if any(is_architecture(name) for name, _ in named):
+            return True
+        numbers = sum(named[index][1].numel() for index in layout.shared)
         return len(layout.tasks) * numbers <= SMALL
 
     def _by_products(

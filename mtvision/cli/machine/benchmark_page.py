@@ -1,0 +1,61 @@
+"""A page of Markdown from files of `mtvision benchmark --json`: numbers that nobody types."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEAD = """\
+# Measured speed
+
+<!-- Written by `python tools/benchmark.py page FILES`. -->
+
+Every number is a ratio to the first row of its table, taken within a turn. [What limits
+it](speed.md) is said beside the analyses."""
+FACTS = ("processor", "instructions", "cores", "threads", "load", "system", "torch", "code")
+
+
+def page(files: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """The page of some runs, one part per file.
+
+    Args:
+        files: as `mtvision.cli.machine.timings.read` gives them.
+        titles: {suite: what it measures}.
+
+    Returns:
+        Markdown, with the machine of each run and a table per suite: median, least and largest ratio of all
+        turns, and how much faster than the baseline. Suites that measure memory, too, are given as they were
+        printed.
+    """
+    return "\n\n".join([HEAD, *(_run(file, titles) for file in files)]) + "\n"
+
+
+def _run(file: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    facts = file["machine"]
+    parts = [f"## {facts.get('processor', 'unknown processor')}, {facts.get('instructions', 'unknown')}"]
+    parts.append(
+        "\n".join(f"* {name}: {_plain(facts[name])}" for name in FACTS if facts.get(name) is not None)
+    )
+    parts += [_suite(name, turns, titles.get(name, "")) for name, turns in file["suites"].items()]
+    for name, lines in file["lines"].items():
+        parts += [f"### {name}", titles.get(name, ""), "\n".join(["```text", *lines, "```"])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _suite(name: str, variants: Mapping[str, Sequence[float]], title: str) -> str:
+    count = min(len(turns) for turns in variants.values())
+    lines = [f"### {name}", f"{title} {count} turns.".strip()]
+    table = ["| variant | median | of all turns | speed-up |", "|---|--:|--:|--:|"]
+    for variant, turns in variants.items():
+        middle = statistics.median(turns)
+        table.append(
+            f"| {variant} | {middle:.3g} | {min(turns):.3g} to {max(turns):.3g} | {1 / middle:.2f} |"
+        )
+    return "\n\n".join([*lines, "\n".join(table)])
