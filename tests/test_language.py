@@ -59,7 +59,8 @@ def riddles(paragraphs: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_pages_are_easy_to_read(path):
-    paragraphs = page_paragraphs(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    paragraphs = page_paragraphs(re.sub(r"<!-- table:.*?<!-- end -->", "", text, flags=re.DOTALL))
     assert too_long(paragraphs) == []
     assert riddles(paragraphs) == []
 
