@@ -1,4 +1,4 @@
-"""A page of Markdown from files of `mtvision benchmark --json`: numbers that nobody types."""
+"""A page of Markdown from files of `mtvision benchmark --json`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def page(files: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
         titles: {suite: what it measures}.
 
     Returns:
-        Markdown, with the machine of each run and a table per suite: median, least and largest ratio of all
-        turns, and how much faster than the baseline. Suites that measure memory, too, are given as they were
-        printed.
+        Markdown, with the machine of each run and a table per suite. A table has the median, least and
+        largest ratio of all turns, and the speed-up. Suites that measure memory are given as printed.
     """
     return "\n\n".join([HEAD, *(_run(file, titles) for file in files)]) + "\n"
 
