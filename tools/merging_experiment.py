@@ -68,7 +68,6 @@ class Problem:
         folder: of its data below `--data`; None = rendered.
         tasks: that are trained.
         before: transforms in front of all others.
-        scored: share of the test images that are scored, by id.
         options: of the config.
     """
 
@@ -77,7 +76,6 @@ class Problem:
     folder: str | None
     tasks: tuple[str, ...]
     before: tuple[Mapping[str, Any], ...] = ()
-    scored: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -111,7 +109,6 @@ PROBLEMS = {
         protocol="bsds-sod",
         folder="bsds_sod",
         tasks=("saliency", "edge"),
-        scored=0.25,
     ),
 }
 
@@ -211,8 +208,6 @@ class Ladder:
         scored = to_plain_data(self.whole[self.section])["dataset"]
         if self.problem.before:
             scored |= {"transforms": [*self.problem.before, {"type": "Normalize"}]}
-        if self.problem.scored < 1:
-            scored = {"type": "HeldOutImages", "held_out": self.problem.scored, "dataset": scored}
         return self.whole.with_options({"train_data.dataset": rest, f"{self.section}.dataset": scored})
 
     @cached_property
