@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -83,20 +83,26 @@ def leaves_of(loss: Tensor) -> set[int] | None:
     """
     if loss.grad_fn is None:
         return {id(loss)} if loss.requires_grad else set()
-    stack: list[Node] = [loss.grad_fn]
-    seen, leaves = set(stack), set[int]()
-    while stack:
-        node = stack.pop()
+    leaves = set[int]()
+    for node in graph_nodes([loss]):
         if isinstance(node, torch._C._functions.AccumulateGrad):
             leaves.add(id(node.variable))
-            continue
-        if isinstance(node, BackwardCFunction) and not issubclass(node._forward_cls, WholeGradient):
+        elif isinstance(node, BackwardCFunction) and not issubclass(node._forward_cls, WholeGradient):
             return None
+    return leaves
+
+
+def graph_nodes(losses: Iterable[Tensor]) -> Iterator[Node]:
+    """Every node of the graphs of some losses once."""
+    stack: list[Node] = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        yield node
         for child, _ in node.next_functions:
             if child is not None and child not in seen:
                 seen.add(child)
                 stack.append(child)
-    return leaves
 
 
 def _reached(loss: Tensor, named: list[tuple[str, nn.Parameter]]) -> set[str]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
+from mtvision.core.roles import graph_nodes
 from mtvision.core.sample import Batch
 from mtvision.steps.gradients.statistics import kept_buffers
 from mtvision.steps.problem import LossReport, StepProblem
@@ -21,17 +21,7 @@ _NODE = "CompiledFunctionBackward"
 
 def is_compiled(losses: Iterable[Tensor]) -> bool:
     """Whether the graph of a loss has a compiled part."""
-    stack = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
-    seen: set[Node] = set(stack)
-    while stack:
-        node = stack.pop()
-        if node.name().startswith(_NODE):
-            return True
-        for child, _ in node.next_functions:
-            if child is not None and child not in seen:
-                seen.add(child)
-                stack.append(child)
-    return False
+    return any(node.name().startswith(_NODE) for node in graph_nodes(losses))
 
 
 def eager_report(problem: StepProblem, batch: Batch) -> LossReport:
