@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mtvision.core.context import Context
 from mtvision.core.files.foreign import ForeignError, foreign_errors
+from mtvision.evaluation.overlap import ahead
 from mtvision.evaluation.predict.download import downloaded
 from mtvision.evaluation.predict.inputs import CAMERA, Source
 from mtvision.evaluation.predict.outputs import Places
@@ -102,15 +103,15 @@ class Session:
         number what they hold, so that a single thread writes them.
         """
         count = 1 if self._places.numbers() else WRITERS
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(count) as writer:
+        runs = ((group, None if moving else _Images.of(group)) for moving, group in _runs(named, self._batch))
+        with ThreadPoolExecutor(count) as writer:
             written: deque[Future[list[Result]]] = deque()
-            for moving, group, read in _ahead(_runs(named, self._batch), reader):
-                while written and (moving or len(written) > count):
+            for group, images in ahead(runs):
+                while written and (images is None or len(written) > count):
                     yield from written.popleft().result()
-                if read is None:
+                if images is None:
                     yield from (self._video(source, name) for source, name in group)
                 else:
-                    images = read.result()
                     written.append(writer.submit(self._written, images, self._predict_all(images.read)))
             while written:
                 yield from written.popleft().result()
@@ -220,20 +221,6 @@ class _Images:
 
 
 Group = list[tuple[Source, str]]
-
-
-def _ahead(
-    runs: Iterable[tuple[bool, Group]], reader: ThreadPoolExecutor
-) -> Iterator[tuple[bool, Group, Future[_Images] | None]]:
-    """Runs with the pictures of images; those of the next run are read while one is worked on."""
-    before: tuple[bool, Group, Future[_Images] | None] | None = None
-    for moving, group in runs:
-        after = (moving, group, None if moving else reader.submit(_Images.of, group))
-        if before is not None:
-            yield before
-        before = after
-    if before is not None:
-        yield before
 
 
 class _VideoFiles:
