@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mtvision.balance import Balancer, FixedWeights, TorchJD, UPGrad
 from mtvision.core.context import means_over
-from mtvision.core.roles import is_architecture
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.models.factory import build_network
@@ -97,9 +96,7 @@ def rules_over_gradients_agree(case: Case) -> None:
     plain = _step(case, batch)
     summed = _step(case, batch, balancer=TorchJD(tasks=names, aggregator="Sum"))
     _agree(summed, plain, "sum of the rows")
-    # Stages of a network that chooses its architecture are not apart, so `auto` stores the matrix there.
-    way: Literal["auto", "stages"] = "auto" if any(map(is_architecture, plain)) else "stages"
-    found = _step(case, batch, PlainStep(products=way), UPGrad(tasks=names))
+    found = _step(case, batch, PlainStep(products="stages"), UPGrad(tasks=names))
     wanted = _step(case, batch, PlainStep(products="matrix"), UPGrad(tasks=names))
     _agree(found, wanted, "UPGrad from products")
 

@@ -78,6 +78,26 @@ def test_stages_give_the_gradients_of_plain_passes():
         torch.autograd.grad(losses["depth"], network.twice.weight)
 
 
+def test_a_parameter_of_heads_may_also_lie_behind_them():
+    """A pass to it runs through the shared part, which other losses still need."""
+    torch.manual_seed(1)
+    choice, weight = (nn.Parameter(torch.randn(4, dtype=torch.float64)) for _ in range(2))
+    trunk = (choice.exp() * weight).sin() * weight
+    losses = {name: (trunk * (choice * number).cos()).sum() for number, name in enumerate(NAMES, 1)}
+    wanted = [torch.autograd.grad(loss, (choice, weight), retain_graph=True) for loss in losses.values()]
+    found = {}
+
+    def receive(name, index, gradient):
+        found[name, index] = found.get((name, index), 0) + gradient
+
+    graph = StagedBackward(losses, [choice, weight], dict.fromkeys(losses, frozenset((0, 1))))
+    for _ in graph.run([[1]], receive, again=0):
+        pass
+    for name, parts in zip(NAMES, wanted, strict=True):
+        for index in (0, 1):
+            torch.testing.assert_close(found[name, index], parts[index], rtol=1e-12, atol=1e-14)
+
+
 class Looks(MGDA):
     """Notes which of some storages exist when it is asked."""
 

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor, nn
 
 from mtvision.balance.balancer import Balancer
-from mtvision.core.roles import is_architecture
 from mtvision.core.sample import Batch
 from mtvision.steps.gradients.diagnostics import relations
 from mtvision.steps.gradients.layout import (
@@ -118,14 +117,9 @@ class JacobianGradients:
         return total, weights
 
     def _stored(self, named: Sequence[tuple[str, nn.Parameter]], layout: Layout) -> bool:
-        """Whether the matrix is stored for a `gramian` balancer.
-
-        Stages of a network that chooses its architecture are not apart: all choices come from the same nodes.
-        """
+        """Whether the matrix is stored for a `gramian` balancer."""
         if self._matrix is not None:
             return self._matrix
-        if any(is_architecture(name) for name, _ in named):
-            return True
         numbers = sum(named[index][1].numel() for index in layout.shared)
         return len(layout.tasks) * numbers <= SMALL
 

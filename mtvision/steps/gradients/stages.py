@@ -122,15 +122,15 @@ class StagedBackward:
                     owners.setdefault(child, set()).update(owners[node])
         return len(self._order)
 
-    def _in_a_row(self, nodes: set[Node]) -> bool:
-        """Whether one of the nodes leads to another one. A pass that ends at both runs the first."""
-        last = max((self._place[node] for node in nodes), default=-1)
-        stack, seen = list(nodes), set[Node]()
+    def _runs_on(self, ends: set[Node], leaves: set[Node]) -> bool:
+        """Whether an end leads to another one or to a leaf. A pass to both runs what lies between."""
+        last = max((self._place[node] for node in ends), default=-1)
+        stack, seen = list(ends), set[Node]()
         while stack:
             for child, _ in stack.pop().next_functions:
-                if child in nodes:
+                if child in ends or child in leaves:
                     return True
-                if child not in seen and child in self._place and self._place[child] < last:
+                if child not in seen and child in self._place and (leaves or self._place[child] < last):
                     seen.add(child)
                     stack.append(child)
         return False
@@ -144,8 +144,8 @@ class StagedBackward:
             stage: nodes.
             crossing: gradients at the edges.
             receive: see `run`.
-            keep: losses behind which the stage's graph is needed again. It is kept for all of them if edges
-                that leave it lie behind one another.
+            keep: losses behind which the stage's graph is needed again. It is kept for all of them if a pass
+                through the stage also runs nodes behind it, see `_runs_on`.
         """
         inside = set(stage)
         targets = [
@@ -154,7 +154,8 @@ class StagedBackward:
             for child, number in node.next_functions
             if child is not None
         ]
-        used = {self._leaves[edge.node] for edge in targets if edge.node in self._leaves}
+        leaves = {edge.node for edge in targets if edge.node in self._leaves}
+        used = {self._leaves[node] for node in leaves}
         outside = [edge for edge in targets if edge.node in self._place and edge.node not in inside]
         exits = list({(edge.node, edge.output_nr): edge for edge in outside}.values())
         entering = [(node, crossing.pop(node)) for node in stage if node in crossing]
@@ -163,7 +164,7 @@ class StagedBackward:
             for (name, number), gradient in gradients.items():
                 given[name].append((GradientEdge(node, number), gradient))
         ends = {edge.node for edge in exits}
-        if len(keep) < len(given) and self._in_a_row(ends):
+        if len(keep) < len(given) and self._runs_on(ends, leaves):
             keep = frozenset(given)
         with _stopped_at(ends):
             for name in self._roots:
