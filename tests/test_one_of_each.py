@@ -223,3 +223,14 @@ def test_objects_keep_their_class():
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(".__class__")
     ]
     assert found == []
+
+
+def test_one_reader_checks_the_numbers_of_options():
+    """`numeric` of `mtvision.cli.common` says a range; `int` takes -1 for a number of images."""
+
+    def unchecked(call: ast.Call) -> bool:
+        return ast.unparse(call.func).endswith("add_argument") and any(
+            item.arg == "type" and ast.unparse(item.value) in ("int", "float") for item in call.keywords
+        )
+
+    assert found_in_files(unchecked) == {}

@@ -23,9 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtvision.cli.common import numeric
 from mtvision.cli.main import call
 from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import Batch, Meta
+from mtvision.core.values import Positive
+from mtvision.recipe.sections import Seed
 from mtvision.runtime.atomic import write_text
 from mtvision.steps import LossReport, PlainStep, StepProblem
 from mtvision.sweep.weight_search import SearchPlan, candidates
@@ -188,17 +191,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=("conflict", "scenes"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=numeric(Seed), default=[0, 1, 2])
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="of the scenes")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/balancing"))
     parser.add_argument("--results", type=Path, help="folder that gets a copy of each record")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=numeric(Positive), default=1)
     parser.add_argument(
-        "--candidates", type=int, default=9, help="weightings that are tried for the tuned sum"
+        "--candidates", type=numeric(Positive), default=9, help="weightings that are tried for the tuned sum"
     )
-    parser.add_argument("--iterations", type=int, help="of every training; default: the config's 300")
-    parser.add_argument("--images", type=int, help="to train on, default: the config's 1000")
-    parser.add_argument("--conflict-steps", type=int, default=400)
+    parser.add_argument(
+        "--iterations", type=numeric(Positive), help="of every training; default: the config's 300"
+    )
+    parser.add_argument("--images", type=numeric(Positive), help="to train on, default: the config's 1000")
+    parser.add_argument("--conflict-steps", type=numeric(Positive), default=400)
     arguments = parser.parse_args()
     if arguments.only != "scenes":
         print(conflict(arguments.work_dir, arguments.seeds, arguments.conflict_steps), flush=True)

@@ -24,11 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtvision.architecture.tree import Tree
+from mtvision.cli.common import numeric
 from mtvision.cli.main import call
 from mtvision.core.registry import BACKBONES
+from mtvision.core.values import Positive
 from mtvision.metrics.gain import headline_gain
 from mtvision.models.branching.encoder import BranchedEncoder
 from mtvision.protocols import get_protocol
+from mtvision.recipe.sections import Seed
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "branching"
 
@@ -185,8 +188,10 @@ def main() -> None:
     )
     parser.add_argument("--problem", choices=PROBLEMS, default="units")
     parser.add_argument("--search", choices=("ltb", "bmtas", "rsa"), help="default: the problem's own")
-    parser.add_argument("--steps", type=int, help="of search and training (default: the problem's own)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--steps", type=numeric(Positive), help="of search and training (default: the problem's own)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=numeric(Seed), default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/branching_experiment"))
     arguments = parser.parse_args()
     problem = PROBLEMS[arguments.problem]

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from mtvision.architecture.widths import WidthConfig
+from mtvision.cli.common import numeric
 from mtvision.cli.main import call
 from mtvision.core.context import Context
 from mtvision.core.task import Task
@@ -27,6 +28,7 @@ from mtvision.procedures.controllable import headline_scores, separate_scores
 from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import load_config
 from mtvision.recipe.data import build_dataset, evaluation_loader
+from mtvision.recipe.sections import Seed
 from mtvision.recipe.settings import Settings, protocol_of
 from mtvision.runtime.atomic import write_text
 
@@ -86,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=numeric(Seed), default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/distillation"))
     arguments = parser.parse_args()
     tasks = protocol_of(load_config(SLIMMABLE)).tasks

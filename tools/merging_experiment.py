@@ -25,7 +25,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mtvision.cli.common import numeric
 from mtvision.cli.main import call
+from mtvision.core.values import Positive
 from mtvision.engine.building import training_module
 from mtvision.engine.evaluate import evaluate_checkpoint
 from mtvision.engine.training import fit, train
@@ -33,6 +35,7 @@ from mtvision.procedures.merging import MergeRequest, merge_checkpoints
 from mtvision.procedures.search import HeldOut
 from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.sections import Seed
 from mtvision.recipe.settings import Settings, to_plain_data
 from mtvision.report.record import Record
 from mtvision.runtime.atomic import write_text
@@ -332,13 +335,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=numeric(Seed), default=[0, 1, 2])
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared real sets")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/merging"))
     parser.add_argument("--results", type=Path, help="folder that gets a copy of each record")
-    parser.add_argument("--iterations", type=int, default=Size.iterations, help="of every network")
-    parser.add_argument("--batch", type=int, default=Size.batch, help="images per step")
-    parser.add_argument("--learned", type=int, default=Size.learned, help="steps of the learned rung")
+    parser.add_argument(
+        "--iterations", type=numeric(Positive), default=Size.iterations, help="of every network"
+    )
+    parser.add_argument("--batch", type=numeric(Positive), default=Size.batch, help="images per step")
+    parser.add_argument(
+        "--learned", type=numeric(Positive), default=Size.learned, help="steps of the learned rung"
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of all networks")
     arguments = parser.parse_args()
     size = Size(iterations=arguments.iterations, batch=arguments.batch, learned=arguments.learned)

@@ -16,9 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtvision.cli.common import numeric
 from mtvision.cli.main import call
 from mtvision.core.naming import look_up
+from mtvision.core.values import Positive
 from mtvision.protocols import get_protocol
+from mtvision.recipe.sections import Seed
 from mtvision.runtime.progress import messages
 from mtvision.sweep.grid import FINISHED, Run, expand, look_up_states
 from mtvision.sweep.local import run_locally
@@ -187,10 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=list(FIRST),
         help="data sets or parts, see --list; default: " + " ".join(FIRST),
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--runs", type=int, help="train so many runs at most")
+    parser.add_argument("--seeds", nargs="+", type=numeric(Seed), default=[0, 1, 2])
+    parser.add_argument("--runs", type=numeric(Positive), help="train so many runs at most")
     parser.add_argument(
-        "--workers", type=int, default=2, help="runs at once, each with its share of the cores"
+        "--workers", type=numeric(Positive), default=2, help="runs at once, each with its share of the cores"
     )
     parser.add_argument("--list", action="store_true", help="list the runs and their states, train nothing")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/real"))

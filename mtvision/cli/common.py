@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from mtvision.core.values import check_value, describe
 from mtvision.recipe.check import check_config, load_checked
 from mtvision.recipe.config import RunConfig
+from mtvision.recipe.sections import Seed
 from mtvision.runtime.attempts import IncompleteError
 from mtvision.runtime.rescue import write_or_rescue
 from mtvision.share.source import find_source, names_checkpoint
@@ -53,7 +55,7 @@ def make_parser(
         "--work-dir", type=Path, help="where everything is written (default: work_dirs/<config>)"
     )
     add_plugin_option(parser)
-    parser.add_argument("--seed", type=int, help="replaces the config's seed")
+    parser.add_argument("--seed", type=numeric(Seed), help="replaces the config's seed")
     parser.add_argument(
         "--launcher",
         choices=("none", "pytorch", "slurm", "mpi"),
@@ -75,6 +77,29 @@ def make_parser(
         "CHECKPOINT, continue from that one",
     )
     return parser
+
+
+def numeric(kind: Any) -> Callable[[str], Any]:
+    """What reads the number of an option, for `type=`; argparse names the option in its message.
+
+    Args:
+        kind: of `mtvision.core.values`, e.g. `Positive`.
+
+    >>> from mtvision.core.values import Positive
+    >>> numeric(Positive)("3")
+    3
+    """
+    plain = int if int in (kind, *get_args(kind)) else float
+
+    def read(text: str) -> Any:
+        try:
+            value: Any = plain(text)
+            check_value("it", value, kind)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {describe(kind)}, got {text!r}") from None
+        return value
+
+    return read
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:

@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mtvision.cli.common import STDOUT, write_json
+from mtvision.cli.common import STDOUT, numeric, write_json
 from mtvision.cli.run_differences import Comparison, compare_folders
 from mtvision.core.naming import UnknownNameError
+from mtvision.core.values import Positive
 from mtvision.recipe.config import load_config
+from mtvision.recipe.sections import Seed
 from mtvision.runtime.atomic import write_text
 
 DESCRIPTION = """\
@@ -77,8 +79,6 @@ class Pair:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    if arguments.iterations < 1 or arguments.workers < 1:
-        raise ValueError("--iterations and --workers must be at least 1.")
     repository = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel"))
     results = []
     shown = sys.stderr if arguments.json == STDOUT else sys.stdout
@@ -118,15 +118,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "configs", nargs="*", metavar="CONFIG", help="path, or OLD=NEW; default: " + " ".join(DEFAULT_CONFIGS)
     )
-    parser.add_argument("--iterations", type=int, default=20, metavar="N", help="steps (default 20)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--iterations", type=numeric(Positive), default=20, metavar="N", help="steps (default 20)"
+    )
+    parser.add_argument("--seed", type=numeric(Seed), default=0)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the result as JSON; - prints only JSON"
     )
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the runs; a later call repeats only what is missing"
     )
-    parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="2: both revisions at once")
+    parser.add_argument(
+        "--workers", type=numeric(Positive), default=1, choices=(1, 2), help="2: both revisions at once"
+    )
     for side, text in (("", "both revisions"), ("-a", "REV_A only"), ("-b", "REV_B only")):
         parser.add_argument(
             f"--cfg-options{side}", nargs="+", default=[], metavar="KEY=VALUE", help=f"changes for {text}"

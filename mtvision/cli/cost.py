@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.cli.common import config_of, make_parser
+from mtvision.cli.common import config_of, make_parser, numeric
 from mtvision.cli.machine.step_plan import BANDWIDTH
+from mtvision.core.values import Positive, Rate
 from mtvision.recipe.settings import protocol_of
 
 DESCRIPTION = """\
@@ -28,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("cost", DESCRIPTION)
     parser.add_argument(
-        "--shape", nargs=2, type=int, metavar=("H", "W"), help="image size (default: the protocol's)"
+        "--shape",
+        nargs=2,
+        type=numeric(Positive),
+        metavar=("H", "W"),
+        help="image size (default: the protocol's)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--meta", action="store_true", help="count only, without allocating weights")
@@ -38,19 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--plan", action="store_true", help="predict time and memory of training")
     parser.add_argument("--growth", action="store_true", help="count a training step at several sizes")
-    parser.add_argument("--gpus", type=int, default=1, help="of --plan (default: 1)")
-    parser.add_argument("--batch", type=int, help="images per GPU, of --plan (default: the config's)")
-    parser.add_argument("--iterations", type=int, help="of --plan (default: the config's)")
+    parser.add_argument("--gpus", type=numeric(Positive), default=1, help="of --plan (default: 1)")
+    parser.add_argument(
+        "--batch", type=numeric(Positive), help="images per GPU, of --plan (default: the config's)"
+    )
+    parser.add_argument("--iterations", type=numeric(Positive), help="of --plan (default: the config's)")
     parser.add_argument(
         "--bandwidth",
-        type=float,
+        type=numeric(Rate),
         default=BANDWIDTH,
         metavar="GB/S",
         help="between GPUs (default: %(default)s)",
     )
     parser.add_argument(
         "--rate",
-        type=float,
+        type=numeric(Rate),
         metavar="MACS",
         help="MACs per second of a device that is not here; measures nothing",
     )

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
+from mtvision.core.values import Positive
 
 DESCRIPTION = """\
 Write a trained network for other programs, read the file back, and compare the outputs.
@@ -72,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier file")
     parser.add_argument("--tasks", metavar="TASK,…", help="outputs, e.g. depth,normals (default: all)")
     parser.add_argument("--logits", action="store_true", help="logits instead of predictions")
-    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="one image size only")
+    parser.add_argument(
+        "--size", nargs=2, type=numeric(Positive), metavar=("H", "W"), help="one image size only"
+    )
     parser.add_argument("--config", help="for checkpoints that hold none: the config they were trained with")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change values of the config"

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.naming import look_up
+from mtvision.core.values import Positive
 from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import RunConfig
+from mtvision.recipe.sections import Seed
 from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
 from mtvision.report.record import Record, find_records
 from mtvision.report.render import FORMATS
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
-    parser.add_argument("--seeds", nargs="+", type=int, help="default: each config's own")
+    parser.add_argument("--seeds", nargs="+", type=numeric(Seed), help="default: each config's own")
     parser.add_argument(
         "--set",
         action="append",
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--search-weights",
-        type=int,
+        type=numeric(Positive),
         metavar="N",
         help="find the weights of the plain sum by successive halving of N candidates on held-out training "
         "images. Adds the rows 'equal weights' and 'tuned weights' and a table of gains over both",
@@ -107,9 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     place.add_argument("--print", action="store_true", help="only print the commands of unfinished runs")
     place.add_argument("--dry-run", action="store_true", help="only list the runs and their states")
-    parser.add_argument("--workers", type=int, help="runs at once (default: 1 here, all on Slurm)")
-    parser.add_argument("--nodes", type=int, default=1, help="machines per run, for --print")
-    parser.add_argument("--gpus", type=int, default=1, help="processes per machine, for --print")
+    parser.add_argument(
+        "--workers", type=numeric(Positive), help="runs at once (default: 1 here, all on Slurm)"
+    )
+    parser.add_argument("--nodes", type=numeric(Positive), default=1, help="machines per run, for --print")
+    parser.add_argument(
+        "--gpus", type=numeric(Positive), default=1, help="processes per machine, for --print"
+    )
     parser.add_argument("--endpoint", default="$HEAD_NODE:29500", help="where machines meet, for --print")
     parser.add_argument(
         "--train-command",

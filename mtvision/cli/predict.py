@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
+from mtvision.core.values import Count, Positive, Rate
 from mtvision.evaluation.predict.inputs import Found, find_inputs
 from mtvision.evaluation.predict.names import output_names
 from mtvision.evaluation.predict.outputs import (
@@ -85,29 +86,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", metavar="KIND,…", help="what is written, see above")
     parser.add_argument("--tasks", metavar="TASK,…", help="only these, e.g. depth,normals (default: all)")
     parser.add_argument(
-        "--size", nargs=2, type=_positive, metavar=("H", "W"), help="images are scaled to this area"
+        "--size", nargs=2, type=numeric(Positive), metavar=("H", "W"), help="images are scaled to this area"
     )
     parser.add_argument(
         "--tile",
         nargs=2,
-        type=_positive,
+        type=numeric(Positive),
         metavar=("H", "W"),
         help="predict in tiles, at the picture's own resolution: for pictures larger than memory",
     )
     parser.add_argument(
         "--overlap",
-        type=int,
+        type=numeric(Count),
         metavar="PIXELS",
         help="what neighbouring tiles share (default: a quarter of the smaller side)",
     )
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at once (default: 1)")
-    parser.add_argument("--frames", type=_positive, metavar="N", help="at most so many of a video or camera")
+    parser.add_argument(
+        "--batch", type=numeric(Positive), default=1, metavar="N", help="images at once (default: 1)"
+    )
+    parser.add_argument(
+        "--frames", type=numeric(Positive), metavar="N", help="at most so many of a video or camera"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
     parser.add_argument(
         "--amp", nargs="?", const="bf16", choices=("bf16", "fp16"), help="mixed precision (default: bf16)"
     )
     parser.add_argument(
-        "--budget", type=float, help="of a slimmable network: share of the full one (up to 1) or MACs"
+        "--budget", type=numeric(Rate), help="of a slimmable network: share of the full one (up to 1) or MACs"
     )
     parser.add_argument(
         "--preference", metavar="TASK=WEIGHT,…", help="of a slimmable network: how much each task matters"
@@ -119,16 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_plugin_option(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return number
 
 
 def _given_config(arguments: argparse.Namespace) -> RunConfig | None:

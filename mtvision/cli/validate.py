@@ -13,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.naming import ReportedError
+from mtvision.core.values import Positive
 from mtvision.recipe.check import TO_TRAIN, load_checked
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import Settings
@@ -122,7 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         "--random-data", action="store_true", help="use random labelled images in place of the data sets"
     )
     parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("H", "W"), help="of random images, instead of the protocol's"
+        "--size",
+        nargs=2,
+        type=numeric(Positive),
+        metavar=("H", "W"),
+        help="of random images, instead of the protocol's",
     )
     parser.add_argument(
         "--pretrained", action="store_true", help="take the step from the config's pretrained weights"

@@ -54,6 +54,23 @@ class Above:
 
 
 @dataclass(frozen=True)
+class Below:
+    """A range of `Annotated` numbers.
+
+    Args:
+        bound: what a value must stay under.
+    """
+
+    bound: float
+
+    def __contains__(self, value: float) -> bool:
+        return bool(value < self.bound)
+
+    def __str__(self) -> str:
+        return f"below {self.bound}"
+
+
+@dataclass(frozen=True)
 class Between:
     """A range of `Annotated` numbers, both ends included."""
 
@@ -168,6 +185,7 @@ Count = Annotated[int, AtLeast(0)]
 Rate = Annotated[float, Above(0)]
 Factor = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]
+Part = Annotated[float, Above(0), Below(1)]
 Text = Annotated[str, NotEmpty()]
 TaskWeights = Annotated[Mapping[str, Factor], ByTask(every=True)]
 
@@ -176,7 +194,7 @@ class Other:
     """Stands for a class that is no plain type, and that was read but not imported, e.g. a tensor."""
 
 
-_NUMBERS = (AtLeast, Above, Between)
+_NUMBERS = (AtLeast, Above, Below, Between)
 _RANGES = (*_NUMBERS, NotEmpty)
 _PLACES = (Entry, OptionsOf)
 _LARGEST = 2**63 - 1

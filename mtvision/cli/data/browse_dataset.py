@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.core.values import Count, Positive
 from mtvision.recipe.settings import protocol_of
 
 DESCRIPTION = """\
@@ -18,9 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("browse-dataset", DESCRIPTION)
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
-    parser.add_argument("--count", type=int, default=8, help="samples on the sheet (default: 8)")
     parser.add_argument(
-        "--epoch", type=int, default=0, help="which epoch's augmentation to show (default: 0)"
+        "--count", type=numeric(Positive), default=8, help="samples on the sheet (default: 8)"
+    )
+    parser.add_argument(
+        "--epoch", type=numeric(Count), default=0, help="which epoch's augmentation to show (default: 0)"
     )
     parser.add_argument("--out", type=Path, help="PNG to write (default: <work-dir>/<split>.png)")
     arguments = parser.parse_args(argv)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mtvision.cli.common import STDOUT, add_plugin_option, write_json
+from mtvision.cli.common import STDOUT, add_plugin_option, numeric, write_json
 from mtvision.core.registry import DATASETS
+from mtvision.core.values import Positive
 from mtvision.protocols import Protocol, get_protocol
 from mtvision.recipe.check import load_checked
 from mtvision.recipe.config import parse_option
@@ -88,9 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--options", nargs="+", default=[], metavar="KEY=VALUE", help="further arguments of the data set"
     )
-    parser.add_argument("--limit", type=int, help="read only the first images of each split")
+    parser.add_argument("--limit", type=numeric(Positive), help="read only the first images of each split")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+        "--workers",
+        type=numeric(Positive),
+        default=os.cpu_count() or 1,
+        help="processes (default: all cores)",
     )
     parser.add_argument(
         "--sheet", type=Path, help="PNG to draw samples with their labels on, one file a split"

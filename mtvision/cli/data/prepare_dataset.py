@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.registry import DATASETS, PREPARATIONS
+from mtvision.core.values import Positive
 from mtvision.recipe.plugins import load_plugins
 from mtvision.runtime.progress import counting
 
@@ -43,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="SRC", help="folder with the downloaded files")
     parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+        "--workers",
+        type=numeric(Positive),
+        default=os.cpu_count() or 1,
+        help="processes (default: all cores)",
     )
     parser.add_argument(
         "--precompute",

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtvision.cli.common import numeric
 from mtvision.cli.machine.timings import (
     Variants,
     changes,
@@ -20,6 +21,7 @@ from mtvision.cli.machine.timings import (
     read,
 )
 from mtvision.core.naming import look_up
+from mtvision.core.values import Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -267,7 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suites", nargs="*", help=f"which ones (default: all): {names}")
-    parser.add_argument("--repeats", type=int, default=5, help="timed turns per variant (default: 5)")
+    parser.add_argument(
+        "--repeats", type=numeric(Positive), default=5, help="timed turns per variant (default: 5)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
     if arguments.suites[:1] == ["page"]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.core.values import Count, Rate
 from mtvision.recipe.config import load_config
 from mtvision.runtime.progress import messages
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--budgets",
         nargs="+",
-        type=float,
+        type=numeric(Rate),
         default=[0.15, 0.3, 0.45, 0.6, 0.8],
         metavar="SHARE",
         help="shares of the full network's MACs (default: 0.15 0.3 0.45 0.6 0.8)",
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="WIDTH=CHECKPOINT",
         help="plain networks trained separately at uniform widths; config.py lies beside each checkpoint",
     )
-    parser.add_argument("--pictures", type=int, default=2, help="test images on the page (default: 2)")
+    parser.add_argument(
+        "--pictures", type=numeric(Count), default=2, help="test images on the page (default: 2)"
+    )
     arguments = parser.parse_args(argv)
     config = read_config(arguments, ("search", "model", "test_data or val_data"))
     from mtvision.procedures.control_report import summary_lines, terminal_tables, write_report

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtvision.cli.common import make_parser, read_config
+from mtvision.cli.common import make_parser, numeric, read_config
 from mtvision.core.random import HELD_OUT_SHARE
+from mtvision.core.values import Count, Part, Rate
 
 DESCRIPTION = """\
 Merge single-task networks that were fine-tuned from the same weights. CONFIG describes the network of all
@@ -35,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     options = options_of(arguments.option)
     parents = pairs_of("--parents", arguments.parents)
-    if arguments.recalibrate < 0:
-        raise ValueError(f"--recalibrate: expected a number of images, got {arguments.recalibrate}.")
     needs = ("model", "train_data") if arguments.recalibrate else ("model",)
     config = read_config(arguments, needs)
     from mtvision.procedures.merging import MergeRequest, merge_checkpoints
@@ -95,7 +94,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recalibrate",
         nargs="?",
-        type=int,
+        type=numeric(Count),
         const=100,
         default=0,
         metavar="IMAGES",
@@ -103,14 +102,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=float,
+        type=numeric(Rate),
         default=1.0,
         metavar="RATIO",
         help="refuse a parent whose distance to the base is this part of the base's length (default 1.0)",
     )
     parser.add_argument(
         "--held-out",
-        type=float,
+        type=numeric(Part),
         default=HELD_OUT_SHARE,
         metavar="SHARE",
         help=f"share of the training images that methods learn from (default {HELD_OUT_SHARE})",

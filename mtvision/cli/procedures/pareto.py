@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.core.values import Count, Positive
 from mtvision.runtime.progress import messages
 
 DESCRIPTION = """\
@@ -20,12 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("pareto", DESCRIPTION, checkpoint="needed")
     parser.add_argument(
-        "--images", type=int, default=64, help="training images for statistics of batch norms (default: 64)"
+        "--images",
+        type=numeric(Positive),
+        default=64,
+        help="training images for statistics of batch norms (default: 64)",
     )
-    parser.add_argument("--pictures", type=int, default=2, help="test images on the page (default: 2)")
+    parser.add_argument(
+        "--pictures", type=numeric(Count), default=2, help="test images on the page (default: 2)"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.images < 1:
-        raise ValueError(f"--images: expected a positive number, got {arguments.images}.")
     config = read_config(arguments, ("model", "train_data", "test_data or val_data"))
     from rich.console import Console
     from rich.table import Table

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
 from mtvision.cli.procedures.merge import options_of
 from mtvision.core.random import HELD_OUT_SHARE
+from mtvision.core.values import Count, Part, Positive, Share
 from mtvision.recipe.config import RunConfig
 from mtvision.runtime.progress import messages
 
@@ -30,7 +31,7 @@ the next level if their features are more alike (CKA) than that. Writes phase_N/
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("rounds", DESCRIPTION)
-    parser.add_argument("--rounds", type=int, default=3, help="how many (default: 3)")
+    parser.add_argument("--rounds", type=numeric(Positive), default=3, help="how many (default: 3)")
     parser.add_argument(
         "--method", default="average", help="how the copies of tasks are merged (default: average)"
     )
@@ -38,22 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default=None, metavar="TASK", help="ForkMerge: the task that matters")
     parser.add_argument(
         "--structure",
-        type=float,
+        type=numeric(Share),
         default=None,
         metavar="CKA",
         help="MTSL: alignment above which groups merge",
     )
     parser.add_argument(
-        "--recalibrate", type=int, default=0, metavar="IMAGES",
+        "--recalibrate", type=numeric(Count), default=0, metavar="IMAGES",
         help="training images for new statistics of batch norms after merging (default: 0)",
     )  # fmt: skip
     parser.add_argument(
-        "--held-out", type=float, default=HELD_OUT_SHARE, metavar="SHARE",
+        "--held-out", type=numeric(Part), default=HELD_OUT_SHARE, metavar="SHARE",
         help=f"share of the training images that nothing trains on (default: {HELD_OUT_SHARE})",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
-    if arguments.recalibrate < 0:
-        raise ValueError(f"--recalibrate: expected a number of images, got {arguments.recalibrate}.")
     config = read_config(arguments, ("model", "train_data", "optimizer"))
     if arguments.structure is not None:
         return _structure(config, arguments)

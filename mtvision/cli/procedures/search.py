@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtvision.architecture.tree import Tree
-from mtvision.cli.common import make_parser, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.core.values import Factor, Rate
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
 from mtvision.runtime.attempts import Attempts
@@ -40,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--others", nargs="+", default=[], metavar="NAME=CKPT", help="further networks, e.g. one per task"
     )
     parser.add_argument(
-        "--budget", type=float, help="what the result may cost; the searcher says in which unit"
+        "--budget", type=numeric(Rate), help="what the result may cost; the searcher says in which unit"
     )
     parser.add_argument(
         "--cost-weights",
         nargs="+",
-        type=float,
+        type=numeric(Factor),
         metavar="λ",
         help="one branching search per weight of the expected cost, each in its own folder; also writes a "
         "table and a plot of cost against held-out scores",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import make_parser, read_config
+from mtvision.cli.common import make_parser, numeric, read_config
 from mtvision.cli.procedures.merge import pairs_of
 from mtvision.core.random import HELD_OUT_SHARE
+from mtvision.core.values import Part, Positive, Rate
 
 DESCRIPTION = """\
 Correct the features of a merged network (Representation Surgery). CONFIG is that of the merged network with
@@ -25,15 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--parents", nargs="+", required=True, metavar="TASK=CHECKPOINT", help="one network per task"
     )
     parser.add_argument("--out", required=True, type=Path, help="the checkpoint to write")
-    parser.add_argument("--steps", type=int, default=1000, help="per task (default: 1000)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="of Adam (default: 0.001)")
+    parser.add_argument("--steps", type=numeric(Positive), default=1000, help="per task (default: 1000)")
+    parser.add_argument("--lr", type=numeric(Rate), default=1e-3, help="of Adam (default: 0.001)")
     parser.add_argument(
-        "--held-out", type=float, default=HELD_OUT_SHARE, metavar="SHARE",
+        "--held-out", type=numeric(Part), default=HELD_OUT_SHARE, metavar="SHARE",
         help=f"share of the training images that are read (default: {HELD_OUT_SHARE})",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
-    if arguments.steps < 1:
-        raise ValueError(f"--steps: expected a positive number, got {arguments.steps}.")
     parents = pairs_of("--parents", arguments.parents)
     config = read_config(arguments, ("model", "train_data"))
     from mtvision.procedures.surgery import SurgeryRequest, operate

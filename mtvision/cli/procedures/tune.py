@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.random import HELD_OUT_SHARE
+from mtvision.core.values import Part, Positive
 from mtvision.recipe.check import TO_TRAIN, check_config
+from mtvision.recipe.sections import Seed
 from mtvision.runtime.progress import messages
 from mtvision.sweep.local import run_locally
 from mtvision.sweep.space import check_values, parse_space
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=RANGE",
         help="KEY=log(LOW,HIGH), KEY=uniform(LOW,HIGH), KEY=int(LOW,HIGH), or values between commas",
     )
-    parser.add_argument("--trials", type=int, default=20, help="trainings in all (default: 20)")
+    parser.add_argument("--trials", type=numeric(Positive), default=20, help="trainings in all (default: 20)")
     parser.add_argument(
         "--objective",
         default=GAIN,
@@ -47,12 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--held-out",
-        type=float,
+        type=numeric(Part),
         default=HELD_OUT_SHARE,
         metavar="SHARE",
         help=f"training images that judge (default: {HELD_OUT_SHARE})",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of trainings and draws (default: 0)")
+    parser.add_argument("--seed", type=numeric(Seed), default=0, help="of trainings and draws (default: 0)")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of all trials")
     add_plugin_option(parser)
     parser.add_argument("--work-dir", type=Path, help="default: work_dirs/tune_CONFIG")

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtvision.cli.common import STDOUT, write_json
+from mtvision.cli.common import STDOUT, numeric, write_json
 from mtvision.core.files.text import read_ids
+from mtvision.core.values import Positive, Rate
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
 from mtvision.runtime.progress import counting, messages
 
@@ -110,16 +111,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH", help="folder of ground truths")
     parser.add_argument("--protocol", required=True, metavar="ID", help="one of those listed below")
     parser.add_argument(
-        "--thresholds", type=int, metavar="N", help="another number of thresholds, for a quick look"
+        "--thresholds",
+        type=numeric(Positive),
+        metavar="N",
+        help="another number of thresholds, for a quick look",
     )
     parser.add_argument(
-        "--max-distance", type=float, metavar="D", help="matching radius as a share of the image diagonal"
+        "--max-distance",
+        type=numeric(Rate),
+        metavar="D",
+        help="matching radius as a share of the image diagonal",
     )
     parser.add_argument("--images", type=Path, metavar="FILE", help="text file with one image name per line")
     parser.add_argument("--subset", action="store_true", help="accept fewer images than the protocol has")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=numeric(Positive),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes (default: one per core)",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, numeric
+from mtvision.core.values import Count
 from mtvision.recipe.plugins import load_plugins
 from mtvision.report.baseline import SINGLE_TASK
 from mtvision.report.published import CERTAINTIES
@@ -68,7 +69,9 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", nargs="+", default=[], metavar="WORK_DIR", help="embed curves and pictures of these runs"
     )
-    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="per run (default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=numeric(Count), default=3, metavar="N", help="per run (default: %(default)s)"
+    )
     parser.add_argument(
         "--published",
         nargs="*",

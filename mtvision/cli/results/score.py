@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.cli.common import STDOUT, add_plugin_option, write_json
+from mtvision.cli.common import STDOUT, add_plugin_option, numeric, write_json
 from mtvision.core.registry import replaced_entries
+from mtvision.core.values import Count, Positive
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import load_checked
 from mtvision.recipe.config import RunConfig, parse_option
@@ -158,18 +159,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all scores to this file")
     parser.add_argument(
-        "--bootstrap", type=_positive, metavar="N", help="95 %% intervals from N resamples of the images"
+        "--bootstrap",
+        type=numeric(Positive),
+        metavar="N",
+        help="95 %% intervals from N resamples of the images",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes for boundary scores (default: the config's)"
+        "--workers",
+        type=numeric(Count),
+        metavar="N",
+        help="processes for boundary scores (default: the config's)",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number of resamples, got {text!r}")
-    return int(text)
 
 
 def _section(split: str | None, config: RunConfig, files: PredictionFiles) -> str:
