@@ -9,7 +9,7 @@ from PIL import Image
 from mtvision.core.task import IGNORE
 from mtvision.data import CamVid
 from mtvision.data.camvid import spread
-from mtvision.data.prepare import prepare_camvid
+from mtvision.data.prepare import prepare_bsds_sod, prepare_camvid, prepare_mosd
 
 QUIET = {"progress": False, "expected": None}
 
@@ -43,6 +43,19 @@ def test_preparation_and_labels(source, tmp_path):
     data.validate(0, raw)
     assert raw.labels["semseg"][:, 0].tolist() == [*range(11), IGNORE]
     assert set(np.unique(raw.labels["edge"])) <= {0.0, 1.0}
+
+
+def test_prepared_files_are_kept_apart_from_the_downloaded_ones(source, tmp_path):
+    inside = source / "CamVid" / "prepared"
+    assert prepare_camvid(source, inside, **QUIET).written == 18
+    again = prepare_camvid(source, inside, **QUIET)
+    assert (again.kept, again.written, again.problems) == (18, 0, [])
+    linked = tmp_path / "linked"
+    linked.symlink_to(source / "CamVid")
+    for prepare in (prepare_camvid, prepare_mosd, prepare_bsds_sod):
+        with pytest.raises(ValueError, match="SRC and DST are one folder.*such as .*linked_prepared"):
+            prepare(source / "CamVid", linked, **QUIET)
+    assert not (source / "CamVid" / "prepared.json").exists()
 
 
 def test_missing_and_foreign_labels_are_named(source, tmp_path):

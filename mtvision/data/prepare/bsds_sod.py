@@ -51,15 +51,16 @@ def prepare_bsds_sod(
 
     Raises:
         FileNotFoundError: there are no photographs.
+        ValueError: source and target are one folder.
     """
-    check_source(source)
-    masks = {path.stem: path for pattern in MASKS for path in find_all(source, pattern)}
+    check_source(source, target)
+    masks = {path.stem: path for pattern in MASKS for path in find_all(source, pattern, outside=target)}
     jobs = []
     for split in BSDS_SPLITS:
-        truths = {path.stem: path for path in find_all(source, f"groundTruth/{split}/*.mat")}
+        truths = {path.stem: path for path in find_all(source, f"groundTruth/{split}/*.mat", outside=target)}
         jobs += [
             _Job(image, truths.get(image.stem), masks.get(image.stem), split, target)
-            for image in find_all(source, f"images/{split}/*.jpg")
+            for image in find_all(source, f"images/{split}/*.jpg", outside=target)
         ]
     if not jobs:
         raise FileNotFoundError(

@@ -43,10 +43,13 @@ def prepare_camvid(
 
     Raises:
         FileNotFoundError: there are no images.
+        ValueError: source and target are one folder.
     """
-    check_source(source)
+    check_source(source, target)
     jobs = [
-        _Job(path, split, target) for split in CAMVID_SPLITS for path in find_all(source, f"{split}/*.png")
+        _Job(path, split, target)
+        for split in CAMVID_SPLITS
+        for path in find_all(source, f"{split}/*.png", outside=target)
     ]
     if not jobs:
         raise FileNotFoundError(

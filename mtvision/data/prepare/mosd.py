@@ -77,12 +77,15 @@ def prepare_mosd(
 
     Raises:
         FileNotFoundError: there are neither clouds nor converted frames.
+        ValueError: source and target are one folder.
     """
-    check_source(source)
+    check_source(source, target)
     frames = source / "rgb"
     files = find_files(frames, (".png",), depth=0).files if frames.is_dir() else {}
     if not files:
-        clouds = [path for start in STARTS.values() for path in find_all(source, f"{start}*.pcd")]
+        clouds = [
+            path for start in STARTS.values() for path in find_all(source, f"{start}*.pcd", outside=target)
+        ]
         files = {path.stem: path for path in clouds}
     wanted = {name: path for name, path in files.items() if name.startswith(tuple(STARTS.values()))}
     if not wanted:

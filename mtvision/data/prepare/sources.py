@@ -26,11 +26,19 @@ def find(source: Path, pattern: str, *, folder: bool = False) -> Path | None:
     return next(iter(find_all(source, pattern, folder=folder)), None)
 
 
-def find_all(source: Path, pattern: str, *, folder: bool = False) -> list[Path]:
-    """Files (or folders) under `source` whose trailing path matches the glob pattern, sorted."""
+def find_all(source: Path, pattern: str, *, folder: bool = False, outside: Path | None = None) -> list[Path]:
+    """Files (or folders) under `source` whose trailing path matches the glob pattern, sorted.
+
+    Args:
+        source: folder.
+        pattern: glob.
+        folder: look for folders.
+        outside: a folder whose content is not meant, e.g. what was prepared before.
+    """
     kind = FOLDER if folder else FILE
     found = [item.path for item in walk(source) if item.kind == kind]
-    return sorted(source / path for path in found if PurePosixPath(path).match(pattern))
+    paths = sorted(source / path for path in found if PurePosixPath(path).match(pattern))
+    return [path for path in paths if outside is None or not path.resolve().is_relative_to(outside.resolve())]
 
 
 def require(source: Path, pattern: str, what: str, *, folder: bool = False) -> Path:
@@ -45,10 +53,24 @@ def require(source: Path, pattern: str, what: str, *, folder: bool = False) -> P
     return found
 
 
-def check_source(source: Path) -> None:
-    """Raises FileNotFoundError if the source folder does not exist."""
+def check_source(source: Path, target: Path | None = None) -> None:
+    """Refuse a source from which nothing can be prepared.
+
+    Args:
+        source: folder with the downloaded files.
+        target: must be another folder, where the downloaded files are maps themselves and no archives.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: both are one folder, so that prepared files would lie among the downloaded ones.
+    """
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder. Give the folder that holds the downloaded files.")
+    if target is not None and target.resolve() == source.resolve():
+        raise ValueError(
+            f"{target}: SRC and DST are one folder, and prepared files would lie among the downloaded ones. "
+            f"Give another DST, such as {target.with_name(target.name + '_prepared')}."
+        )
 
 
 def archives(source: Path) -> list[Path]:
