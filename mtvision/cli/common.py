@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -111,6 +111,40 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_PATH",
         help="import a module, a .py file or a package's folder that registers your classes; repeatable",
     )
+
+
+def spare_inputs(option: str, out: Path | None, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse an output that would replace what the command reads; call it before any work.
+
+    Args:
+        option: that names the output, for the message.
+        out: the output; None = nothing is written.
+        inputs: files; of a folder, any file below it that is there already. Names that are no path are
+            passed over.
+
+    Raises:
+        ValueError: the output is an input.
+    """
+    if out is None or not out.is_file():
+        return
+    target = out.resolve()
+    for item in (Path(name) for name in inputs if name):
+        place = item.resolve()
+        if target == place or (place.is_dir() and target.is_relative_to(place)):
+            where = "an input of this command" if target == place else f"a file of {item}, which is an input"
+            raise ValueError(f"{option}: {out} is {where} and would be lost. Give another file.")
+
+
+def texts_in(entry: Any) -> Iterator[str]:
+    """All texts in nested plain data: what of a data set's config may be a path."""
+    if isinstance(entry, str):
+        yield entry
+    elif isinstance(entry, Mapping):
+        for item in entry.values():
+            yield from texts_in(item)
+    elif isinstance(entry, Sequence):
+        for item in entry:
+            yield from texts_in(item)
 
 
 STDOUT = Path("-")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mtvision.cli.common import STDOUT, numeric, write_json
+from mtvision.cli.common import STDOUT, numeric, spare_inputs, write_json
 from mtvision.cli.run_differences import Comparison, compare_folders
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.values import Positive
@@ -79,6 +79,7 @@ class Pair:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    spare_inputs("--json", arguments.json, (name for pair in arguments.configs for name in pair.split("=")))
     repository = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel"))
     results = []
     shown = sys.stderr if arguments.json == STDOUT else sys.stdout

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import add_plugin_option, numeric
+from mtvision.cli.common import add_plugin_option, numeric, spare_inputs
 from mtvision.core.values import Positive
 
 DESCRIPTION = """\
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ending = FORMATS[arguments.format].ending
     path = arguments.out or Path(arguments.checkpoint.removeprefix("hf:")).with_suffix(ending)
+    spare_inputs("--out", path, [arguments.checkpoint, arguments.config])
     if path.exists() and not arguments.overwrite:
         raise FileExistsError(f"{path} exists. Name another file with --out, or give --overwrite.")
     model = load(

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtvision.cli.common import STDOUT, config_of, make_parser, work_dir_of, write_json
+from mtvision.cli.common import STDOUT, config_of, make_parser, spare_inputs, work_dir_of, write_json
 from mtvision.evaluation.formats import FORMATS
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, checkpoint = config_of(arguments, ("model", "test_data or val_data"))
     if checkpoint is None:
         parser.error(f"{arguments.config} is a config; give a CHECKPOINT behind it, or a checkpoint alone")
+    spare_inputs("--json", arguments.json, [arguments.config, checkpoint])
     from mtvision.engine.evaluate import evaluate_checkpoint
     from mtvision.engine.records import require_whole
     from mtvision.runtime.attempts import Attempts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs, texts_in, work_dir_of
 from mtvision.core.values import Count, Positive
 from mtvision.recipe.settings import protocol_of
 
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     section = f"{arguments.split}_data"
     config = read_config(arguments, (section,))
+    spare_inputs("--out", arguments.out, [arguments.config, *texts_in(config[section])])
     protocol = protocol_of(config)
     from mtvision.core.sample import SampleKey
     from mtvision.recipe.data import build_dataset

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mtvision.cli.common import STDOUT, add_plugin_option, numeric, write_json
+from mtvision.cli.common import STDOUT, add_plugin_option, numeric, spare_inputs, texts_in, write_json
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.json_file import read_json
 from mtvision.core.registry import DATASETS
 from mtvision.core.values import Positive
 from mtvision.protocols import Protocol, get_protocol
@@ -46,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (arguments.config is None) == (arguments.dataset is None):
         parser.error("give either a config, or --dataset and --root.")
     wanted = _from_config(arguments) if arguments.config else _from_names(arguments, parser)
+    inputs = [arguments.config, *(text for entry, _ in wanted for text in texts_in(entry))]
+    spare_inputs("--sheet", arguments.sheet, inputs)
+    if not _is_report(arguments.json):
+        spare_inputs("--json", arguments.json, inputs)
     from mtvision.data.check import judge, judge_overlap, render, to_json
 
     splits: dict[str, tuple[DenseDataset, SplitStatistics]] = {}
@@ -102,6 +108,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="write everything as JSON; - prints only JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
+
+
+def _is_report(file: Path | None) -> bool:
+    """Whether a file is what an earlier check wrote; that may lie in the data set's folder."""
+    if file is None or not file.is_file():
+        return False
+    try:
+        data = read_json(file)
+    except DecodeError:
+        return False
+    return isinstance(data, dict) and data.keys() == {"splits", "findings"}
 
 
 Wanted = list[tuple[dict[str, Any], Protocol | None]]

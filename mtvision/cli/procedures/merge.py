@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtvision.cli.common import make_parser, numeric, read_config
+from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs
 from mtvision.core.random import HELD_OUT_SHARE
 from mtvision.core.values import Count, Part, Rate
 
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     options = options_of(arguments.option)
     parents = pairs_of("--parents", arguments.parents)
+    spare_inputs("--out", arguments.out, [arguments.config, arguments.base, *parents.values()])
     needs = ("model", "train_data") if arguments.recalibrate else ("model",)
     config = read_config(arguments, needs)
     from mtvision.procedures.merging import MergeRequest, merge_checkpoints

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtvision.architecture.tree import Tree
-from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs, work_dir_of
 from mtvision.core.values import Factor, Rate
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options["preference"] = {name: _number(name, value) for name, value in pairs.items()}
     work_dir = work_dir_of(arguments)
     out = arguments.out or work_dir / "architecture.json"
+    others = _pairs("--others", arguments.others)
+    spare_inputs("--out", out, [arguments.config, arguments.checkpoint, *others.values()])
     config = read_config(arguments, ("search", "model", "train_data"))
     from mtvision.procedures.search import SearchRequest, search, write_architecture
     from mtvision.runtime.launch import joined
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         request = SearchRequest(
             work_dir=work_dir,
             checkpoint=arguments.checkpoint,
-            others={name: Path(path) for name, path in _pairs("--others", arguments.others).items()},
+            others={name: Path(path) for name, path in others.items()},
             options=options,
             resume=arguments.resume is not None,
             overwrite=arguments.overwrite,

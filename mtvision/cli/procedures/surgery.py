@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import make_parser, numeric, read_config
+from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs
 from mtvision.cli.procedures.merge import pairs_of
 from mtvision.core.random import HELD_OUT_SHARE
 from mtvision.core.values import Part, Positive, Rate
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     parents = pairs_of("--parents", arguments.parents)
+    spare_inputs("--out", arguments.out, [arguments.config, arguments.checkpoint, *parents.values()])
     config = read_config(arguments, ("model", "train_data"))
     from mtvision.procedures.surgery import SurgeryRequest, operate
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtvision.cli.common import STDOUT, numeric, write_json
+from mtvision.cli.common import STDOUT, numeric, spare_inputs, write_json
 from mtvision.core.files.text import read_ids
 from mtvision.core.values import Positive, Rate
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs = find_pairs(
         arguments.predictions, arguments.ground_truth, protocol, ids=ids, subset=arguments.subset
     )
+    files = [file for pair in pairs for file in (pair.prediction, pair.truth)]
+    spare_inputs("--json", arguments.json, [*files, listed])
     cache = None if arguments.no_cache else arguments.cache
     if cache is None and not arguments.no_cache and arguments.json not in (None, STDOUT):
         cache = arguments.json.with_suffix(".counts")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.cli.common import STDOUT, add_plugin_option, numeric, write_json
+from mtvision.cli.common import STDOUT, add_plugin_option, numeric, spare_inputs, write_json
 from mtvision.core.registry import replaced_entries
 from mtvision.core.values import Count, Positive
 from mtvision.protocols import Protocol
@@ -74,10 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtvision.engine.records import portable, require_possible, require_whole
     from mtvision.evaluation.evaluator import SampleEvaluator
     from mtvision.evaluation.prediction_files import PredictionFiles
+    from mtvision.evaluation.prediction_manifest import MANIFEST
     from mtvision.evaluation.prediction_maps import map_options
     from mtvision.evaluation.scoring import evaluate_files
     from mtvision.recipe.data import build_dataset, evaluation_loader
 
+    predictions = arguments.predictions
+    spare_inputs("--json", arguments.json, [arguments.config, predictions / MANIFEST])
+    spare_inputs("--json", arguments.json, (predictions / task.name for task in settings.protocol.tasks))
     tasks = settings.protocol.tasks
     said = map_options(dict(parse_option(option) for option in arguments.maps), tasks)
     files = PredictionFiles.find(arguments.predictions, tasks, said)

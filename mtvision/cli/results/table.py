@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import add_plugin_option
+from mtvision.cli.common import add_plugin_option, spare_inputs
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.plugins import load_plugins
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
@@ -17,7 +17,7 @@ from mtvision.report.grid import Grid
 from mtvision.report.marked import count_tables, difference, regenerate
 from mtvision.report.paired import paired_grids
 from mtvision.report.published import CERTAINTIES, published_records, published_rows
-from mtvision.report.record import Record, find_records
+from mtvision.report.record import Record, find_records, json_files
 from mtvision.report.render import FORMATS
 from mtvision.report.table import build_grid, is_published
 from mtvision.runtime.atomic import write_text
@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _documents(arguments.write or arguments.check, check=bool(arguments.check))
     if not arguments.results:
         parser.error("give record files or folders, or --write or --check with a document")
+    for path in map(Path, arguments.results):
+        spare_inputs("--out", arguments.out, json_files(path) if path.is_dir() else [path])
     text = table_text(arguments)
     if arguments.out:
         write_text(arguments.out, text + "\n")
