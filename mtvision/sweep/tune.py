@@ -10,11 +10,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mtvision.core.naming import look_up
+from mtvision.engine.start.begun import begin
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import protocol_of
 from mtvision.report.baseline import Baseline, gain_over
@@ -134,11 +135,14 @@ def search_with_optuna(
 
     Raises:
         ImportError: Optuna is not installed.
+        FileExistsError: the folder has a study of another config, objective, space, ... .
         SearchInterruptedError: a trial was stopped; the same command trains it further.
         ValueError: no trial ended with a finite objective.
     """
     optuna = _optuna()
-    trials.folder.mkdir(parents=True, exist_ok=True)
+    space = {axis.key: asdict(axis) for axis in axes}
+    told = {"objective": trials.objective, "held_out": trials.held_out, "seed": trials.seed, "space": space}
+    begin(trials.folder, {"config": trials.plain.sha256[:12], **told})
     backend = optuna.storages.journal.JournalFileBackend(str(trials.folder / STUDY_FILE))
     states = optuna.trial.TrialState
     study = optuna.create_study(

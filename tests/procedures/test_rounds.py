@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import discs
 import pytest
 import torch
 
+from mtvision.cli.procedures.rounds import main
 from mtvision.core.naming import UnknownNameError
 from mtvision.procedures.rounds.loop import alternate, fork_merge, merge_branches
 from mtvision.procedures.rounds.run import RoundsRequest, run_rounds
@@ -119,6 +121,54 @@ def test_rounds_of_runs_continue_and_merge(tmp_path):
     heads = [key for key in merged if "heads.depth" in key]
     assert heads
     assert all(torch.equal(merged[key], copies[1][key]) for key in heads)
+
+
+def test_mistakes_are_found_before_the_first_training(tmp_path):
+    config = config_of(tmp_path)
+    for options, problem in (
+        ({"method": "nosuch"}, "nosuch"),
+        ({"method": "ties", "options": {"densty": 0.2}}, "densty"),
+        ({"method": "ties", "options": {"density": 2}}, "density must be"),
+    ):
+        with pytest.raises((UnknownNameError, ValueError), match=problem):
+            run_rounds(config, RoundsRequest(work_dir=tmp_path / "out", **options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_work_dir_is_continued_the_way_it_was_begun(tmp_path, monkeypatch):
+    merged = []
+    monkeypatch.setattr("mtvision.procedures.rounds.run._start", lambda config, request: tmp_path)
+    monkeypatch.setattr(
+        "mtvision.procedures.rounds.run._merged_tasks", lambda *given: merged.append(given[3]) or {}
+    )
+    config, folder = config_of(tmp_path), tmp_path / "out"
+    run_rounds(config, RoundsRequest(work_dir=folder, rounds=1))
+    run_rounds(config, RoundsRequest(work_dir=folder, rounds=3))  # more rounds are no other way
+    for other, changed in (
+        (RoundsRequest(work_dir=folder, method="ties"), "method='average', not 'ties'"),
+        (
+            RoundsRequest(work_dir=folder, options={"weights": {"semseg": 2.0, "depth": 1.0}}),
+            r"options={}, not {'weights'",
+        ),
+        (RoundsRequest(work_dir=folder, held_out=0.3), "held_out=0.2, not 0.3"),
+        (RoundsRequest(work_dir=folder, target="depth"), "method='average', not 'ForkMerge', target=None"),
+    ):
+        with pytest.raises(FileExistsError, match=f"out: begun with {changed}.*Choose another --work-dir"):
+            run_rounds(config, other)
+    with pytest.raises(FileExistsError, match="config='"):
+        run_rounds(config.with_options({"optimizer.lr": 0.5}), RoundsRequest(work_dir=folder))
+    assert len(merged) == 4
+
+
+@pytest.mark.parametrize(
+    "words", ["--structure .5 --target a", "--structure .5 --method ties", "--target a --option b=1"]
+)
+def test_options_that_a_procedure_does_not_read_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["c.py", *words.split()])
+    assert re.search(
+        "are two procedures|is not read with --(structure|target); leave it out", capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -134,6 +134,13 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert searched(trials, 4, Trainer(stop_after=0))["trials"]  # nothing is left to train
 
 
+def test_a_study_of_another_search_is_not_continued(tmp_path):
+    with pytest.raises(SearchInterruptedError):
+        searched(trials_in(tmp_path), 2, Trainer(stop_after=0))
+    with pytest.raises(FileExistsError, match="objective='gain', not 'depth/rmse'. Choose"):
+        searched(trials_in(tmp_path, objective="depth/rmse"), 2, Trainer())
+
+
 @pytest.mark.slow
 def test_none_that_ended_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="none of 2 trials has a finite gain"):

@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"share of the training images that nothing trains on (default: {HELD_OUT_SHARE})",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
+    _refuse_unread(parser, arguments)
     config = read_config(arguments, ("model", "train_data", "optimizer"))
     if arguments.structure is not None:
         return _structure(config, arguments)
@@ -77,12 +78,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _refuse_unread(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that the chosen procedure does not read."""
+    chosen = [name for name in ("structure", "target") if vars(arguments)[name] is not None]
+    if len(chosen) == 2:
+        parser.error("--structure and --target are two procedures; give one of them.")
+    unread = {"structure": ("method", "option", "recalibrate"), "target": ("method", "option")}
+    for name in unread[chosen[0]] if chosen else ():
+        if vars(arguments)[name] != parser.get_default(name):
+            parser.error(f"--{name} is not read with --{chosen[0]}; leave it out.")
+
+
 def _structure(config: RunConfig, arguments: argparse.Namespace) -> int:
     from mtvision.architecture.tree import Tree
     from mtvision.procedures.rounds.structure import StructureRequest, learn_structure
 
-    if arguments.target is not None:
-        raise ValueError("--structure and --target are two procedures; give one of them.")
     out = work_dir_of(arguments)
     request = StructureRequest(
         work_dir=out,

@@ -12,8 +12,10 @@ import torch
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.random import HELD_OUT_SHARE, is_held_out
+from mtvision.core.registry import MERGERS
 from mtvision.engine.building import training_module
 from mtvision.engine.phases.part import seed_everything
+from mtvision.engine.start.begun import begin
 from mtvision.engine.training import fit
 from mtvision.merge.states import State
 from mtvision.metrics.gain import gain
@@ -69,7 +71,8 @@ def run_rounds(config: RunConfig, request: RoundsRequest) -> dict[str, Any]:
 
     Raises:
         ValueError: fewer than two tasks, or no round.
-        UnknownNameError: the target is no task.
+        UnknownNameError: the target is no task, or the method or an option of it does not exist.
+        FileExistsError: the work dir was begun with another config, method, ... .
     """
     tasks = Settings.of(config).protocol.task_names
     if len(tasks) < 2 or request.rounds < 1:
@@ -78,6 +81,19 @@ def run_rounds(config: RunConfig, request: RoundsRequest) -> dict[str, Any]:
         )
     if request.target is not None and request.target not in tasks:
         raise UnknownNameError("target task", request.target, tasks)
+    MERGERS.check_config({"type": request.method, **request.options})
+    begin(
+        request.work_dir,
+        {
+            "config": config.sha256[:12],
+            "method": request.method if request.target is None else "ForkMerge",
+            "options": dict(request.options),
+            "target": request.target,
+            "auxiliary_weight": request.auxiliary_weight,
+            "images": request.images,
+            "held_out": request.held_out,
+        },
+    )
     merged, done = _start(config, request), []
     for number in range(1, request.rounds + 1):
         folder = request.work_dir / f"round_{number}"
@@ -137,7 +153,7 @@ def _merged_tasks(config: RunConfig, request: RoundsRequest, start: Path, folder
     if not out.is_file():
         merging = MergeRequest(
             base=str(start), parents=parents, method=request.method, options=request.options, out=out,
-            images=request.images,
+            images=request.images, held_out=request.held_out,
         )  # fmt: skip
         merge_checkpoints(config, merging)
     return {}

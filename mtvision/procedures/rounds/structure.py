@@ -13,6 +13,7 @@ from torch import Tensor
 from mtvision.architecture.tree import Group, Tree
 from mtvision.core.random import HELD_OUT_SHARE
 from mtvision.engine.building import training_module
+from mtvision.engine.start.begun import begin
 from mtvision.merge.states import State
 from mtvision.merge.table import merge
 from mtvision.models.branching.encoder import BranchedEncoder
@@ -65,8 +66,21 @@ def learn_structure(config: RunConfig, request: StructureRequest) -> dict[str, A
     Returns:
         What a branching search returns: `tree`, `cost`, and `log` with the tree after every phase. It is in
         `architecture.json`, too; `log["checkpoint"]` is the last one.
+
+    Raises:
+        FileExistsError: the work dir was begun with another config, threshold, ... .
     """
     settings = Settings.of(config)
+    begin(
+        request.work_dir,
+        {
+            "config": config.sha256[:12],
+            "threshold": request.threshold,
+            "cuts": request.cuts,
+            "images": request.images,
+            "held_out": request.held_out,
+        },
+    )
     ends = cut_points(network_of(config, settings.protocol).backbone, request.cuts)
     blocks = [end - start for start, end in zip((0, *ends[:-1]), ends, strict=True)]
     trees = [Tree.separate(settings.protocol.task_names, blocks)]
