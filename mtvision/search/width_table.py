@@ -61,11 +61,13 @@ class WidthTable:
             full network, positive where better}}, on data held out from training.
         refined: configurations that a search over stages found, with their measured qualities:
             {encoder ratios: {task: {decoder width: quality}}}.
+        made_for: digest of the weights, widths and tasks; empty = not known.
     """
 
     cost: CostTable
     quality: Mapping[str, Mapping[tuple[float, float], float]]
     refined: Mapping[tuple[float, ...], Mapping[str, Mapping[float, float]]] = field(default_factory=dict)
+    made_for: str = ""
 
     def budget(self, given: float) -> float:
         """MACs of a budget that is either a share of the full network (up to 1) or MACs.
@@ -227,6 +229,7 @@ class WidthTable:
                 [list(encoder), {name: [[*pair] for pair in table.items()] for name, table in tables.items()}]
                 for encoder, tables in self.refined.items()
             ],
+            "made_for": self.made_for,
         }
 
     @classmethod
@@ -242,6 +245,7 @@ class WidthTable:
                 tuple(encoder): {name: dict(map(tuple, rows)) for name, rows in tables.items()}
                 for encoder, tables in plain.get("refined") or []
             },
+            str(plain.get("made_for", "")),
         )
 
     def save(self, path: Path) -> None:

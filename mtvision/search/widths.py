@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mtvision.architecture.widths import WidthConfig
@@ -89,10 +91,15 @@ class WidthSearcher(Searcher):
         return {**chosen.to_plain(), "table": table.to_plain(), "log": log}
 
     def table(self, problem: SearchProblem) -> WidthTable:
-        """The cached table, or a new one, for which the grid is calibrated and evaluated."""
+        """The cached table, or a new one, for which the grid is calibrated and evaluated.
+
+        A table of other weights, widths or tasks is made again.
+        """
         cache = self._cache(problem)
         if cache is not None and cache.is_file():
-            return WidthTable.load(cache)
+            known = WidthTable.load(cache)
+            if known.made_for == self._made_for(problem):
+                return known
         images = self._images(problem)
         size = (int(images[0].shape[-2]), int(images[0].shape[-1]))
         cost = make_cost_table(problem.network, size, self.encoder, self.decoders, latency=self.latency)
@@ -105,7 +112,7 @@ class WidthSearcher(Searcher):
             measured = problem.evaluate(Context(widths=widths.to_plain()))
             for name, value in relative(problem, measured, full).items():
                 quality[name][encoder, own] = value
-        table = WidthTable(cost, quality)
+        table = WidthTable(cost, quality, made_for=self._made_for(problem))
         self._keep(table, problem)
         return table
 
@@ -203,6 +210,15 @@ class WidthSearcher(Searcher):
     def _images(self, problem: SearchProblem) -> list[Tensor]:
         device = next(problem.network.parameters()).device
         return [batch.image.to(device) for batch in islice(problem.held_out(), self.calibration)]
+
+    def _made_for(self, problem: SearchProblem) -> str:
+        """What a table is true for, without statistics of batch norms, which the search changes."""
+        names = [task.name for task in problem.tasks]
+        digest = hashlib.sha256(repr((self.encoder, self.decoders, names)).encode())
+        for name, item in problem.network.named_parameters():
+            digest.update(name.encode())
+            digest.update(item.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _cache(self, problem: SearchProblem) -> Path | None:
         given = problem.options.get("cache", self.cache)

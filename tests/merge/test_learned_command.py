@@ -52,8 +52,7 @@ def test_no_step_is_task_arithmetic(here):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "adamerging", "--held-out", "0"], "none of the 4 images of split 'train'"),
-        (["--method", "adamerging", "--held-out", "2"], "held_out is a share of the training images"),
+        (["--method", "adamerging", "--held-out", "1e-9"], "none of the 4 images of split 'train'"),
         (["--method", "adamerging", "--option", "step=2"], "Unknown adamerging argument 'step'"),
         (["--method", "atlas", "--option", "problem=2"], "'problem' is supplied by the suite"),
         (["--method", "atlas", "--cfg-options", "train_data=None"], "the config has no 'train_data'"),

@@ -198,6 +198,17 @@ def test_search_caches_refines_and_keeps_the_budget(network, tmp_path):
     assert isinstance(stages, list)
     assert stages[3] < max(stages)
     assert WidthTable.load(cache).refined
+    count = len(seen)
+    WidthSearcher(**options, population=0).search(made)
+    assert len(seen) == count  # nothing is measured again
+    with torch.no_grad():
+        next(iter(network.parameters())).add_(0.1)
+    WidthSearcher(**options, population=0).search(made)
+    assert len(seen) == count + 1 + len(ENCODER) * len(DECODERS)  # a table of other weights is made again
+    count = len(seen)
+    WidthSearcher(**{**options, "decoders": (1.0,)}, population=0).search(made)
+    assert len(seen) == count + 1 + len({*ENCODER, 1.0})
+    WidthSearcher(**options, population=0).search(made)
     again = WidthSearcher(**options, population=8, generations=4, mutation=0.3, cache=cache).search(made)
     assert again["cost"] <= again["budget"]
     values = [row["value"] for row in refined["log"]]

@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
+from mtvision.cli.procedures.merge import checkpoints_of
 from mtvision.core.values import Count, Rate
 from mtvision.recipe.config import load_config
 from mtvision.runtime.progress import messages
+from mtvision.share.source import find_source
 
 DESCRIPTION = """\
 Measure how well budgets and preferences control a trained slimmable network. Writes to the work dir
@@ -56,12 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"controllable: search.type is {type(searcher).__name__}, expected WidthSearcher.")
     out = work_dir_of(arguments)
     separate = {}
-    for item in arguments.separate:
-        width, found, path = item.partition("=")
-        if not found:
-            raise ValueError(f"--separate: expected WIDTH=CHECKPOINT, got {item!r}.")
-        separate[float(width)] = (_config_beside(Path(path)), Path(path))
-    controlled = open_controlled(config, arguments.checkpoint, searcher, out / "width_table.json")
+    for width, path in checkpoints_of("--separate", arguments.separate).items():
+        try:
+            ratio = float(width)
+        except ValueError:
+            raise ValueError(f"--separate: expected WIDTH=CHECKPOINT, got {width}={path}.") from None
+        separate[ratio] = (_config_beside(Path(path)), Path(path))
+    controlled = open_controlled(
+        config, find_source(arguments.checkpoint).file, searcher, out / "width_table.json"
+    )
     save_controlled(controlled, out / "controllable.pth")
     result = measure(controlled, arguments.budgets, separate, messages())
     write_json(out / "controllability.json", result)

@@ -11,6 +11,7 @@ from typing import Any
 from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs
 from mtvision.core.random import HELD_OUT_SHARE
 from mtvision.core.values import Count, Part, Rate
+from mtvision.share.source import find_source
 
 DESCRIPTION = """\
 Merge single-task networks that were fine-tuned from the same weights. CONFIG describes the network of all
@@ -35,14 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_arguments(parser)
     arguments = parser.parse_args(argv)
     options = options_of(arguments.option)
-    parents = pairs_of("--parents", arguments.parents)
-    spare_inputs("--out", arguments.out, [arguments.config, arguments.base, *parents.values()])
+    parents = checkpoints_of("--parents", arguments.parents)
     needs = ("model", "train_data") if arguments.recalibrate else ("model",)
     config = read_config(arguments, needs)
-    from mtvision.procedures.merging import MergeRequest, merge_checkpoints
+    from mtvision.procedures.merging import PRETRAINED, MergeRequest, merge_checkpoints
 
+    base = arguments.base if arguments.base == PRETRAINED else find_source(arguments.base).file
+    spare_inputs("--out", arguments.out, [arguments.config, base, *parents.values()])
     request = MergeRequest(
-        base=arguments.base,
+        base=base,
         parents=parents,
         method=arguments.method,
         options=options,
@@ -127,13 +129,18 @@ def pairs_of(option: str, texts: Sequence[str]) -> dict[str, str]:
     """{NAME: VALUE} of `NAME=VALUE`, given with an option."""
     pairs: dict[str, str] = {}
     for text in texts:
-        name, separator, value = text.partition("=")
+        name, separator, value = (part.strip() for part in text.partition("="))
         if not separator or not name or not value:
             raise ValueError(f"{option}: expected NAME=VALUE, got {text!r}.")
         if name in pairs:
             raise ValueError(f"{option}: '{name}' is given twice.")
         pairs[name] = value
     return pairs
+
+
+def checkpoints_of(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """{TASK: file} of `TASK=CHECKPOINT`, where a checkpoint may be the folder of a run, `demo`, ..."""
+    return {name: find_source(text).file for name, text in pairs_of(option, texts).items()}
 
 
 def _value(text: str) -> Any:

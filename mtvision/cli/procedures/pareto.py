@@ -8,6 +8,7 @@ from pathlib import Path
 from mtvision.cli.common import make_parser, numeric, read_config, work_dir_of
 from mtvision.core.values import Count, Positive
 from mtvision.runtime.progress import messages
+from mtvision.share.source import find_source
 
 DESCRIPTION = """\
 Measure the front of a network that was trained with the adapter ParetoManifold. Writes to the work dir
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     baseline = config["evaluation"]["baseline"]
     out = work_dir_of(arguments)
     request = FrontRequest(
-        checkpoint=Path(arguments.checkpoint),
+        checkpoint=Path(find_source(arguments.checkpoint).file),
         out=out,
         images=arguments.images,
         pictures=arguments.pictures,

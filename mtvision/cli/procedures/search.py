@@ -11,11 +11,13 @@ from rich.table import Table
 
 from mtvision.architecture.tree import Tree
 from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs, work_dir_of
+from mtvision.cli.procedures.merge import checkpoints_of, pairs_of
 from mtvision.core.values import Factor, Rate
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages
+from mtvision.share.source import find_source
 
 if TYPE_CHECKING:
     from mtvision.procedures.search import SearchRequest
@@ -36,7 +38,7 @@ Trade-off curve: --cost-weights 0 10 100 (trade_off.json, .md and .png in the wo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = make_parser("search", DESCRIPTION)
-    parser.add_argument("checkpoint", nargs="?", type=Path, help="a checkpoint of that config")
+    parser.add_argument("checkpoint", nargs="?", help="a checkpoint of that config")
     parser.add_argument(
         "--others", nargs="+", default=[], metavar="NAME=CKPT", help="further networks, e.g. one per task"
     )
@@ -59,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.budget is not None:
         options["budget"] = arguments.budget
     if arguments.preference is not None:
-        pairs = _pairs("--preference", arguments.preference.split(","))
+        pairs = pairs_of("--preference", arguments.preference.split(","))
         options["preference"] = {name: _number(name, value) for name, value in pairs.items()}
     work_dir = work_dir_of(arguments)
     out = arguments.out or work_dir / "architecture.json"
-    others = _pairs("--others", arguments.others)
-    spare_inputs("--out", out, [arguments.config, arguments.checkpoint, *others.values()])
+    others = checkpoints_of("--others", arguments.others)
+    checkpoint = None if arguments.checkpoint is None else find_source(arguments.checkpoint).file
+    spare_inputs("--out", out, [arguments.config, checkpoint, *others.values()])
     config = read_config(arguments, ("search", "model", "train_data"))
     from mtvision.procedures.search import SearchRequest, search, write_architecture
     from mtvision.runtime.launch import joined
@@ -72,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with joined(arguments.launcher):
         request = SearchRequest(
             work_dir=work_dir,
-            checkpoint=arguments.checkpoint,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
             others={name: Path(path) for name, path in others.items()},
             options=options,
             resume=arguments.resume is not None,
@@ -134,16 +137,6 @@ def show_trade_off(config: RunConfig, request: SearchRequest, cost_weights: Sequ
         table.add_row(*row)
     Console().print(table)
     messages().print(f"wrote {request.work_dir / 'trade_off.json'}, .md and .png")
-
-
-def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name or not value:
-            raise ValueError(f"{option}: expected NAME=VALUE, got {text!r}.")
-        pairs[name.strip()] = value.strip()
-    return pairs
 
 
 def _number(name: str, text: str) -> float:

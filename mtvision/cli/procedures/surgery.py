@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtvision.cli.common import make_parser, numeric, read_config, spare_inputs
-from mtvision.cli.procedures.merge import pairs_of
+from mtvision.cli.procedures.merge import checkpoints_of
 from mtvision.core.random import HELD_OUT_SHARE
 from mtvision.core.values import Part, Positive, Rate
+from mtvision.share.source import find_source
 
 DESCRIPTION = """\
 Correct the features of a merged network (Representation Surgery). CONFIG is that of the merged network with
@@ -33,13 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"share of the training images that are read (default: {HELD_OUT_SHARE})",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
-    parents = pairs_of("--parents", arguments.parents)
-    spare_inputs("--out", arguments.out, [arguments.config, arguments.checkpoint, *parents.values()])
+    parents = checkpoints_of("--parents", arguments.parents)
+    merged = find_source(arguments.checkpoint).file
+    spare_inputs("--out", arguments.out, [arguments.config, merged, *parents.values()])
     config = read_config(arguments, ("model", "train_data"))
     from mtvision.procedures.surgery import SurgeryRequest, operate
 
     request = SurgeryRequest(
-        merged=Path(arguments.checkpoint),
+        merged=Path(merged),
         parents=parents,
         out=arguments.out,
         steps=arguments.steps,
