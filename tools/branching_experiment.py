@@ -28,6 +28,7 @@ from mtvision.cli.common import numeric
 from mtvision.cli.main import call
 from mtvision.core.registry import BACKBONES
 from mtvision.core.values import Positive
+from mtvision.engine.start.begun import begin
 from mtvision.metrics.gain import headline_gain
 from mtvision.models.branching.encoder import BranchedEncoder
 from mtvision.protocols import get_protocol
@@ -196,6 +197,7 @@ def main() -> None:
     arguments = parser.parse_args()
     problem = PROBLEMS[arguments.problem]
     folder, steps = arguments.work_dir / arguments.problem, arguments.steps or problem.steps
+    begin(folder, {"search": arguments.search or problem.method, "steps": steps})
     tree = searched(problem, arguments.search or problem.method, steps, folder / "search")
     chosen = candidates(problem, tree)
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}

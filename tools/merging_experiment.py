@@ -20,7 +20,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mtvision.cli.main import call
 from mtvision.core.values import Positive
 from mtvision.engine.building import training_module
 from mtvision.engine.evaluate import evaluate_checkpoint
+from mtvision.engine.start.begun import begin
 from mtvision.engine.training import fit, train
 from mtvision.procedures.merging import MergeRequest, merge_checkpoints
 from mtvision.procedures.search import HeldOut
@@ -349,10 +350,12 @@ def main() -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of all networks")
     arguments = parser.parse_args()
     size = Size(iterations=arguments.iterations, batch=arguments.batch, learned=arguments.learned)
+    told = {**asdict(size), "options": arguments.cfg_options}
     there = {}
     for name in arguments.problems:
         problem = PROBLEMS[name]
         if problem.folder is None or (arguments.data / problem.folder).is_dir():
+            begin(arguments.work_dir / name, told)
             there[name] = problem
         else:
             print(f"{name} is left out: no folder {arguments.data / problem.folder}, see datasets/{name}.md")
