@@ -42,7 +42,8 @@ def lost_process(error: Exception) -> str | None:
     if _POOL.search(text):
         return (
             "a process that prepares data was killed; mostly the memory ran out. Repeat the command with "
-            "fewer --workers; it keeps what is done."
+            "fewer --workers; it keeps what is done. A script of your own needs `if __name__ == '__main__':` "
+            "around such a call."
         )
     if isinstance(error, RuntimeError) and _RANK.search(text):
         return (
