@@ -63,6 +63,14 @@ SWIN_ROWS: Mapping[str, Adapters] = {
     "VTAGML": [{"type": "VTAGML"}],
     "VTAGML, frozen": [{"type": "VTAGML", "freeze": True}],
 }
+TEACHERS = {"lite0": {"type": "TimmBackbone", "name": "tf_efficientnet_lite0", "pretrained": False}}
+TAUGHT: dict[str, Any] = {"teachers": {"lite0": [24, 40, 112, 320]}}
+"""Channels of the teacher's levels."""
+STUDENTS: Mapping[str, Adapters] = {
+    "SAK, one teacher": [{"type": "SAK", **TAUGHT, "align": True}],
+    "PRISM, one teacher, 8 experts": [{"type": "PRISM", **TAUGHT, "experts": 8}],
+}
+"""On ViT-tiny; their decoder joins the teacher's levels, and the teacher's pass is part of the step."""
 MODELS: Mapping[str, tuple[dict[str, Any], Mapping[str, Adapters]]] = {
     "ViT-tiny": ({"type": "TimmBackbone", "name": "vit_tiny_patch16_224"}, VIT_ROWS),
     "Swin-tiny": ({"type": "TimmBackbone", "name": "swin_tiny_patch4_window7_224"}, SWIN_ROWS),
@@ -78,6 +86,8 @@ def benchmark_adapters(repeats: int, write: Callable[[str], object]) -> dict[str
     found = {}
     for title, (backbone, rows) in MODELS.items():
         steps = {name: _step(backbone, adapters, batch) for name, adapters in rows.items()}
+        if rows is VIT_ROWS:
+            steps |= {name: _student(backbone, adapters, batch) for name, adapters in STUDENTS.items()}
         found[title] = step_costs(title, steps, repeats, write)
     for experts in (4, 16, 64):
         for backward in (False, True):
@@ -87,11 +97,21 @@ def benchmark_adapters(repeats: int, write: Callable[[str], object]) -> dict[str
 
 
 def _step(backbone: dict[str, Any], adapters: Adapters, batch: Batch) -> Made:
-    torch.manual_seed(0)
     parts = {"decoder": {"type": "ParallelDecoder", "width": 32}, "head": {"type": "ConvHead"}}
-    network = build_network({"backbone": backbone, "adapters": adapters, **parts}, TASKS)
+    return _made({"backbone": backbone, "adapters": adapters, **parts}, {"type": "PlainStep"}, batch)
+
+
+def _student(backbone: dict[str, Any], adapters: Adapters, batch: Batch) -> Made:
+    parts = {"decoder": {"type": "ConcatDecoder"}, "head": {"type": "LevelsHead", "enlarge": 4}}
+    step = {"type": "DistillStep", "teachers": TEACHERS}
+    return _made({"backbone": backbone, "adapters": adapters, **parts}, step, batch)
+
+
+def _made(model: dict[str, Any], step: dict[str, Any], batch: Batch) -> Made:
+    torch.manual_seed(0)
+    network = build_network(model, TASKS)
     rule = BALANCERS.build({"type": "FixedWeights", "weights": dict.fromkeys(NAMES, 1.0)}, tasks=list(NAMES))
-    module = TrainingModule(network, TASKS, rule, STEPS.build({"type": "PlainStep"})).train()
+    module = TrainingModule(network, TASKS, rule, STEPS.build(step)).train()
     trained = [item for item in module.parameters() if item.requires_grad]
     wrapper = PrecisionOptimWrapper(torch.optim.AdamW(trained, lr=1e-4))
     return partial(module.train_step, batch, wrapper), module
