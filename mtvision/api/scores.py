@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtvision.api.arrays import array_options, labels_of, predictions_of
 from mtvision.core.registry import TASKS
 from mtvision.core.task import Task
 from mtvision.metrics import build_metric, score_images
@@ -26,6 +25,7 @@ def score(
     *,
     protocol: str | None = None,
     metric: Mapping[str, Any] | None = None,
+    maps: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, float]:
     """All scores of a task over one image or several.
@@ -37,6 +37,8 @@ def score(
         task: `depth`, `normals`, `edge`, `saliency`, `semseg`, …, or a `Task`.
         protocol: take the task of this protocol, with its classes and limits, e.g. `nyud-invpt`.
         metric: options of the metric that replace the task's, e.g. `{"max_depth": 10}`.
+        maps: what numbers mean where their content does not tell, as for files: `{"label.scale": 1000}` for
+            depth in millimetres, `{"prediction.encoding": "shifted"}` for normals in 0..1.
         options: of the task, e.g. `num_classes=11` or `class_names=[…]` of `semseg`.
 
     Returns:
@@ -44,8 +46,9 @@ def score(
 
     Raises:
         UnknownNameError: no such task, protocol or option.
-        PredictionError, ValueError: a map that cannot be scored.
+        PredictionError, ValueError: a map that cannot be scored, or whose numbers may mean several things.
 
+    >>> import numpy as np
     >>> score(np.full((2, 2), 3.0), np.full((2, 2), 2.0), "depth")["rmse"]
     1.0
     """
@@ -53,11 +56,12 @@ def score(
     if several != isinstance(label, list | tuple):
         raise TypeError("score: give a map and a map, or a list of predictions and a list of labels.")
     chosen = task if isinstance(task, Task) else _task(task, protocol, options)
-    pairs = ([prediction], [label]) if not several else (prediction, label)
-    predictions = [_as_map(item, chosen, label=False) for item in pairs[0]]  # type: ignore[arg-type]
-    labels = [_as_map(item, chosen, label=True) for item in pairs[1]]  # type: ignore[arg-type]
-    if len(predictions) != len(labels):
-        raise ValueError(f"score: {len(predictions)} predictions for {len(labels)} labels.")
+    pairs: Any = (prediction, label) if several else ([prediction], [label])
+    if len(pairs[0]) != len(pairs[1]):
+        raise ValueError(f"score: {len(pairs[0])} predictions for {len(pairs[1])} labels.")
+    said = array_options(maps or {}, chosen)
+    labels = labels_of(pairs[1], chosen, said["label"])
+    predictions = predictions_of(pairs[0], labels, chosen, said["prediction"])
     return score_images(build_metric(chosen, **(metric or {})), predictions, labels)
 
 
@@ -77,15 +81,3 @@ def _task(name: str, protocol: str | None, options: Mapping[str, Any]) -> Task:
 
 def _required(name: str) -> list[str]:
     return [key for key, option in TASKS.options(name).items() if option.required] if name in TASKS else []
-
-
-def _as_map(values: Map, task: Task, *, label: bool) -> Tensor:
-    """The map as its metric takes it: ids int64 (H, W), anything else float (C, H, W) or (H, W)."""
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
-    classes = task.label != "values" and (label or task.activation == "argmax")
-    if classes:
-        return tensor.to(torch.int64)
-    tensor = tensor.float() if not tensor.is_floating_point() else tensor
-    if tensor.ndim == 2 and task.label in ("values", "classes"):  # of classes a probability
-        return tensor[None]
-    return tensor

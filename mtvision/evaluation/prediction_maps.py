@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,41 @@ def decide_predictions(task: Task, paths: Sequence[Path], options: MapOptions) -
     Raises:
         ValueError: the content allows several meanings; names a file and the option that settles it.
     """
+    with _said(task):
+        return decide_loaded(task, map(_loaded, spread(paths, SAMPLED)), options)
+
+
+@contextmanager
+def _said(task: Task) -> Iterator[None]:
+    """Add to a message about undecided numbers how they are told what they mean."""
+    try:
+        yield
+    except UndecidedError as error:
+        how = f"--maps {task.name}.{_option(task)}"
+        raise ValueError(f"{error} Options of predictions are given as {how}.") from None
+
+
+def decide_loaded(
+    task: Task, maps: Iterable[tuple[Path, NDArray[Any], Storage] | None], options: MapOptions
+) -> Encoding:
+    """As `decide_predictions`, of maps that are in memory.
+
+    Args:
+        task: what they are predictions of.
+        maps: a name for messages, the numbers, and how they are stored; None is passed over.
+        options: what was said by hand.
+
+    Raises:
+        UndecidedError: the content allows several meanings.
+    """
     viewed = as_values(task)
     found: dict[Storage, Evidence] = {}
-    for path in spread(paths, SAMPLED) if kind_of(viewed) not in ("ids", "binary") else ():
-        part = _evidence(viewed, path, options)
+    for item in maps if kind_of(viewed) not in ("ids", "binary") else ():
+        part = None if item is None else _evidence(viewed, *item, options)
         if part is not None:
             earlier = found.get(part.storage)
             found[part.storage] = part if earlier is None else earlier + part
-    try:
-        return decide(viewed, [found[storage] for storage in sorted(found)], options)
-    except UndecidedError as error:
-        raise ValueError(
-            f"{error} Options of predictions are given as --maps {task.name}.scale=1000."
-        ) from None
+    return decide(viewed, [found[storage] for storage in sorted(found)], options)
 
 
 def prediction_of(task: Task, path: Path, encoding: Encoding, size: tuple[int, int]) -> Tensor:
@@ -87,7 +110,14 @@ def prediction_of(task: Task, path: Path, encoding: Encoding, size: tuple[int, i
         ValueError: unreadable, another kind of map or another size, or values that are no probabilities
             or too large for float32; names the file. The metric's own check refuses NaN and infinity.
     """
-    values, storage = _load(path)
+    with _said(task):
+        return prediction_from(task, path, *_load(path), encoding, size)
+
+
+def prediction_from(
+    task: Task, path: Path, values: NDArray[Any], storage: Storage, encoding: Encoding, size: tuple[int, int]
+) -> Tensor:
+    """As `prediction_of`, of a map that is in memory; `path` is its name in messages."""
     if task.activation == "argmax":
         if values.ndim != 2 or values.dtype.kind not in "iu":
             raise ValueError(
@@ -163,8 +193,10 @@ def _decoded(
     planes = _planes(values, storage, encoding.task.label_channels)
     if planes is None or values.dtype.kind not in "iuf" or not (bounded or said):
         wanted = "8- or 16-bit gray images or float maps" if bounded else "float maps (.npy)"
-        hint = "" if bounded or said else f" Say what others mean, e.g. --maps {task.name}.{_option(task)}."
-        raise ValueError(f"{path}: {task.name} takes {wanted}, found {describe(values)}.{hint}")
+        problem = f"{path}: {task.name} takes {wanted}, found {describe(values)}."
+        if bounded or said:
+            raise ValueError(problem)
+        raise UndecidedError(f"{problem} Say what others mean.")
     scaled = encoding.scaled(Stored(planes, storage), path)
     return np.ascontiguousarray(np.moveaxis(scaled, 2, 0))
 
@@ -173,12 +205,18 @@ def _option(task: Task) -> str:
     return "encoding=shifted" if task.geometry == "direction" else "scale=1000"
 
 
-def _evidence(task: Task, path: Path, options: MapOptions) -> Evidence | None:
-    """What a file holds; None where reading it will say what is wrong with it."""
+def _loaded(path: Path) -> tuple[Path, NDArray[Any], Storage] | None:
+    """A file's numbers; None where reading it again will say what is wrong with it."""
     try:
-        values, storage = _load(path)
+        return (path, *_load(path))
     except ValueError:
         return None
+
+
+def _evidence(
+    task: Task, path: Path, values: NDArray[Any], storage: Storage, options: MapOptions
+) -> Evidence | None:
+    """What a map holds; None where its decoding will say what is wrong with it."""
     planes = _planes(values, storage, task.label_channels)
     kind = kind_of(task)
     # integers of other tasks are refused and real probabilities checked file by file, if nothing is said

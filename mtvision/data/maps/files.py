@@ -44,6 +44,8 @@ _LOSSY_IN_TIFF = (6, 7, 33003, 33005, 33007, 34712, 34892, 50001, 50002)
 _WHITE_IS_0, _PALETTE_IN_TIFF = 0, 3
 _COLOURS_IN_TIFF = (0, 1, 2, 3, 4, 6, 32844)
 """What pictures of gray values, red, green and blue, or indices call their colours."""
+ARRAY = "array"
+"""Format of numbers that lie in memory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -51,7 +53,7 @@ class Storage:
     """How a file stores numbers.
 
     Args:
-        format: `PNG`, `JPEG`, `WebP`, `TIFF`, `BMP`, `PFM`, `EXR`, `NPY` or `NPZ`.
+        format: `PNG`, `JPEG`, `WebP`, `TIFF`, `BMP`, `PFM`, `EXR`, `NPY`, `NPZ` or `array`.
         kind: of the numbers: `b` Boolean, `i` with sign, `u` without, `f` real.
         bits: of one number.
         lossy: the format changes numbers, as JPEG does.
@@ -71,7 +73,7 @@ class Storage:
     @property
     def is_array(self) -> bool:
         """Numbers of NumPy, which have no range of their own."""
-        return self.format in ("NPY", "NPZ")
+        return self.format in ("NPY", "NPZ", ARRAY)
 
     @property
     def top(self) -> int:

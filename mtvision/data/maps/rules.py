@@ -22,6 +22,8 @@ NEAR_UNIT = 0.1
 """A vector within this of length 1 is a unit vector."""
 FAR = 100
 """Metres beyond which whole numbers, or the median, are another unit."""
+APART = 8
+"""Among few numbers, the largest stands apart if it is more than so many times the next one."""
 BEYOND = 1e6
 """Metres that no choice of the unit explains: other checks find them."""
 SENTINEL = 0.005
@@ -174,6 +176,11 @@ def _share(task: Task, storage: Storage, evidence: Evidence | None, options: Map
         raise UndecidedError(
             f"{seen.example}: {seen.binary} of {seen.files} files hold 0 and 1 and nothing else, others up "
             f"to {seen.high:g}. Store all files alike. {ways}"
+        )
+    if levels is not None and APART * seen.below < seen.high and not storage.lossy:
+        raise UndecidedError(
+            f"{seen.example}: found {seen}; {seen.high:g} stands apart. Say ignore={seen.high:g} if it means "
+            f'"no label", or scale= with the number that means 1.'
         )
     narrow = not storage.is_array and storage.kind == "u" and storage.bits < 8
     top = storage.top if narrow else range_of(seen.high)

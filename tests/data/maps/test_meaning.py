@@ -163,6 +163,18 @@ REFUSED = {
         [MASKS[0].astype(np.uint8), *levels(0, 255, np.uint8)],
         "1 of 4 files hold 0 and 1 and nothing else",
     ),
+    "0, 1 and 255": (
+        EDGE,
+        ".png",
+        [np.where(soft < 20, 255, mask).astype(np.uint8) for soft, mask in zip(SOFT, MASKS, strict=True)],
+        "255 stands apart. Say ignore=255",
+    ),
+    "annotators and 255": (
+        EDGE,
+        ".npy",
+        [np.where(item < 20, 255, item % 6) for item in SOFT],
+        "stands apart",
+    ),
     "trimap": (SALIENCY, ".png", [item // 86 for item in SOFT], "expected two levels"),
     "classes 1 and 2": (TWO, ".png", levels(1, 2, np.uint8), "found 8-bit PNG holding 1 and 2"),
     "-1 and 1": (SALIENCY, ".npy", levels(-1, 1, np.int64), "Map the numbers to class ids with ids="),
@@ -181,7 +193,7 @@ REFUSED = {
 
 
 SAID = [
-    (problems.SOFT_TOPS, ["annotators", "per cent", "12 bits", "logits", "0..2", "both"]),
+    (problems.SOFT_TOPS, ["annotators", "0, 1 and 255", "per cent", "12 bits", "logits", "0..2", "both"]),
     (problems.LOSSY, ["depth in JPEG", "ids in JPEG"]),
     (problems.DEPTH_UNITS, ["millimetres", "real milli", "fractions", "half a depth"]),
 ]
@@ -194,6 +206,13 @@ def test_what_cannot_be_told_is_refused_with_the_option(name, tmp_path):
     with pytest.raises(DecodeError, match=words) as caught:
         decided(task, paths).read(paths[0])
     assert str(paths[0]) in str(caught.value)
+
+
+def test_a_mark_for_no_label_beside_0_and_1(tmp_path):
+    marked = np.where(SOFT[0] < 20, 255, MASKS[0]).astype(np.uint8)
+    (path,) = files(tmp_path, ".png", [marked])
+    found = decide_files(EDGE, [path], MapOptions(ignore=255)).read(path)[..., 0]
+    np.testing.assert_array_equal(found, np.where(marked == 255, np.nan, MASKS[0]))
 
 
 def test_options_settle_what_was_refused(tmp_path):
