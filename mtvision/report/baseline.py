@@ -194,7 +194,8 @@ def _protocol_baseline(record: Record, name: str) -> Baseline:
             f"baselines do not compare with it: {in_words(changed)}. Compute the gain over single-task "
             "networks that were scored alike."
         )
-    table = look_up(f"baseline of protocol {record.protocol}", name, get_protocol(record.protocol).baselines)
+    known = {**get_protocol(record.protocol).baselines, SINGLE_TASK: {}}
+    table = look_up(f"baseline of protocol {record.protocol}", name, known)
     headlines = {entry["name"]: entry["headline"] for entry in record.tasks}
     scores = {task: {headlines[task]: value} for task, value in table.items() if task in headlines}
     return Baseline(name, scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from mtvision.recipe.config import parse_option
@@ -40,6 +41,13 @@ class Axis:
         if self.kind == "int":
             return str(trial.suggest_int(self.key, int(self.low), int(self.high)))
         return repr(float(trial.suggest_float(self.key, self.low, self.high, log=self.kind == "log")))
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Texts of the values that are tried for mistakes: the bounds of a range, or all choices."""
+        if self.kind == "choice":
+            return self.choices
+        return tuple(str(int(end)) if self.kind == "int" else repr(end) for end in (self.low, self.high))
 
     def wandb(self) -> dict[str, Any]:
         """The setting as a W&B sweep describes it."""
@@ -84,6 +92,9 @@ def _axis(text: str) -> Axis:
         raise ValueError(f"{problem}: the range needs two numbers.") from error
     if not low < high or (kind == "log" and low <= 0):
         raise ValueError(f"{problem}: the first number must be below the second, and above 0 for log.")
+    whole = low.is_integer() and high.is_integer()
+    if not (isfinite(low) and isfinite(high)) or (kind == "int" and not whole):
+        raise ValueError(f"{problem}: bounds are finite, and whole numbers for int.")
     return Axis(key, kind, low, high)
 
 

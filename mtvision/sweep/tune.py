@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtvision.core.naming import look_up
+from mtvision.core.naming import look_up, within
 from mtvision.engine.start.begun import begin
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import protocol_of
@@ -76,6 +76,17 @@ class Trials:
         tasks = protocol_of(self.plain).tasks
         known = {GAIN: True, **{f"{task.name}/{task.headline}": task.higher_is_better for task in tasks}}
         return bool(look_up("objective", self.objective, known))
+
+    def check_axes(self, axes: Sequence[Axis]) -> None:
+        """Refuse settings that the config does not take, before anything is trained.
+
+        Raises:
+            UnknownNameError, ValueError, TypeError: what the config says about a key, a bound or a choice.
+        """
+        for axis in axes:
+            for text in axis.ends:
+                with within(f"--search: {axis.key}={text}"):
+                    self.run_of({axis.key: text})
 
     def run_of(self, values: Mapping[str, str]) -> Run:
         """The training of a trial, with the state that its folder has."""

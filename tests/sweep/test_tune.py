@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import discs
@@ -13,7 +14,8 @@ import yaml
 from report_records import make_record
 
 from mtvision.cli.procedures import tune as command
-from mtvision.core.naming import UnknownNameError
+from mtvision.core.naming import ReportedError, UnknownNameError
+from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import load_config
 from mtvision.report.provenance import config_entry
 from mtvision.sweep.local import Outcome
@@ -88,6 +90,9 @@ def test_spaces():
         (["lr=log(0,1)"], "above 0 for log"),
         (["lr=uniform(2,1)"], "first number must be below"),
         (["lr=int(1)"], "needs two numbers"),
+        (["lr=int(1.5,3)"], "bounds are finite, and whole numbers for int"),
+        (["lr=uniform(0,inf)"], "bounds are finite"),
+        (["lr=uniform(nan,1)"], "first number must be below"),
         (["balancer=A"], "found 1 different value"),
         (["a=1,2", "a=3,4"], "a is given more than once"),
     ],
@@ -132,6 +137,22 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert len(searched(trials, 4, rest)["trials"]) == 4
     assert len(rest.trained) == 2
     assert searched(trials, 4, Trainer(stop_after=0))["trials"]  # nothing is left to train
+
+
+@pytest.mark.parametrize(
+    ("search", "problem"),
+    [
+        ("nosuch.key=uniform(0,1)", "--search: nosuch.key=0.0: .*Unknown key"),
+        ("optimizer.lr=uniform(-1,1)", "--search: optimizer.lr=-1.0: .*optimizer.lr must be"),
+        ("optimizer.lr=1e-3,fast", "--search: optimizer.lr=fast: "),
+        ("training.iterations=int(0,5)", "--search: training.iterations=0: .*of at least 1, got 0"),
+    ],
+)
+def test_settings_that_the_config_does_not_take_are_found_first(tmp_path, search, problem):
+    trials = replace(trials_in(tmp_path), check=lambda config: check_config(config, TO_TRAIN))
+    with pytest.raises((ReportedError, ValueError), match=problem):
+        trials.check_axes(parse_space([search]))
+    trials.check_axes(parse_space(SPACE))
 
 
 def test_a_study_of_another_search_is_not_continued(tmp_path):

@@ -13,7 +13,7 @@ from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.sections import Seed
 from mtvision.runtime.progress import messages
 from mtvision.sweep.local import run_locally
-from mtvision.sweep.space import check_values, parse_space
+from mtvision.sweep.space import Axis, check_values, parse_space
 from mtvision.sweep.tune import GAIN, Trials, search_with_optuna, wandb_sweep
 from mtvision.sweep.weight_search import SearchInterruptedError
 from mtvision.tracking.run_id import write_grid
@@ -74,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.trial is None and not arguments.search:
         parser.error("--search names the settings; give at least one KEY=RANGE.")
-    if arguments.trials < 1:
-        parser.error(f"--trials: expected 1 or more, got {arguments.trials}.")
     folder = arguments.work_dir or Path("work_dirs") / f"tune_{arguments.config.stem}"
     trials = Trials(
         config=arguments.config,
@@ -91,12 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.trial is not None:
             return _one_trial(trials, arguments.trial)
+        axes = parse_space(arguments.search)
+        trials.check_axes(axes)
         if arguments.wandb_sweep:
-            return _print_sweep(trials, arguments)
+            return _print_sweep(trials, arguments, axes)
         write_grid(folder / "trials", folder.name)
-        found = search_with_optuna(
-            trials, parse_space(arguments.search), arguments.trials, run_locally, messages().print
-        )
+        found = search_with_optuna(trials, axes, arguments.trials, run_locally, messages().print)
     except SearchInterruptedError as error:
         messages().print(str(error), markup=False)
         return 130
@@ -111,7 +109,7 @@ def _one_trial(trials: Trials, values: Sequence[str]) -> int:
     return int(trials.trained(check_values(values), run_locally) is None)
 
 
-def _print_sweep(trials: Trials, arguments: argparse.Namespace) -> int:
+def _print_sweep(trials: Trials, arguments: argparse.Namespace, axes: Sequence[Axis]) -> int:
     """The trials of `wandb agent` log to W&B themselves, so the sweep sees their final scores."""
     import yaml
 
@@ -126,6 +124,6 @@ def _print_sweep(trials: Trials, arguments: argparse.Namespace) -> int:
     command += ["--objective", arguments.objective]
     command += [word for name in arguments.plugin for word in ("--plugin", name)]
     command += ["--cfg-options", *options, "--trial"]
-    content = wandb_sweep(trials, parse_space(arguments.search), arguments.trials, command)
+    content = wandb_sweep(trials, axes, arguments.trials, command)
     print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000), end="")
     return 0
