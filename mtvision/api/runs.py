@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtvision.api.model import Model
+from mtvision.api.model import Model, load
 from mtvision.data.dataset import DenseDataset
 from mtvision.evaluation.evaluator import SampleEvaluator, Scores
 from mtvision.evaluation.scoring import evaluate as evaluate_network
@@ -88,7 +88,7 @@ def train(
 
 
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     data: str | Mapping[str, Any] | DenseDataset = "test",
     *,
     batch_size: int | None = None,
@@ -97,7 +97,7 @@ def evaluate(
     """Scores of a network with the full metrics of its protocol.
 
     Args:
-        model: from `load`.
+        model: from `load`, or what `load` takes: a checkpoint, the folder of a run, `demo`, …
         data: `test` or `val`, the data of its config; a data set; or `dict(type="FolderDataset", …)`.
         batch_size: images at once; None = that of the config, else 1. No score depends on it.
         progress: show a progress bar.
@@ -115,6 +115,8 @@ def evaluate(
     >>> scores["depth"]["rmse"] < 10  # metres
     True
     """
+    if not isinstance(model, Model):
+        model = load(model)
     settings = Settings.of(model.config)
     section, entry = _section(model, data)
     if isinstance(data, DenseDataset):

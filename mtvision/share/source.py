@@ -56,10 +56,13 @@ def find_source(text: str | Path) -> Source:
             is downloaded once. A folder that is called `demo` is `./demo`.
 
     Raises:
+        TypeError: neither a text nor a path.
         FileNotFoundError: there is no such file.
         CheckpointError: a folder without a whole checkpoint.
         ShareError: the repository or its file cannot be had.
     """
+    if not isinstance(text, str | Path):
+        raise TypeError(f"a checkpoint is {FORMS}; got {text!r}.")
     name = str(text)
     if text == DEMO:
         return Source(name, str(demo_file()))

@@ -138,10 +138,13 @@ def test_a_checkpoint_of_every_form(checkpoint, tmp_path):
         mtvision.load(tmp_path)
     with pytest.raises(ValueError, match="expected hf:owner/name"):
         mtvision.load("hf:alone")
+    with pytest.raises(TypeError, match="the folder of a run, demo, or hf:owner/name; got 5"):
+        mtvision.load(5)
 
 
-def test_evaluation_needs_the_checkpoint_alone(model):
+def test_evaluation_needs_the_checkpoint_alone(model, checkpoint):
     scores = mtvision.evaluate(model)
+    assert mtvision.evaluate(checkpoint) == scores
     assert 0 <= scores["semseg"]["miou"] <= 1
     again = mtvision.evaluate(model, {"type": "TinyDiscs", "length": 3, "split": "test"}, batch_size=2)
     assert scores.keys() == again.keys()
