@@ -21,6 +21,8 @@ DESCRIPTION = """\
 Score a checkpoint on the config's test data (or another split) with the protocol's full metrics.
 Instead of CONFIG CHECKPOINT, a checkpoint alone is enough: it holds its config.
 
+Writes record.json, table.md and pictures/ into the work dir. The record of a training in there is kept: then
+the result of another checkpoint, config or split goes to test_CHECKPOINT/ in it.
 Prints a table; --json FILE ("-" for standard output) writes the record for programs.
 
 --save-predictions DIR keeps every prediction as DIR/<task>/<image id>.png or .npy; `mtvision score DIR` gives
@@ -54,21 +56,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if checkpoint is None:
         parser.error(f"{arguments.config} is a config; give a CHECKPOINT behind it, or a checkpoint alone")
     spare_inputs("--json", arguments.json, [arguments.config, checkpoint])
-    from mtvision.engine.evaluate import evaluate_checkpoint
+    from mtvision.engine.evaluate import evaluate_checkpoint, spare_training
     from mtvision.engine.records import require_whole
     from mtvision.runtime.attempts import Attempts
     from mtvision.runtime.launch import is_main_process, joined
+    from mtvision.runtime.progress import messages
 
     with joined(arguments.launcher):
         writer = _writer(arguments, config, checkpoint) if arguments.save_predictions is not None else None
+        section = f"{arguments.split}_data"
+        folder, training = spare_training(config, work_dir_of(arguments), checkpoint, section)
         record = evaluate_checkpoint(
             config,
-            work_dir_of(arguments),
+            folder,
             checkpoint,
-            section=f"{arguments.split}_data",
+            section=section,
             quiet=arguments.json == STDOUT,
+            training=training,
             save=writer,
         )
+        if folder != work_dir_of(arguments) and is_main_process():
+            messages().print(f"{folder.parent} has the record of a training, so this one is in {folder}.")
         asked = Attempts(quiet=not is_main_process())
         if writer is not None:
             asked.run("manifest of the predictions", writer.finish, "the same command completes it")

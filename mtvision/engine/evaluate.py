@@ -26,7 +26,8 @@ from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
 from mtvision.recipe.settings import Settings
-from mtvision.report.record import Record
+from mtvision.report.provenance import config_entry
+from mtvision.report.record import Record, RecordError
 from mtvision.report.table import render_table
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
@@ -34,6 +35,7 @@ from mtvision.runtime.checkpoint import checkpoint_file
 from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.progress import messages
 from mtvision.runtime.rescue import write_or_rescue
+from mtvision.runtime.whole import file_sha256
 
 RECORD_FILE = "record.json"
 
@@ -111,6 +113,42 @@ def evaluate_checkpoint(
             further(record, later)
 
     return record_first(record, work_dir / RECORD_FILE, rest, quiet=quiet)
+
+
+def spare_training(
+    config: RunConfig, work_dir: Path, checkpoint: str | Path, section: str
+) -> tuple[Path, Mapping[str, Any]]:
+    """Where the result of a test goes, so that it never replaces what a training measured.
+
+    Args:
+        config: of the test.
+        work_dir: where it would go.
+        checkpoint: that is scored.
+        section: of the data.
+
+    Returns:
+        The folder, and what is known of the training. It is `work_dir`, unless the record there is of a
+        training and of another checkpoint, config or split. Then it is a folder in it, named after the
+        checkpoint. A test of the very same keeps what the record knows of the training, such as `hours`.
+    """
+    file = checkpoint_file(checkpoint)
+    apart = work_dir / f"test_{file.stem}"
+    if not (work_dir / RECORD_FILE).is_file() or not file.is_file():
+        return work_dir, {}
+    try:
+        known = Record.load(work_dir / RECORD_FILE)
+    except RecordError:  # nothing tells what would be lost
+        return apart, {}
+    if "hours" not in (known.training or {}):
+        return work_dir, {}
+    section = (section if config[section] else "val_data").removesuffix("_data")
+    scored, data = (known.checkpoint or {}).get("sha256"), known.data or {}  # a cut-off record has neither
+    same = (
+        (known.config or {}).get("sha256") == config_entry("", config.text)["sha256"]
+        and (scored is None or scored == file_sha256(file))
+        and (not data or section in data)
+    )
+    return (work_dir, known.training or {}) if same else (apart, {})
 
 
 def _keep_scores(record: Record, path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 
 import discs
 import pytest
+import torch
 
 from mtvision.cli.main import call
 from mtvision.engine import evaluate as evaluate_file
@@ -82,6 +83,38 @@ def test_a_run_without_trouble_has_no_such_lines(trained):
     assert Record.load(checkpoint.parent / "record.json").whole
     assert record.scores == Record.load(checkpoint.parent / "record.json").scores
     require_whole(record)
+
+
+def test_a_test_never_replaces_what_a_training_measured(trained, tmp_path):
+    _, checkpoint, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint.parent, run)
+    before = Record.load(run / "record.json")
+    assert before.training["hours"] > 0
+    assert score_again(trained, run) == 0
+    again = Record.load(run / "record.json")
+    assert (again.training, again.scores) == (before.training, before.scores)
+    replace(before, missing=["killed"], data={}, checkpoint=None).save(run / "record.json")
+    assert score_again(trained, run) == 0  # completes what a kill left
+    again = Record.load(run / "record.json")
+    assert (again.training, again.whole) == (before.training, True)
+    shutil.copy(checkpoint, tmp_path / "iter_1.pth")
+    other = torch.load(tmp_path / "iter_1.pth", weights_only=False)
+    name = next(key for key, item in other["state_dict"].items() if item.is_floating_point())
+    other["state_dict"][name] += 1
+    torch.save(other, tmp_path / "iter_1.pth")
+    config, _, _ = trained
+    kept = (run / "record.json").read_bytes()
+    for file, options in (
+        (tmp_path / "iter_1.pth", SHORT),  # another checkpoint
+        (checkpoint, [*SHORT, "evaluation.constant_predictor=0"]),  # another config
+    ):
+        assert call("test", [str(config), str(file), "--work-dir", str(run), "--cfg-options", *options]) == 0
+        assert (run / "record.json").read_bytes() == kept
+        assert Record.load(run / f"test_{file.stem}" / "record.json").checkpoint["file"] == file.name
+    (run / "record.json").write_text("{")  # who knows what it was
+    assert score_again(trained, run) == 0
+    assert (run / "record.json").read_text() == "{"
 
 
 LATER = {
