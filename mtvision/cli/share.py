@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     where.add_argument("--out", type=Path, metavar="DIR", help="write the files there")
     where.add_argument("--push", metavar="OWNER/NAME", help="upload them to the hub")
     parser.add_argument("--licence", metavar="NAME", help="SPDX name of the weights' licence, e.g. CC-BY-4.0")
+    parser.add_argument("--overwrite", action="store_true", help="with --out: replace files of these names")
     parser.add_argument("--half", action="store_true", help="store weights in 16 bits: half the size")
     parser.add_argument("--private", action="store_true", help="with --push: a new repository is private")
     parser.add_argument("--name", help="title of the card (default: OWNER/NAME, or that of the folder)")
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(push_to_hub(arguments.checkpoint, arguments.push, private=arguments.private, **options))
         return 0
     name = arguments.name or arguments.out.resolve().name
-    for path in write_shared(arguments.checkpoint, arguments.out, name=name, **options):
+    files = write_shared(
+        arguments.checkpoint, arguments.out, name=name, overwrite=arguments.overwrite, **options
+    )
+    for path in files:
         print(path)
     return 0

@@ -115,6 +115,7 @@ def write_shared(
     licence: str | None = None,
     half: bool = False,
     record: Record | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write the files of a repository: weights, card, and with a record its scores.
 
@@ -125,12 +126,20 @@ def write_shared(
         licence: as `push_to_hub`.
         half: as `push_to_hub`.
         record: as `push_to_hub`.
+        overwrite: replace files of these names.
 
     Raises:
+        FileExistsError: such a file is there, and `overwrite` is off.
         FileNotFoundError, CheckpointError, OSError: the checkpoint cannot be read or a file not written.
     """
     found = find_source(source)
     record = record or record_of(Path(found.file))
+    names = [SHARED_FILE, CARD, *([EVAL_RESULTS, RECORD_FILE] if record is not None else [])]
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{folder}: {', '.join(there)} exist already. Choose another folder, or replace them with --overwrite."
+        )
     weights = share_checkpoint(found.file, folder / SHARED_FILE, licence=licence, half=half)
     notes = load_checkpoint(weights)["meta"]
     written = [weights, folder / CARD]

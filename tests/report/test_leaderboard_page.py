@@ -316,3 +316,13 @@ def test_published_and_own_rows_of_a_backbone_share_a_colour():
     drawn = [colours[name] for name in ("ViT-L", "Swin-L", "Swin-T")]
     assert len(set.union(*drawn)) == 3
     assert {row.colour for row in rows} == set(range(8))
+
+
+def test_a_page_of_someone_else_is_kept(tmp_path):
+    text = build_page(board_records())
+    for _ in range(2):
+        write_page(tmp_path, text)
+    (tmp_path / "index.html").write_text("<title>My lab</title>")
+    with pytest.raises(FileExistsError, match="is no page of `mtvision leaderboard` and is kept"):
+        write_page(tmp_path, text)
+    assert (tmp_path / "index.html").read_text() == "<title>My lab</title>"

@@ -235,3 +235,15 @@ def test_a_model_is_uploaded_as_it_is(checkpoint, hub):
 def test_shared_files_are_listed(checkpoint, tmp_path):
     written = write_shared(checkpoint, tmp_path / "out", name="rooms")
     assert [path.name for path in written] == ["model.safetensors", "README.md"]
+
+
+def test_files_of_a_folder_are_kept(checkpoint, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("My project")
+    words = [str(checkpoint), "--out", str(tmp_path)]
+    assert call("share", words) == 2
+    assert "README.md exist already. Choose another folder" in capsys.readouterr().err
+    assert readme.read_text() == "My project"
+    assert not (tmp_path / "model.safetensors").exists()
+    assert call("share", [*words, "--overwrite"]) == 0
+    assert "My project" not in readme.read_text()

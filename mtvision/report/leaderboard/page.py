@@ -26,6 +26,8 @@ from mtvision.runtime.atomic import write_text
 
 STYLES = ("style.css",)
 SCRIPTS = ("dom.js", "table.js", "chart.js", "drawer.js", "compare.js", "main.js")
+GENERATOR = '<meta name="generator" content="mtvision leaderboard">'
+"""Tells a page of ours, which may be replaced, from any other."""
 PROVENANCES = {
     "ours": "trained and scored with this package",
     "released": "the authors' weights",
@@ -84,6 +86,7 @@ def build_page(
         unverified=sum(not row.verified for row in rows),
         counts={"records": len(records), "rows": len(rows), "protocols": len(sections)},
         newest=max((record.created for record in records), default="")[:10],
+        generator=GENERATOR,
         style=style,
         script=script,
         policy=_policy(style, script),
@@ -92,8 +95,16 @@ def build_page(
 
 
 def write_page(out: str | Path, text: str) -> Path:
-    """Write `index.html` into a folder, atomically; returns the file."""
+    """Write `index.html` into a folder, atomically; returns the file.
+
+    Raises:
+        FileExistsError: an `index.html` is there that is no such page.
+    """
     file = Path(out) / "index.html"
+    if file.is_file() and GENERATOR.encode() not in file.read_bytes():
+        raise FileExistsError(
+            f"{file} is no page of `mtvision leaderboard` and is kept. Give another folder, or delete the file."
+        )
     write_text(file, text)
     return file
 
