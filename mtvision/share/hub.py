@@ -138,7 +138,8 @@ def write_shared(
     there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise FileExistsError(
-            f"{folder}: {', '.join(there)} exist already. Choose another folder, or replace them with --overwrite."
+            f"{folder}: {', '.join(there)} exist already. Choose another folder, or replace them with "
+            "--overwrite."
         )
     weights = share_checkpoint(found.file, folder / SHARED_FILE, licence=licence, half=half)
     notes = load_checkpoint(weights)["meta"]

@@ -103,7 +103,7 @@ def write_page(out: str | Path, text: str) -> Path:
     file = Path(out) / "index.html"
     if file.is_file() and GENERATOR.encode() not in file.read_bytes():
         raise FileExistsError(
-            f"{file} is no page of `mtvision leaderboard` and is kept. Give another folder, or delete the file."
+            f"{file} is no page of `mtvision leaderboard` and is kept. Give another folder, or delete it."
         )
     write_text(file, text)
     return file
