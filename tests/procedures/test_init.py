@@ -158,6 +158,13 @@ def test_a_coco_file(tmp_path, capsys):
     assert set(parts["val"][0].labels) == {"semseg", "saliency", "edge"}
     assert call("init", [str(path), "--out", str(tmp_path)]) == 2
     assert "exist already" in capsys.readouterr().err
+    mine = tmp_path / "new" / "objects_train.json"  # a file of one's own that the command would write
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    assert call("init", [str(path), "--out", str(mine.parent)]) == 2
+    assert f"{mine} exist already" in capsys.readouterr().err
+    assert [item.name for item in mine.parent.iterdir()] == [mine.name]
+    assert mine.read_text() == "mine"
 
 
 def test_affixes_of_names():

@@ -65,7 +65,9 @@ def init(
     source, folder = Path(data).resolve(), Path(out)
     chosen = protocol_name(Path(name or source.name))
     names = [folder / f"{chosen}{ending}" for ending in (".py", "_sheet.png", "_report.md")]
-    existing = [str(path) for path in names if path.exists()]
+    ending = "json" if source.is_file() else "txt"
+    lists = [folder / f"{chosen}_{split}.{ending}" for split in ("train", "val", "test")]
+    existing = [str(path) for path in [*names, *lists] if path.exists()]
     if existing and not overwrite:
         raise FileExistsError(f"{', '.join(existing)} exist already. Choose another name, or overwrite them.")
     if source.is_dir():
