@@ -18,14 +18,66 @@ from mtvision.runtime.rescue import write_or_rescue
 from mtvision.share.source import find_source, names_checkpoint
 
 
+def numeric(kind: Any) -> Callable[[str], Any]:
+    """What reads the number of an option, for `type=`; argparse names the option in its message.
+
+    Args:
+        kind: of `mtvision.core.values`, e.g. `Positive`.
+
+    >>> from mtvision.core.values import Positive
+    >>> numeric(Positive)("3")
+    3
+    """
+    plain = int if int in (kind, *get_args(kind)) else float
+
+    def read(text: str) -> Any:
+        try:
+            value: Any = plain(text)
+            check_value("it", value, kind)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {describe(kind)}, got {text!r}") from None
+        return value
+
+    return read
+
+
+RUN_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "work-dir": {"type": Path, "help": "where everything is written (default: work_dirs/<config>)"},
+    "seed": {"type": numeric(Seed), "help": "replaces the config's seed"},
+    "launcher": {
+        "choices": ("none", "pytorch", "slurm", "mpi"),
+        "help": "how the processes were started; torchrun is recognised by itself",
+    },
+    "amp": {
+        "nargs": "?",
+        "const": "bf16",
+        "choices": ("bf16", "fp16"),
+        "help": "mixed precision (default bf16; fp16 needs a GPU)",
+    },
+    "resume": {
+        "nargs": "?",
+        "const": "auto",
+        "metavar": "CHECKPOINT",
+        "help": "start, continue from the newest checkpoint of the work dir, or say that all is done; with a "
+        "CHECKPOINT, continue from that one",
+    },
+}
+"""Options of runs, which some commands have."""
+
+
 def make_parser(
-    command: str, description: str, *, checkpoint: Literal["needed", "alone"] | None = None
+    command: str,
+    description: str,
+    takes: Sequence[Literal["work-dir", "seed", "launcher", "amp", "resume"]] = (),
+    *,
+    checkpoint: Literal["needed", "alone"] | None = None,
 ) -> argparse.ArgumentParser:
-    """Parser with CONFIG and the options that every tool takes.
+    """Parser with CONFIG, `--cfg-options` and `--plugin`.
 
     Args:
         command: its name.
         description: of the command.
+        takes: further options of runs; a command has those that it reads.
         checkpoint: `needed` adds CHECKPOINT. With `alone` a checkpoint may stand in the place of CONFIG,
             because it holds its config.
     """
@@ -51,55 +103,10 @@ def make_parser(
         help="change values of the config, e.g. training.iterations=100 optimizer.lr=1e-4; "
         "keys the config does not have are refused",
     )
-    parser.add_argument(
-        "--work-dir", type=Path, help="where everything is written (default: work_dirs/<config>)"
-    )
     add_plugin_option(parser)
-    parser.add_argument("--seed", type=numeric(Seed), help="replaces the config's seed")
-    parser.add_argument(
-        "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
-        help="how the processes were started; torchrun is recognised by itself",
-    )
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="bf16",
-        choices=("bf16", "fp16"),
-        help="mixed precision in training (default bf16; fp16 needs a GPU)",
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="start, continue from the newest checkpoint of the work dir, or say that all is done; with a "
-        "CHECKPOINT, continue from that one",
-    )
+    for name in takes:
+        parser.add_argument(f"--{name}", **RUN_OPTIONS[name])
     return parser
-
-
-def numeric(kind: Any) -> Callable[[str], Any]:
-    """What reads the number of an option, for `type=`; argparse names the option in its message.
-
-    Args:
-        kind: of `mtvision.core.values`, e.g. `Positive`.
-
-    >>> from mtvision.core.values import Positive
-    >>> numeric(Positive)("3")
-    3
-    """
-    plain = int if int in (kind, *get_args(kind)) else float
-
-    def read(text: str) -> Any:
-        try:
-            value: Any = plain(text)
-            check_value("it", value, kind)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected {describe(kind)}, got {text!r}") from None
-        return value
-
-    return read
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:
@@ -208,11 +215,11 @@ def config_of(arguments: argparse.Namespace, needs: Sequence[str]) -> tuple[RunC
 
 def _options(arguments: argparse.Namespace) -> list[str]:
     """`--cfg-options`, and what other options change of the config."""
-    options = list(arguments.cfg_options)
-    if arguments.seed is not None:
+    options, given = list(arguments.cfg_options), vars(arguments)
+    if given.get("seed") is not None:
         options.append(f"seed={arguments.seed}")
-    if arguments.amp is not None:
-        options.append(f"training.precision={arguments.amp}")
+    if given.get("amp") is not None:
+        options.append(f"{given.get('amp_of', 'training')}.precision={arguments.amp}")
     return options
 
 

@@ -34,7 +34,8 @@ Exit code 1: a part of the record (cost, constant predictor, …) or a file aske
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("test", DESCRIPTION, checkpoint="alone")
+    parser = make_parser("test", DESCRIPTION, ("work-dir", "seed", "launcher", "amp"), checkpoint="alone")
+    parser.set_defaults(amp_of="evaluation")
     parser.add_argument(
         "--split", choices=("test", "val"), default="test", help="which data section (default: test)"
     )

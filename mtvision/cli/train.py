@@ -32,7 +32,7 @@ SIGINT. The same command with --resume continues. A second signal ends the run a
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("train", DESCRIPTION)
+    parser = make_parser("train", DESCRIPTION, ("work-dir", "seed", "launcher", "amp", "resume"))
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the work dir")
     parser.add_argument(
         "--keep-batch",

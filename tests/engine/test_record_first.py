@@ -112,6 +112,9 @@ def test_a_test_never_replaces_what_a_training_measured(trained, tmp_path):
         assert call("test", [str(config), str(file), "--work-dir", str(run), "--cfg-options", *options]) == 0
         assert (run / "record.json").read_bytes() == kept
         assert Record.load(run / f"test_{file.stem}" / "record.json").checkpoint["file"] == file.name
+    assert score_again(trained, tmp_path / "half", "--amp") == 0
+    half = Record.load(tmp_path / "half" / "record.json").precision
+    assert half == {"train": "fp32", "evaluation": "bf16"}
     (run / "record.json").write_text("{")  # who knows what it was
     assert score_again(trained, run) == 0
     assert (run / "record.json").read_text() == "{"

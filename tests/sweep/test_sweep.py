@@ -18,7 +18,7 @@ import discs
 import pytest
 from sweep_stage import Stage, grid
 
-from mtvision.cli.common import make_parser
+from mtvision.cli.common import RUN_OPTIONS, make_parser
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.config import load_config
 from mtvision.report.provenance import config_entry
@@ -347,7 +347,7 @@ def test_printed_commands_are_what_train_reads(stage, nodes, gpus, start):
     assert (f"--nproc-per-node={gpus}" in words) == (gpus > 1)
     assert ("--nnodes=2" in words) == (nodes > 1)
     assert ("--rdzv-endpoint=$HEAD_NODE:29500" in lines[2]) == (nodes > 1)  # the shell fills it in
-    parser = make_parser("train", "")
+    parser = make_parser("train", "", list(RUN_OPTIONS))
     parser.add_argument("--overwrite", action="store_true")
     position = words.index("train")
     assert words[position - 2 : position] == ["-m", "mtvision.cli.main"]

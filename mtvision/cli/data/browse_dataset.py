@@ -17,7 +17,7 @@ Look at it before spending GPU days.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("browse-dataset", DESCRIPTION)
+    parser = make_parser("browse-dataset", DESCRIPTION, ("work-dir", "seed"))
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
     parser.add_argument(
         "--count", type=numeric(Positive), default=8, help="samples on the sheet (default: 8)"

@@ -27,7 +27,7 @@ Widths are judged on `val_data`. Reported scores are those of `test_data`.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("controllable", DESCRIPTION, checkpoint="needed")
+    parser = make_parser("controllable", DESCRIPTION, ("work-dir", "seed"), checkpoint="needed")
     parser.add_argument(
         "--budgets",
         nargs="+",

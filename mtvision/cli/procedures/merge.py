@@ -32,7 +32,7 @@ Methods that learn read the held-out slice of CONFIG's training images:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("merge", DESCRIPTION)
+    parser = make_parser("merge", DESCRIPTION, ("seed",))
     _add_arguments(parser)
     arguments = parser.parse_args(argv)
     options = options_of(arguments.option)

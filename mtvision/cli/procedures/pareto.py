@@ -20,7 +20,7 @@ Measure the front of a network that was trained with the adapter ParetoManifold.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("pareto", DESCRIPTION, checkpoint="needed")
+    parser = make_parser("pareto", DESCRIPTION, ("work-dir", "seed"), checkpoint="needed")
     parser.add_argument(
         "--images",
         type=numeric(Positive),

@@ -30,7 +30,7 @@ the next level if their features are more alike (CKA) than that. Writes phase_N/
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("rounds", DESCRIPTION)
+    parser = make_parser("rounds", DESCRIPTION, ("work-dir", "seed", "amp"))
     parser.add_argument("--rounds", type=numeric(Positive), default=3, help="how many (default: 3)")
     parser.add_argument(
         "--method", default="average", help="how the copies of tasks are merged (default: average)"

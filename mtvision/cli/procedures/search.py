@@ -37,7 +37,7 @@ Trade-off curve: --cost-weights 0 10 100 (trade_off.json, .md and .png in the wo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("search", DESCRIPTION)
+    parser = make_parser("search", DESCRIPTION, ("work-dir", "seed", "launcher", "amp", "resume"))
     parser.add_argument("checkpoint", nargs="?", help="a checkpoint of that config")
     parser.add_argument(
         "--others", nargs="+", default=[], metavar="NAME=CKPT", help="further networks, e.g. one per task"

@@ -22,7 +22,7 @@ dict(type='Surgery') as the last of model.adapters. Held-out training images are
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = make_parser("surgery", DESCRIPTION, checkpoint="needed")
+    parser = make_parser("surgery", DESCRIPTION, ("seed",), checkpoint="needed")
     parser.add_argument(
         "--parents", nargs="+", required=True, metavar="TASK=CHECKPOINT", help="one network per task"
     )
