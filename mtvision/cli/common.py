@@ -120,6 +120,27 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_with(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, other: str, *names: str
+) -> None:
+    """Refuse options that are read with another one only, which is not given. Ends with exit code 2.
+
+    Args:
+        parser: of the command.
+        arguments: what it parsed.
+        other: the option that makes the others read, as argparse stores it.
+        names: the others.
+    """
+    given = vars(arguments)
+    if given[other] not in (None, False, []):
+        return
+    needed = other.upper() if other in ("config", "results") else f"--{other.replace('_', '-')}"
+    for name in names:
+        if given[name] != parser.get_default(name):
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} is read with {needed} only; give that, too, or leave it out.")
+
+
 def spare_inputs(option: str, out: Path | None, inputs: Iterable[str | Path | None]) -> None:
     """Refuse an output that would replace what the command reads; call it before any work.
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mtvision.cli.common import config_of, make_parser, numeric
+from mtvision.cli.common import config_of, make_parser, numeric, read_with
 from mtvision.cli.machine.step_plan import BANDWIDTH
 from mtvision.core.values import Positive, Rate
 from mtvision.recipe.settings import protocol_of
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="MACs per second of a device that is not here; measures nothing",
     )
     arguments = parser.parse_args(argv)
+    read_with(parser, arguments, "plan", "gpus", "batch", "iterations", "bandwidth", "rate")
     if arguments.plan and arguments.growth:
         parser.error("--plan and --growth are two commands; give one.")
     config, _ = config_of(arguments, ("model",))

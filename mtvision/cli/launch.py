@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtvision.cli.common import add_plugin_option, numeric
+from mtvision.cli.common import add_plugin_option, numeric, read_with
 from mtvision.core.naming import look_up
 from mtvision.core.values import Positive
 from mtvision.recipe.check import TO_TRAIN, check_config
@@ -132,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    read_with(parser, arguments, "print", "nodes", "gpus", "endpoint")
     if arguments.search_weights is not None and (arguments.print or arguments.dry_run):
         parser.error("--search-weights trains before the grid is known: leave --print and --dry-run out.")
     console = messages()

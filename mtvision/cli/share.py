@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtvision.cli.common import read_with
+
 DESCRIPTION = """\
 Make a trained network usable for others: one safetensors file that holds its config, tasks, protocol and
 licence, a model card, and its scores as the Hugging Face hub reads them. No file holds code.
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--private", action="store_true", help="with --push: a new repository is private")
     parser.add_argument("--name", help="title of the card (default: OWNER/NAME, or that of the folder)")
     arguments = parser.parse_args(argv)
+    read_with(parser, arguments, "push", "private")
+    read_with(parser, arguments, "out", "overwrite", "name")
     from mtvision.share.hub import push_to_hub, write_shared
 
     options = {"licence": arguments.licence, "half": arguments.half}

@@ -8,7 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtvision.cli.common import STDOUT, config_of, make_parser, spare_inputs, work_dir_of, write_json
+from mtvision.cli.common import (
+    STDOUT,
+    config_of,
+    make_parser,
+    read_with,
+    spare_inputs,
+    work_dir_of,
+    write_json,
+)
 from mtvision.evaluation.formats import FORMATS
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.settings import protocol_of
@@ -53,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="throw away other predictions in --save-predictions"
     )
     arguments = parser.parse_args(argv)
+    read_with(parser, arguments, "save_predictions", "prediction_format", "overwrite")
     config, checkpoint = config_of(arguments, ("model", "test_data or val_data"))
     if checkpoint is None:
         parser.error(f"{arguments.config} is a config; give a CHECKPOINT behind it, or a checkpoint alone")

@@ -63,3 +63,29 @@ def test_other_options_are_unknown(words, capsys):
         command_line(words.split())
     assert stop.value.code == 2
     assert "unrecognized arguments: --" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("cost c.py --gpus 4", "--gpus is read with --plan only"),
+        ("cost c.py --growth --rate 1e9", "--rate is read with --plan only"),
+        ("launch c.py --nodes 2", "--nodes is read with --print only"),
+        ("predict demo a.jpg --overlap 8", "--overlap is read with --tile only"),
+        ("test c.py x --prediction-format 8bit", "--prediction-format is read with --save-predictions only"),
+        ("share demo --out a --private", "--private is read with --push only"),
+        ("share demo --push a/b --overwrite", "--overwrite is read with --out only"),
+        ("check-dataset c.py --root data", "--root is read with --dataset only"),
+        (
+            "check-dataset --dataset NYUDv2 --root a --cfg-options seed=1",
+            "--cfg-options is read with CONFIG only",
+        ),
+        ("table --write README.md --sort gain", "--sort is read with RESULTS only"),
+        ("table results --check README.md", "RESULTS are in the documents"),
+    ],
+)
+def test_an_option_without_the_one_that_reads_it_is_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line(words.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mtvision.cli.common import STDOUT, add_plugin_option, numeric, spare_inputs, texts_in, write_json
+from mtvision.cli.common import (
+    STDOUT,
+    add_plugin_option,
+    numeric,
+    read_with,
+    spare_inputs,
+    texts_in,
+    write_json,
+)
 from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.json_file import read_json
 from mtvision.core.registry import DATASETS
@@ -47,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.config is None) == (arguments.dataset is None):
         parser.error("give either a config, or --dataset and --root.")
+    read_with(parser, arguments, "dataset", "root", "split", "protocol", "options")
+    read_with(parser, arguments, "config", "cfg_options")
     wanted = _from_config(arguments) if arguments.config else _from_names(arguments, parser)
     inputs = [arguments.config, *(text for entry, _ in wanted for text in texts_in(entry))]
     spare_inputs("--sheet", arguments.sheet, inputs)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtvision.cli.common import add_plugin_option, spare_inputs
+from mtvision.cli.common import add_plugin_option, read_with, spare_inputs
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.plugins import load_plugins
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
@@ -114,6 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     load_plugins(arguments.plugin)
     if arguments.write or arguments.check:
+        others = [name for name in vars(arguments) if name not in ("write", "check", "plugin")]
+        read_with(parser, arguments, "results", *(name for name in others if name != "results"))
+        if arguments.results:
+            parser.error("RESULTS are in the documents that --write and --check read; leave them out.")
         return _documents(arguments.write or arguments.check, check=bool(arguments.check))
     if not arguments.results:
         parser.error("give record files or folders, or --write or --check with a document")
