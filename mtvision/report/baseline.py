@@ -15,6 +15,8 @@ from mtvision.report.record import Record, Scores
 
 SINGLE_TASK = "single-task"
 """The baseline that is formed from the records of one task each."""
+LEAST = 0.01
+"""Smallest share, such as an mIoU or an AP, that a gain divides by."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
     """The `gain` field of a record: mean over tasks of the headline score's relative change, in per cent.
 
     Raises:
-        ValueError: a score or its baseline is missing, not finite, or the baseline is 0.
+        ValueError: a score or its baseline is missing, not finite, or the baseline is 0. A baseline below
+            `LEAST`, of a score that is better when higher, is refused, too: a ratio to it says nothing.
     """
     parts = {}
     for entry in record.tasks:
@@ -93,6 +96,11 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
             raise ValueError(
                 f"gain of {record.method}: {name} {headline} is {score} and its baseline {base}; both must "
                 "be finite and the baseline not 0. Leave the record out, or give another baseline."
+            )
+        if entry["higher_is_better"] and 0 < base < LEAST:
+            raise ValueError(
+                f"gain of {record.method}: the baseline of {name} {headline} is {base:.2g}, so near 0 that "
+                "a ratio to it says nothing. Compare the task alone: --ledger, or --against."
             )
         parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / base
     return {

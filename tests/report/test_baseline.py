@@ -55,6 +55,18 @@ def test_gain_over_single_task_networks_is_the_metrics_gain():
     assert record.gain is None
 
 
+def test_no_gain_is_a_ratio_to_almost_nothing():
+    """An instance AP of 0.05 % beside 7.65 % had a gain of 15,000 %."""
+    problems = []
+    low = [replace(item, scores={"semseg": {"miou": 0.0099}}) for item in SINGLE[:3]]
+    (*_, record) = with_gain([*low, *SINGLE[3:], multi(0.5, 0.8)], problems=problems)
+    assert record.gain is None
+    assert "the baseline of semseg miou is 0.0099, so near 0 that a ratio to it says nothing" in problems[0]
+    errors = [replace(item, scores={"depth": {"rmse": 0.005}}) for item in SINGLE[3:]]
+    (*_, record) = with_gain([*SINGLE[:3], *errors, multi(0.4, 0.01)])  # a small error is a good baseline
+    assert record.gain["parts"]["depth"] == pytest.approx(-100)
+
+
 def test_of_two_single_task_runs_with_one_seed_the_newer_counts():
     newer = replace(SINGLE[0], scores={"semseg": {"miou": 0.6}}, created="2026-02-01T00:00:00Z")
     (*_, changed) = with_gain([*SINGLE, newer, multi(0.5, 0.8)])
