@@ -19,6 +19,10 @@ LEAST = 0.01
 """Smallest share, such as an mIoU or an AP, that a gain divides by."""
 
 
+class NoRatioError(ValueError):
+    """A baseline is so near 0 that no gain over it makes sense."""
+
+
 @dataclass(frozen=True)
 class Baseline:
     """Single-task scores that a gain is computed over.
@@ -84,8 +88,8 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
     """The `gain` field of a record: mean over tasks of the headline score's relative change, in per cent.
 
     Raises:
-        ValueError: a score or its baseline is missing, not finite, or the baseline is 0. A baseline below
-            `LEAST`, of a score that is better when higher, is refused, too: a ratio to it says nothing.
+        ValueError: a score or its baseline is missing, not finite, or the baseline is 0.
+        NoRatioError: the baseline of a score that is better when higher is below `LEAST`.
     """
     parts = {}
     for entry in record.tasks:
@@ -98,7 +102,7 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
                 "be finite and the baseline not 0. Leave the record out, or give another baseline."
             )
         if entry["higher_is_better"] and 0 < base < LEAST:
-            raise ValueError(
+            raise NoRatioError(
                 f"gain of {record.method}: the baseline of {name} {headline} is {base:.2g}, so near 0 that "
                 "a ratio to it says nothing. Compare the task alone: --ledger, or --against."
             )

@@ -131,6 +131,10 @@ def test_a_multi_task_result_needs_a_baseline():
         for name in [entry["name"]]
     }
     assert found({"a": record, **singles}) == []  # a table can compute it from these
+    low = {**singles, "semseg": replace(singles["semseg"], scores={"semseg": {"miou": 0.004}})}
+    (finding,) = check_records({"a": record, **low})
+    assert (finding.level, finding.field) == ("note", "gain")
+    assert "so near 0 that a ratio to it says nothing" in finding.problem
 
 
 def test_a_protocols_baseline_must_have_the_protocols_values():

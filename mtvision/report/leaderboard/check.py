@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.json_file import read_json
-from mtvision.report.baseline import is_single_task, with_gain
+from mtvision.report.baseline import NoRatioError, is_single_task, with_gain
 from mtvision.report.comparable.key import SHOWN, UNKNOWN, conflicts, departures, group_records, in_words
 from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR, describe_tasks
 from mtvision.report.record import Record, RecordError, json_files
@@ -297,6 +297,8 @@ def _baseline(file: str, record: Record, every: Sequence[Record]) -> Iterator[Fi
         single = [item for item in every if is_single_task(item) and item.protocol == record.protocol]
         try:
             with_gain([record, *single])
+        except NoRatioError as error:
+            yield Finding(file, "gain", f"no gain: {error}", "nothing is to be done.", "note")
         except ValueError as error:
             definition = PROTOCOLS.get(record.protocol)
             names = ", ".join(f"'{name}'" for name in definition.baselines) if definition else ""
