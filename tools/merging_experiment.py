@@ -96,7 +96,7 @@ PROBLEMS = {
         },
     ),
     "mosd": Problem(
-        config="mosd/parallel_lite0_mosd_1xb4_120.py",
+        config="mosd/parallel_lite0_mosd_1xb4_240.py",
         protocol="mosd",
         folder="mosd",
         tasks=("semseg", "depth", "normals"),

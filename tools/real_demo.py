@@ -76,7 +76,7 @@ class Set:
 
 
 SETS = {
-    "mosd": Set("mosd", "mosd", "mosd_1xb4_120"),
+    "mosd": Set("mosd", "mosd", "mosd_1xb4_240"),
     "bsds_sod": Set("bsds_sod", "bsds-sod", "bsds_sod_1xb4_200"),
     "camvid": Set(
         "camvid", "camvid-sample", "camvid_1xb4_200", ("pad_net", "mti_net", "taskexpert", "mtmamba"), ()

@@ -74,7 +74,7 @@ def test_show_prints_arguments_documentation_and_uses(capsys):
     assert "Supplied by the suite, never by a config: channels, strides, tasks." in text
     named = text.splitlines()[-1].removeprefix("Named in: ").split(", ")
     assert "mtmamba/mtmamba_tiny_synthetic_1xb8_300" in named
-    assert "mosd/mtmamba_lite0_mosd_1xb4_120" in named  # its base names many decoders, of which it takes one
+    assert "mosd/mtmamba_lite0_mosd_1xb4_240" in named  # its base names many decoders, of which it takes one
     assert not [name for name in named if "mtmamba" not in name]
 
 

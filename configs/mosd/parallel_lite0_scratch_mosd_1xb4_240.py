@@ -1,6 +1,6 @@
 """Kinect frames of objects on a table, six tasks: one light decoder per task, from random weights.
 
-    python tools/train.py configs/mosd/parallel_lite0_scratch_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/parallel_lite0_scratch_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 The same with ImageNet weights is the file without `scratch`.

@@ -1,6 +1,6 @@
 """Kinect frames of objects on a table, six tasks: MTI-Net on three levels.
 
-    python tools/train.py configs/mosd/mti_net_lite0_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/mti_net_lite0_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 The level of stride 32 is left out: it alone has 100 million parameters in this decoder.

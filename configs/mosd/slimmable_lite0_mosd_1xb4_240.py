@@ -1,6 +1,6 @@
 """Kinect frames of objects on a table, six tasks: a slimmable network, scored at full width.
 
-    python tools/train.py configs/mosd/slimmable_lite0_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/slimmable_lite0_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 Two configurations a step, the largest and the smallest.

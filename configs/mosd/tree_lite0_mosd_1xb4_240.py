@@ -1,6 +1,6 @@
 """Kinect frames of objects on a table, six tasks: a branched encoder.
 
-    python tools/train.py configs/mosd/tree_lite0_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/tree_lite0_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 The first 11 of 16 blocks are shared. Then depth and normals part from the rest. The tree was not

@@ -1,6 +1,6 @@
 """Kinect frames of objects on a table, six tasks: a narrow TaskExpert.
 
-    python tools/train.py configs/mosd/taskexpert_lite0_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/taskexpert_lite0_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 No paper reports this set-up. Ours: see docs/real_pictures.md.

@@ -1,6 +1,6 @@
-"""Kinect frames of objects on a table, six tasks: one light decoder per task.
+"""Kinect frames of objects on a table, six tasks: a narrow MTMamba.
 
-    python tools/train.py configs/mosd/parallel_lite0_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/mtmamba_lite0_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 No paper reports this set-up. Ours: see docs/real_pictures.md.
@@ -9,8 +9,8 @@ No paper reports this set-up. Ours: see docs/real_pictures.md.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.lite0 import BACKBONE, PARALLEL
+    from .._base_.lite0 import BACKBONE, MTMAMBA
     from .._base_.real.mosd import evaluation, optimizer, protocol, train_data, training, val_data
 
-name = "parallel"
-model = dict(backbone=BACKBONE, **PARALLEL)
+name = "mtmamba"
+model = dict(backbone=BACKBONE, **MTMAMBA)

@@ -1,6 +1,6 @@
 """Kinect frames of objects on a table, six tasks: the survey's network, levels side by side.
 
-    python tools/train.py configs/mosd/multi_decoder_lite0_mosd_1xb4_120.py
+    python tools/train.py configs/mosd/multi_decoder_lite0_mosd_1xb4_240.py
 
 The data are prepared as datasets/mosd.md says.
 No paper reports this set-up. Ours: see docs/real_pictures.md.
