@@ -164,6 +164,13 @@ def test_gain_over_single_task_records(results, capsys):
     assert rows.keys() == {"single-task (4 networks)", "InvPT", "Mine"}
     assert float(rows["InvPT"]["gain"]) == pytest.approx((100 - 100 - 100 + 100) / 4, abs=1e-9)
     assert float(rows["single-task (4 networks)"]["parameters"]) == 4 * 1_234_567
+    low = nyud("only semseg", tasks=[tasks["semseg"]], scores={"semseg": {"miou": 0.001}}, row="semseg")
+    low.save(results / "single_semseg.json")
+    options = ["--protocol", "nyud-invpt", "--baseline", "single-task", "--sort", "gain"]
+    assert call("table", [str(results), *options]) == 0  # no row has a gain: nothing to sort by, and no error
+    printed = capsys.readouterr()
+    assert "near 0 that a ratio to it says nothing" in printed.err
+    assert printed.out.index("InvPT") < printed.out.index("Mine")
 
 
 DOCUMENT = """\

@@ -207,6 +207,8 @@ def _main_grid(records: Sequence[Record], arguments: argparse.Namespace) -> Grid
     if arguments.published is not None:  # our own mixture was refused above; published tools are only marked
         shown = [*published_records(shown[0].protocol, _certainties(arguments)), *shown]
         grid = build_grid(shown, mixed="mark", **options)
+    if arguments.sort == "gain" and arguments.baseline and all(record.gain is None for record in records):
+        return grid  # why no row has a gain is said already
     return grid.sorted_by(arguments.sort) if arguments.sort else grid
 
 
