@@ -69,22 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtvision.engine.evaluate import evaluate_checkpoint, spare_training
     from mtvision.engine.records import require_whole
     from mtvision.runtime.attempts import Attempts
-    from mtvision.runtime.launch import is_main_process, joined
+    from mtvision.runtime.launch import is_main_process, joined, threads
     from mtvision.runtime.progress import messages
 
     with joined(arguments.launcher):
         writer = _writer(arguments, config, checkpoint) if arguments.save_predictions is not None else None
         section = f"{arguments.split}_data"
         folder, training = spare_training(config, work_dir_of(arguments), checkpoint, section)
-        record = evaluate_checkpoint(
-            config,
-            folder,
-            checkpoint,
-            section=section,
-            quiet=arguments.json == STDOUT,
-            training=training,
-            save=writer,
-        )
+        with threads(config["training"]["threads"]):
+            record = evaluate_checkpoint(
+                config,
+                folder,
+                checkpoint,
+                section=section,
+                quiet=arguments.json == STDOUT,
+                training=training,
+                save=writer,
+            )
         if folder != work_dir_of(arguments) and is_main_process():
             messages().print(f"{folder.parent} has the record of a training, so this one is in {folder}.")
         asked = Attempts(quiet=not is_main_process())

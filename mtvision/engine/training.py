@@ -107,7 +107,8 @@ def _fit_and_score(
         later.run("pictures/gradients.png", draw, "the numbers are in losses.jsonl")
         log_result(run.loggers, record, run.checkpoint, work_dir, iterations, later)
 
-    return evaluate_checkpoint(run.config, work_dir, run.checkpoint, training=run.training, further=rest)
+    with threads(settings.training.threads):
+        return evaluate_checkpoint(run.config, work_dir, run.checkpoint, training=run.training, further=rest)
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,9 @@ class TrainingSettings:
         shard: `zero` keeps the optimizer's state of every parameter on one of several processes only, to
             save memory. The updates and the checkpoints are the same.
         channels_last: memory format of images and weights; often faster, on CPUs too.
-        threads: of the network on the CPU while training; None = `OMP_NUM_THREADS`, else one per core. Leave
-            cores to the workers that load data. Another number changes results by rounding.
+        threads: of the network on the CPU, in training, scoring and timing; None = `OMP_NUM_THREADS`, else
+            one per core. Leave cores to the workers that load data. Another number changes results by
+            rounding.
         recompute: parts that are computed again in the backward pass, to save memory: globs of module
             paths, or `backbone`, `decoder`. See [training](training.md#less-memory).
         time_limit_minutes: the run ends with a checkpoint and exit code 75 before so many minutes are over.

@@ -120,6 +120,16 @@ def test_a_test_never_replaces_what_a_training_measured(trained, tmp_path):
     assert (run / "record.json").read_text() == "{"
 
 
+def test_scores_and_latency_have_the_threads_of_the_config(trained, tmp_path):
+    """With more threads than free cores, each waits for the others: scoring took five times as long."""
+    config, checkpoint, _ = trained
+    words = [str(config), str(checkpoint), "--work-dir", str(tmp_path), "--cfg-options", *SHORT]
+    before = torch.get_num_threads()
+    assert call("test", [*words, f"training.threads={before + 1}"]) == 0
+    assert Record.load(tmp_path / "record.json").cost["latency"]["threads"] == before + 1
+    assert torch.get_num_threads() == before
+
+
 LATER = {
     "table.md": (evaluate_file, "write_text", "table.md: OSError: [Errno 28] No space left on device"),
     "pictures": (scoring_file, "write_picture", "pictures: OSError: [Errno 28] No space left on device"),
