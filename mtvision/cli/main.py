@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from mtvision import __version__
 from mtvision.core.naming import ReportedError, UnknownNameError, look_up
@@ -65,6 +67,10 @@ COMMANDS = {
 """{command: (its module below this package, one line for `mtvision --help`)}"""
 
 
+ENOUGH = 128 + 13
+"""Exit code where the reader of a pipe has read enough, as of any program that SIGPIPE ends."""
+
+
 def command_line(argv: Sequence[str] | None = None) -> int:
     """Run `mtvision COMMAND ARGUMENTS`; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -101,6 +107,8 @@ def call(command: str, argv: Sequence[str] | None = None) -> int:
         return int(module.main(argv))
     except ReportedError as error:
         return _tell(command, original_message(error), error.exit_code)
+    except BrokenPipeError as error:
+        return ENOUGH if _reader_left() else _tell(command, str(error), 2)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, KeyError) as error:
         lost = lost_process(error)
         if lost is not None:
@@ -117,14 +125,50 @@ def _tell(command: str, error: Exception | str, exit_code: int) -> int:
     return exit_code
 
 
+def _reader_left() -> bool:
+    """Whether nobody reads standard output any more; what is still to be printed is thrown away then."""
+    try:
+        place = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # no file, as in a notebook
+        return False
+    try:
+        sys.stdout.flush()
+        left = _is_cut_off(place)
+    except BrokenPipeError:
+        left = True
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+    return left
+
+
+def _is_cut_off(pipe: int) -> bool:
+    try:
+        watched = select.poll()
+    except AttributeError:  # Windows
+        return False
+    watched.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in watched.poll(0))
+
+
+def _leave(command: Callable[[], int]) -> None:
+    """Run a command and end the process with its exit code."""
+    try:
+        code = command()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        code = ENOUGH
+    sys.exit(ENOUGH if _reader_left() else code)
+
+
 def run(command: str) -> None:
     """Entry point of `tools/<command>.py`."""
-    sys.exit(call(command))
+    _leave(partial(call, command))
 
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(command_line())
+    _leave(command_line)
 
 
 if __name__ == "__main__":  # `python -m mtvision.cli.main train …`, also behind torchrun -m

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import discs
@@ -104,3 +107,16 @@ def test_no_template_of_a_page_names_another_host():
     assert {"control_page.py", "page.html.j2", "dom.js"} <= {path.name for path in pages}
     found = {path.name: REQUEST.findall(path.read_text(encoding="utf-8")) for path in pages}
     assert not {name for name, requests in found.items() if requests}, found
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "decoders"], ["configs", "list"]])
+def test_a_reader_that_has_read_enough_is_no_error(words):
+    """`mtvision … | head -1` ends quietly, with the exit code of SIGPIPE."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mtvision.cli.main", *words]
+    for unbuffered in ("", "1"):
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (141, b"")
+    os.close(writing)
