@@ -126,7 +126,7 @@ def _tell(command: str, error: Exception | str, exit_code: int) -> int:
 
 
 def _reader_left() -> bool:
-    """Whether nobody reads standard output any more; what is still to be printed is thrown away then."""
+    """Whether standard output has no reader any more. What is still to be printed is then left out."""
     try:
         place = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):  # no file, as in a notebook

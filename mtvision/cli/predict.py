@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtvision.cli.common import add_plugin_option, numeric, read_with
+from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.values import Count, Positive, Rate
 from mtvision.evaluation.predict.inputs import Found, find_inputs
 from mtvision.evaluation.predict.names import output_names
@@ -50,9 +50,7 @@ SHOWN = 20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    read_with(parser, arguments, "tile", "overlap")
+    arguments = _parser().parse_args(argv)
     name = Path(arguments.checkpoint)
     if name.suffix in (".py", ".json", ".yaml", ".yml") and not name.name.endswith(".index.json"):
         raise ValueError(

@@ -305,3 +305,19 @@ def _summed(runs: Sequence[Record]) -> dict[str, Any] | None:
             "counted": costs[0]["macs"]["counted"],
         },
     }
+
+
+def merged_constants(records: Sequence[Record]) -> list[dict[str, dict[str, float]]]:
+    """Scores of the constant predictors of some records, {task: {score: value}}; those that agree are joined.
+
+    A record of one task has the constant of that task alone, so that single-task networks share an entry.
+    """
+    merged: list[dict[str, dict[str, float]]] = []
+    for constant in (record.constant for record in records if record.constant):
+        for known in merged:
+            if all(known.get(task, scores) == scores for task, scores in constant.items()):
+                known.update(constant)
+                break
+        else:
+            merged.append(dict(constant))
+    return merged

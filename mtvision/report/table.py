@@ -10,6 +10,7 @@ from statistics import stdev
 from typing import Any, Literal
 
 from mtvision.core.naming import UnknownNameError, look_up
+from mtvision.report.baseline import merged_constants
 from mtvision.report.comparable.key import Group, facts, group_records, parting
 from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR
 from mtvision.report.display import Display, display_of
@@ -378,30 +379,15 @@ def _constant_rows(
 ) -> list[Row]:
     """What the best constant prediction scores; several rows if records disagree (other training images).
 
-    It was scored on the same images, so it stands in the group of its records, and is never ranked. Records
-    of single tasks share a row.
+    It was scored on the same images, so it stands in the group of its records, and is never ranked.
     """
-    merged: list[dict[str, float]] = []
-    for record in group.records:
-        scores = record.constant or {}
-        keys = (column.key.partition("/") for column in columns)
-        mine = {
-            f"{task}/{score}": scores[task][score]
-            for task, _, score in keys
-            if task in tasks and score in scores.get(task, {})
-        }
-        fits = (row for row in merged if all(row.get(key, value) == value for key, value in mine.items()))
-        if row := next(fits, None) if mine else None:
-            row.update(mine)
-        elif mine:
-            merged.append(mine)
     rows = []
-    for values in merged:
+    for constant in merged_constants(group.records):
         cells = []
         for column in columns:
             task, _, score = column.key.partition("/")
-            value = [values.get(column.key)]
-            cells.append(_average(value, display_of(tasks[task], score)) if task in tasks else Cell())
+            value = constant.get(task, {}).get(score)
+            cells.append(_average([value], display_of(tasks[task], score)) if task in tasks else Cell())
         first = next((index for index, column in enumerate(columns) if not column.numeric), None)
         if first is not None:
             cells[first] = Cell("constant predictor")

@@ -71,7 +71,6 @@ def test_other_options_are_unknown(words, capsys):
         ("cost c.py --gpus 4", "--gpus is read with --plan only"),
         ("cost c.py --growth --rate 1e9", "--rate is read with --plan only"),
         ("launch c.py --nodes 2", "--nodes is read with --print only"),
-        ("predict demo a.jpg --overlap 8", "--overlap is read with --tile only"),
         ("test c.py x --prediction-format 8bit", "--prediction-format is read with --save-predictions only"),
         ("share demo --out a --private", "--private is read with --push only"),
         ("share demo --push a/b --overwrite", "--overwrite is read with --out only"),
