@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from mtvision.core.naming import look_up
 from mtvision.core.task import Task
-from mtvision.data.maps.encoding import decide
-from mtvision.data.maps.evidence import Evidence, measure
+from mtvision.data.maps.encoding import add_evidence, decide
+from mtvision.data.maps.evidence import Evidence
 from mtvision.data.maps.files import ARRAY, Storage, Stored
-from mtvision.data.maps.options import MapOptions, kind_of
-from mtvision.data.maps.rules import UndecidedError
-from mtvision.evaluation.prediction_maps import OPTIONS, as_values, decide_loaded, prediction_from
+from mtvision.data.maps.options import MapOptions
+from mtvision.evaluation.prediction_maps import OPTIONS, as_values, decide_loaded, prediction_from, saying
 
 Array = NDArray[Any]
 SIDES = ("label", "prediction")
@@ -56,21 +54,13 @@ def labels_of(maps: Sequence[Any], task: Task, options: MapOptions) -> list[Tens
         ValueError: another shape, or numbers whose meaning is not known; names the label.
     """
     channels = task.label_channels if task.label == "values" else 1
-    items = [
-        (Path(f"label {index}"), _planes(item, f"label {index}", channels)) for index, item in enumerate(maps)
-    ]
+    items = [_label(item, f"label {index}", channels) for index, item in enumerate(maps)]
     found: dict[Storage, Evidence] = {}
-    for name, planes in items:
-        missing = options.missing(planes)
-        if kind_of(task) == "length":
-            nothing: NDArray[np.bool_] = np.asarray((planes <= 0).all(axis=2))
-            missing = nothing if missing is None else missing | nothing
-        part = measure(name, _storage(planes), planes, missing)
-        earlier = found.get(part.storage)
-        found[part.storage] = part if earlier is None else earlier + part
-    with _said("label"):
+    for stored, name in items:
+        add_evidence(task, stored, name, options, found)
+    with saying(_by_option("label")):
         encoding = decide(task, [found[storage] for storage in sorted(found)], options)
-        decoded = [encoding.decode(Stored(planes, _storage(planes)), name) for name, planes in items]
+        decoded = [encoding.decode(stored, name) for stored, name in items]
     if task.label != "values":
         return [torch.from_numpy(item.astype(np.int64)) for item in decoded]
     return [torch.from_numpy(np.ascontiguousarray(np.moveaxis(item, 2, 0))) for item in decoded]
@@ -92,7 +82,7 @@ def predictions_of(
         ValueError: another size than the label, or numbers whose meaning is not known; names the prediction.
     """
     items = [_prediction(item, f"prediction {index}", task) for index, item in enumerate(maps)]
-    with _said("prediction"):
+    with saying(_by_option("prediction")):
         encoding = decide_loaded(task, items, options)
         return [
             prediction_from(task, *item, encoding, (int(label.shape[-2]), int(label.shape[-1])))
@@ -100,13 +90,8 @@ def predictions_of(
         ]
 
 
-@contextmanager
-def _said(side: str) -> Iterator[None]:
-    """Add to a message about undecided numbers how they are told what they mean."""
-    try:
-        yield
-    except UndecidedError as error:
-        raise ValueError(f"{error} Options are given as maps={{'{side}.OPTION': value}}.") from None
+def _by_option(side: str) -> str:
+    return f"Options are given as maps={{'{side}.OPTION': value}}."
 
 
 def _prediction(item: Any, name: str, task: Task) -> tuple[Path, Array, Storage]:
@@ -140,13 +125,13 @@ def _numbers(item: Any, name: str) -> Array:
     return values
 
 
-def _planes(item: Any, name: str, channels: int) -> Array:
-    """(H, W, C) of a label (H, W) or (C, H, W)."""
+def _label(item: Any, name: str, channels: int) -> tuple[Stored, Path]:
+    """(H, W, C) of a label (H, W) or (C, H, W), and its name."""
     values = _numbers(item, name)
     if values.ndim == 2 and channels == 1:
-        return values[..., None]
+        return Stored(values[..., None], _storage(values)), Path(name)
     if values.ndim == 3 and values.shape[0] == channels:
-        return np.moveaxis(values, 0, 2)
+        return Stored(np.moveaxis(values, 0, 2), _storage(values)), Path(name)
     wanted = "(H, W) or (1, H, W)" if channels == 1 else f"({channels}, H, W)"
     turned = values.ndim == 3 and values.shape[2] == channels
     remedy = " Give array.transpose(2, 0, 1)." if turned else ""

@@ -60,18 +60,25 @@ def decide_predictions(task: Task, paths: Sequence[Path], options: MapOptions) -
     Raises:
         ValueError: the content allows several meanings; names a file and the option that settles it.
     """
-    with _said(task):
+    with saying(_by_option(task)):
         return decide_loaded(task, map(_loaded, spread(paths, SAMPLED)), options)
 
 
 @contextmanager
-def _said(task: Task) -> Iterator[None]:
-    """Add to a message about undecided numbers how they are told what they mean."""
+def saying(how: str) -> Iterator[None]:
+    """Add to a message about undecided numbers how they are told what they mean.
+
+    Raises:
+        ValueError: in the place of `UndecidedError`.
+    """
     try:
         yield
     except UndecidedError as error:
-        how = f"--maps {task.name}.{_option(task)}"
-        raise ValueError(f"{error} Options of predictions are given as {how}.") from None
+        raise ValueError(f"{error} {how}") from None
+
+
+def _by_option(task: Task) -> str:
+    return f"Options of predictions are given as --maps {task.name}.{_option(task)}."
 
 
 def decide_loaded(
@@ -110,7 +117,7 @@ def prediction_of(task: Task, path: Path, encoding: Encoding, size: tuple[int, i
         ValueError: unreadable, another kind of map or another size, or values that are no probabilities
             or too large for float32; names the file. The metric's own check refuses NaN and infinity.
     """
-    with _said(task):
+    with saying(_by_option(task)):
         return prediction_from(task, path, *_load(path), encoding, size)
 
 

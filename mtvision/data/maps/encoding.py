@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -245,11 +246,19 @@ def gather(task: Task, paths: Iterable[Path], options: MapOptions) -> list[Evide
 
 
 def _look(task: Task, path: Path, options: MapOptions, found: dict[Storage, Evidence]) -> None:
-    try:
-        stored = read_map(path, _palette(task))
-        values, missing = fitted(task, stored, options, path)
-    except (DecodeError, OSError):
-        return
+    with suppress(DecodeError, OSError):
+        add_evidence(task, read_map(path, _palette(task)), path, options, found)
+
+
+def add_evidence(
+    task: Task, stored: Stored, path: Path, options: MapOptions, found: dict[Storage, Evidence]
+) -> None:
+    """Add what a label holds to the evidence of labels that store numbers alike.
+
+    Raises:
+        DecodeError: another number of channels than the task has.
+    """
+    values, missing = fitted(task, stored, options, path)
     if kind_of(task) == "length":
         nothing: NDArray[np.bool_] = np.asarray(
             (values <= 0).all(axis=2)

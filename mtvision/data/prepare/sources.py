@@ -38,7 +38,10 @@ def find_all(source: Path, pattern: str, *, folder: bool = False, outside: Path 
     kind = FOLDER if folder else FILE
     found = [item.path for item in walk(source) if item.kind == kind]
     paths = sorted(source / path for path in found if PurePosixPath(path).match(pattern))
-    return [path for path in paths if outside is None or not path.resolve().is_relative_to(outside.resolve())]
+    if outside is None:
+        return paths
+    left_out = outside.resolve()
+    return [path for path in paths if not path.resolve().is_relative_to(left_out)]
 
 
 def require(source: Path, pattern: str, what: str, *, folder: bool = False) -> Path:

@@ -106,7 +106,7 @@ class JacobianGradients:
             if known is not None:
                 add_with_weights(problem, parameters, losses, layout, *known)
                 return total, {name: total.new_tensor(weight) for name, weight in known[0].items()}
-        if problem.balancer.needs == "gramian" and layout.shared and not self._stored(named, layout):
+        if problem.balancer.needs == "gramian" and layout.shared and not self._stored(parameters, layout):
             weights = self._by_products(problem, parameters, report, losses, layout)
         else:
             weights = self._by_matrix(problem, parameters, report, losses, layout)
@@ -116,11 +116,11 @@ class JacobianGradients:
             self._reuse.remember(problem.balancer, layout.tasks, zero=zero)
         return total, weights
 
-    def _stored(self, named: Sequence[tuple[str, nn.Parameter]], layout: Layout) -> bool:
+    def _stored(self, parameters: Sequence[nn.Parameter], layout: Layout) -> bool:
         """Whether the matrix is stored for a `gramian` balancer."""
         if self._matrix is not None:
             return self._matrix
-        numbers = sum(named[index][1].numel() for index in layout.shared)
+        numbers = sum(parameters[index].numel() for index in layout.shared)
         return len(layout.tasks) * numbers <= SMALL
 
     def _by_products(
