@@ -64,6 +64,7 @@ class SampleEvaluator:
     Attributes:
         tasks: what to score, with predictions as the metrics read them.
         metrics: {task: metric}.
+        on_device: tasks whose predictions `process` takes from any device.
         per_image: {image id: {task: sums}} of the last `evaluate`, all processes together, sorted by id.
     """
 
@@ -81,6 +82,7 @@ class SampleEvaluator:
             task.name: build_metric(task, **(options or {}).get(task.name, {})) for task in tasks
         }
         self.tasks = tuple(scored_task(task, self.metrics[task.name]) for task in tasks)
+        self.on_device = frozenset(name for name, metric in self.metrics.items() if metric.on_device)
         self._entries: dict[str, dict[str, Sums | Future[Sums]]] = {}
         self._workers = workers
         self._save = save
@@ -95,9 +97,12 @@ class SampleEvaluator:
                 task.name: without_padding(prediction[task.name], meta, image_size) for task in self.tasks
             }
             labels = labels_of(batch, index)
-            self.add(meta.id, {name: (item, labels[name]) for name, item in maps.items() if name in labels})
+            pairs = {
+                name: (item, labels[name].to(item.device)) for name, item in maps.items() if name in labels
+            }
+            self.add(meta.id, pairs)
             if self._save is not None:
-                self._save(meta.id, maps)
+                self._save(meta.id, {name: item.cpu() for name, item in maps.items()})
 
     def add(self, image: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Measure one image.
@@ -146,7 +151,7 @@ class SampleEvaluator:
             self._pool = ProcessPoolExecutor(
                 self._workers, mp_context=get_context("spawn"), initializer=WorkerStart.here()
             )
-        arrays = [item.contiguous().numpy() for item in pair]
+        arrays = [item.cpu().contiguous().numpy() for item in pair]
         return self._pool.submit(_measure_arrays, metric, arrays)
 
     def settle(self) -> dict[str, dict[str, Sums]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -38,7 +38,12 @@ BAD_FILE = (
 
 @torch.no_grad()
 def predict_batch(
-    network: Network, tasks: Sequence[Task], batch: Batch, precision: Precision = "fp32"
+    network: Network,
+    tasks: Sequence[Task],
+    batch: Batch,
+    precision: Precision = "fp32",
+    *,
+    stay: Collection[str] = (),
 ) -> list[dict[str, Tensor]]:
     """Predictions per sample, without batch axis, on the CPU.
 
@@ -47,6 +52,7 @@ def predict_batch(
         tasks: what to predict; the network may have more.
         batch: images (B, 3, H, W); predictions have the size of its labels.
         precision: of the forward pass.
+        stay: tasks whose predictions stay on the network's device.
 
     Raises:
         PredictionError: logits are NaN or infinite, which `argmax` and `sigmoid` would hide; names task and
@@ -60,7 +66,8 @@ def predict_batch(
         logits = network(batch.image, asked, size=batch.label_size)
     for name in names:
         _check_logits(name, logits[name], batch)
-    predictions = {task.name: to_prediction(task, logits[task.name]).cpu() for task in tasks}
+    predictions = {task.name: to_prediction(task, logits[task.name]) for task in tasks}
+    predictions = {name: maps if name in stay else maps.cpu() for name, maps in predictions.items()}
     return [{name: maps[i] for name, maps in predictions.items()} for i in range(len(batch))]
 
 
@@ -98,7 +105,7 @@ def evaluate(
     batches = ahead(loader) if loader.num_workers == 0 else loader
     with Behind() as measuring:
         for batch in _shown(batches, len(loader), console):
-            predictions = predict_batch(network, evaluator.tasks, batch, precision)
+            predictions = predict_batch(network, evaluator.tasks, batch, precision, stay=evaluator.on_device)
             measuring(evaluator.process, predictions, batch)
     return scores_of(evaluator, loader, console)
 

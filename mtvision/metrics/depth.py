@@ -40,6 +40,7 @@ class Depth(Metric):
             keeps all.
     """
 
+    on_device: ClassVar[bool] = True
     ranges: ClassVar[Ranges] = {
         "rmse": (0.0, None), "log_rmse": (0.0, None), "abs_rel": (0.0, None), "sq_rel": (0.0, None),
         "delta1": (0.0, 1.0), "delta2": (0.0, 1.0), "delta3": (0.0, 1.0),

@@ -34,6 +34,7 @@ class IoU(Metric):
         per_class: also return `iou_<class id>`.
     """
 
+    on_device: ClassVar[bool] = True
     ranges: ClassVar[Ranges] = {"miou": (0.0, 1.0), "pixel_accuracy": (0.0, 1.0), "iou_*": (0.0, 1.0)}
 
     num_classes: Positive

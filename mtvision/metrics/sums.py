@@ -46,6 +46,8 @@ class Metric(Protocol):
 
     expensive: ClassVar[bool] = False
     """Takes long per image: evaluators may measure it in other processes."""
+    on_device: ClassVar[bool] = False
+    """Faster where the network computes: evaluators leave both maps on its device. Sums are on the CPU."""
     ranges: ClassVar[Ranges] = {}
     """Of every score; records refuse other values. A literal: it is read from the source file too."""
     higher_is_better: ClassVar[Mapping[str, bool]] = {}

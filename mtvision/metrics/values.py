@@ -22,6 +22,7 @@ class Values(Metric):
     with p the prediction and v the label. A value counts where its label is finite.
     """
 
+    on_device: ClassVar[bool] = True
     ranges: ClassVar[Ranges] = {"mae": (0.0, None), "rmse": (0.0, None)}
 
     def measure(self, prediction: Tensor, label: Tensor) -> Sums:

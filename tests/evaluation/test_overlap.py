@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mtvision.data.synthetic import SyntheticScenes
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.overlap import Behind, ahead
 from mtvision.evaluation.scoring import evaluate, predict_batch
+from mtvision.metrics import Metric
 from mtvision.models.factory import build_network
 from mtvision.protocols import SYNTHETIC
 
@@ -46,6 +49,38 @@ def test_scores_are_those_of_one_after_another(network, workers):
             for key, value in values.items():
                 assert np.array_equal(evaluator.per_image[name][task][key], value)
     assert seen == list(data.ids)
+
+
+def test_maps_stay_where_the_network_made_them_if_their_metric_says_so(network, monkeypatch):
+    evaluator = SampleEvaluator(SYNTHETIC.tasks)
+    assert evaluator.on_device == {"semseg", "depth", "normals", "human_parts"}  # edges and saliency do not
+    batch = collate([SyntheticScenes(split="val", length=1, size=(32, 48))[0]])
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: moved.append(tuple(self.shape)) or self)
+    predict_batch(network, PROTOCOL.tasks, batch, stay={"depth"})
+    assert moved == [(1, 32, 48), (1, 3, 32, 48)]  # classes and normals
+
+
+def test_labels_follow_the_predictions_to_their_device():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Devices(Metric):
+        on_device: ClassVar[bool] = True
+
+        def check_prediction(self, prediction, label):
+            pass
+
+        def measure(self, prediction, label):
+            seen.append((prediction.device.type, label.device.type))
+            return {}
+
+    evaluator = SampleEvaluator(PROTOCOL.tasks)
+    evaluator.metrics = dict.fromkeys(evaluator.metrics, Devices())
+    batch = collate([SyntheticScenes(split="val", length=1, size=(32, 48))[0]])
+    maps = {name: torch.empty(label.shape[1:], device="meta") for name, label in batch.labels.items()}
+    evaluator.process([maps], batch)
+    assert seen == [("meta", "meta")] * 3
 
 
 def test_a_batch_is_measured_while_the_next_is_computed(network):

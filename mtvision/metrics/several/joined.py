@@ -27,6 +27,11 @@ class JoinedMetrics(Metric):
         return any(part.expensive for part in self.parts.values())
 
     @property
+    def on_device(self) -> bool:  # type: ignore[override]
+        """Whether all of them are: each reads the same maps."""
+        return all(part.on_device for part in self.parts.values())
+
+    @property
     def activation(self) -> str | None:
         """Of the first that has one; `build_metric` makes sure that they agree."""
         return next((part.activation for part in self.parts.values() if part.activation is not None), None)
