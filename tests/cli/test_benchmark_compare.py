@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mtvision.cli.machine import benchmark
 from mtvision.cli.machine.timings import CONFIDENCE, change, machine, ratios
 from mtvision.cli.main import call
 
@@ -101,3 +102,16 @@ def test_the_page_has_machines_ratios_and_lines_of_its_files(tmp_path, capsys):
     assert "| suite | 0.4 | 0.25 to 0.5 | 2.50 |" in text
     assert "```text\ncpp 0.1 s\n```" in text
     assert "3 turns." in text
+    data, scan = text.split("### data")[1].split("### scan")
+    assert "\n\nLimit: decoding PNG" in data
+    assert "\n\nLimit: loads" in scan
+
+
+@pytest.mark.parametrize("name", [*benchmark.SUITES, *benchmark.REPORTS])
+def test_every_suite_says_what_limits_it(name):
+    suite = {**benchmark.SUITES, **benchmark.REPORTS}[name]
+    title, limit = benchmark.said_by(suite)
+    assert title.endswith(".")
+    assert limit.startswith("Limit: ")
+    assert limit.endswith(".")
+    assert "\n" not in title + limit

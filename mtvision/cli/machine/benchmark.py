@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,10 @@ variant got slower.
 
 
 def checks() -> Variants:
-    """The check of losses and gradients in every training step, against a step on one image of 448x576."""
+    """The check of losses and gradients in every training step, against a step on one image of 448x576.
+
+    Limit: a norm of each gradient, so reading all gradients once.
+    """
     import torch
 
     module, batch, wrapper = _training(SMALL, "FixedWeights", partial(torch.optim.SGD, lr=1e-3))
@@ -133,14 +137,20 @@ def _training(
 
 
 def data() -> Variants:
-    """The same NYUD-v2 training samples, on one core, against the obvious implementation."""
+    """The same NYUD-v2 training samples, on one core, against the obvious implementation.
+
+    Limit: decoding PNG and NumPy files is about half of a sample; resizing is the next.
+    """
     from mtvision.data import speed
 
     return speed.variants()
 
 
 def rendering() -> Variants:
-    """One synthetic sample without transforms, and with the training transforms."""
+    """One synthetic sample without transforms, and with the training transforms.
+
+    Limit: about 65 bodies and 58 shadows an image, each some 20 NumPy calls on a small window.
+    """
     from mtvision.data.synthetic import SyntheticScenes
 
     plain = SyntheticScenes(split="train", length=8, transforms="tensor")
@@ -152,14 +162,20 @@ def rendering() -> Variants:
 
 
 def boundary() -> Variants:
-    """Boundary counts of one 320x480 image at four thresholds, against simpler ways to the same counts."""
+    """Boundary counts of one 320x480 image at four thresholds, against simpler ways to the same counts.
+
+    Limit: no single part. Suppression and the distance transform take two fifths, the assignment a tenth.
+    """
     from mtvision.metrics.boundary import speed
 
     return speed.variants()
 
 
 def mtmamba() -> Variants:
-    """A training step of a narrow MTMamba with the backends of the scan, against the written-out one."""
+    """A training step of a narrow MTMamba with the backends of the scan, against the written-out one.
+
+    Limit: with a compiled scan, the convolutions and linear layers around it.
+    """
     import torch
 
     from mtvision.ops import available_backends, use_backend
@@ -177,21 +193,32 @@ def mtmamba() -> Variants:
 
 
 def balancers(repeats: int, write: Callable[[str], object]) -> object:
-    """Time and memory of a training step with each balancer, two networks, four tasks, 128x160, batch 4."""
+    """Time and memory of a training step with each balancer, two networks, four tasks, 128x160, batch 4.
+
+    Limit: a backward pass per task through what tasks share. GradDrop and DBMTL also need the whole matrix.
+    """
     from mtvision.cli.machine.balancer_speed import benchmark_balancers
 
     return benchmark_balancers(repeats, write)
 
 
 def adapters(repeats: int, write: Callable[[str], object]) -> object:
-    """Time and memory of a training step with each adapter; experts against a dense MLP and against loops."""
+    """Time and memory of a training step with each adapter; experts against a dense MLP and against loops.
+
+    Limit: a pass per task from the first block that has an own part. Changes of weights (`TAPS`,
+    `SparseDeltas`) make every weight anew per task and step. Experts: equal operations in smaller products.
+    """
     from mtvision.cli.machine.adapter_speed import benchmark_adapters
 
     return benchmark_adapters(repeats, write)
 
 
 def scan(repeats: int, write: Callable[[str], object]) -> object:
-    """Time and memory of the scan's backends against the written-out one."""
+    """Time and memory of the scan's backends against the written-out one.
+
+    Limit: loads, transpositions and the softplus are two thirds of a forward pass with AVX-512, the
+    exponential is one third.
+    """
     from mtvision.ops.scan.benchmark import benchmark_scan, benchmark_scan_2d
 
     timings = benchmark_scan(repeats=repeats, write=write)
@@ -203,7 +230,10 @@ def scan(repeats: int, write: Callable[[str], object]) -> object:
 
 
 def slimmable() -> Variants:
-    """A pass of a slimmable ResNet-18 at several widths, against the plain network; and switching widths."""
+    """A pass of a slimmable ResNet-18 at several widths, against the plain network; and switching widths.
+
+    Limit: convolutions are three quarters of a pass; narrow ones use the processor less well.
+    """
     from mtvision.protocols import SYNTHETIC
     from mtvision.search import width_speed
 
@@ -211,28 +241,40 @@ def slimmable() -> Variants:
 
 
 def steps() -> Variants:
-    """A training step of a ResNet-18 against a bare loop; the first step of a rule over gradients."""
+    """A training step of a ResNet-18 against a bare loop; the first step of a rule over gradients.
+
+    Limit: convolutions and their gradients are two thirds of a step.
+    """
     from mtvision.cli.machine import engine_speed
 
     return engine_speed.steps()
 
 
 def evaluation() -> Variants:
-    """Scores of a ResNet-18 on 16 rooms of 240x320, against reading, computing and measuring in turn."""
+    """Scores of a ResNet-18 on 16 rooms of 240x320, against reading, computing and measuring in turn.
+
+    Limit: the network. On one core nothing can overlap, so the time is that of the loop.
+    """
     from mtvision.cli.machine import engine_speed
 
     return engine_speed.evaluation()
 
 
 def prediction() -> Variants:
-    """Panels and maps of a folder of 480x640 photographs, against a loop that reads, predicts, writes."""
+    """Panels and maps of a folder of 480x640 photographs, against a loop that reads, predicts, writes.
+
+    Limit: deflating the maps of an archive takes more than the network; drawing a panel is the next.
+    """
     from mtvision.cli.machine import engine_speed
 
     return engine_speed.prediction()
 
 
 def loader(repeats: int, write: Callable[[str], object]) -> object:
-    """Time of a NYUD-v2 training sample through loaders with two workers, in one run."""
+    """Time of a NYUD-v2 training sample through loaders with two workers, in one run.
+
+    Limit: the processor time of a sample itself, which workers share out; batches are not copied.
+    """
     from mtvision.cli.machine.loader_speed import benchmark_loader
 
     return benchmark_loader(repeats, write)
@@ -292,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(threads)  # a suite may have changed it
         if name in REPORTS:
             if not arguments.json:
-                print(f"{name}: {(suite.__doc__ or '').rstrip('.')}")
+                print(f"{name}: {said_by(suite)[0].rstrip('.')}")
             lines[name] = []
             reports[name] = REPORTS[name](arguments.repeats, lines[name].append if arguments.json else print)
         else:
@@ -328,16 +370,22 @@ def _page(files: Sequence[Path], parser: argparse.ArgumentParser) -> int:
 
     if not files:
         parser.error("page takes files of --json: page FILE [FILE ...]")
-    titles = {name: (suite.__doc__ or "") for name, suite in {**SUITES, **REPORTS}.items()}
-    print(page([read(file) for file in files], titles), end="")
+    said = {name: said_by(suite) for name, suite in {**SUITES, **REPORTS}.items()}
+    print(page([read(file) for file in files], said), end="")
     return 0
+
+
+def said_by(suite: object) -> tuple[str, str]:
+    """What a suite measures and what limits it: the two paragraphs of its docstring."""
+    title, _, limit = inspect.cleandoc(suite.__doc__ or "").partition("\n\n")
+    return title, " ".join(limit.split())
 
 
 def _show(name: str, turns: Mapping[str, Sequence[float]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{name}: {(SUITES[name].__doc__ or '').rstrip('.')}"
+    title = f"{name}: {said_by(SUITES[name])[0].rstrip('.')}"
     table = Table("variant", "time / baseline", "of all turns", "speed-up", title=title)
     for variant, values in turns.items():
         middle, *ends = (_ratio(value) for value in (statistics.median(values), min(values), max(values)))

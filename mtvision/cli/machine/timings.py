@@ -57,9 +57,10 @@ def machine() -> dict[str, Any]:
 
     from mtvision.report.provenance import code_version, processor_model
 
+    arch, capability = os.environ.get("MTVISION_ARCH"), torch.backends.cpu.get_cpu_capability()
     return {
         "processor": processor_model(),
-        "instructions": os.environ.get("MTVISION_ARCH") or torch.backends.cpu.get_cpu_capability(),
+        "instructions": f"kernels {arch}, torch {capability}" if arch else capability,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": _load(),
