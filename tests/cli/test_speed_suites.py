@@ -7,8 +7,9 @@ import tempfile
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from mtvision.cli.machine import engine_speed
+from mtvision.cli.machine import engine_speed, step_costs
 from mtvision.cli.machine.loader_speed import benchmark_loader
 
 pytestmark = pytest.mark.slow
@@ -45,4 +46,18 @@ def test_every_loader_is_measured():
     lines = []
     table = benchmark_loader(1, lines.append, batches=1)
     assert len(lines) == len(table) == 5
-    assert all(values["clock"] > 0 for values in table.values())
+    assert all(0 < values["least"] <= values["clock"] <= values["most"] for values in table.values())
+
+
+def test_ratios_of_steps_have_closed_forms(monkeypatch):
+    seconds = iter([0, 9, 9, 18, 0, 1, 1, 3, 3, 5, 5, 8])  # turn 0 is not counted; then 1, 2 and 2, 3 seconds
+    monkeypatch.setattr(step_costs.time, "process_time", lambda: next(seconds))
+    steps = {
+        "one": (lambda: torch.zeros(1000), nn.Linear(2, 2)),
+        "two": (lambda: torch.zeros(3000), nn.Linear(2, 5)),
+    }
+    lines = []
+    found = step_costs.step_costs("steps", steps, 2, lines.append)
+    assert found["one"] == {"time": 1, "least": 1, "most": 1, "memory": 1, "trained": 1}
+    assert found["two"] == {"time": 2.5 / 1.5, "least": 1.5, "most": 2, "memory": 3, "trained": 2.5}
+    assert lines[2].split() == ["two", "1.67", "1.50", "to", "2.00", "3.00", "2.500"]

@@ -26,10 +26,16 @@ def test_numbers_of_a_row():
     """Ratios are to the base; nanoseconds are of processor time; the last column counts exponentials."""
     shape = (1, 1000, 100, 100, 1)
     base = benchmark.Timing("reference", shape, 2.0, 6.0, 2.0, 6.0, 100 * 2**20, 400 * 2**20)
-    now = benchmark.Timing("cpp", shape, 0.5, 2.0, 1.0, 4.0, 10 * 2**20, 20 * 2**20)
+    now = benchmark.Timing("cpp", shape, 0.5, 2.0, 1.0, 4.0, 10 * 2**20, 20 * 2**20, 0.1, 0.05)
     row = benchmark._row(now, base, floor=25.0).split()
-    seconds = ["0.5000", "4.0", "2.0", "2.0000", "3.0", "1.5"]
+    seconds = ["0.5000", "10%", "4.0", "2.0", "2.0000", "5%", "3.0", "1.5"]
     assert row == ["cpp", *seconds, "10", "1/10", "20", "1/20", "100.000", "4.0"]
+
+
+def test_the_spread_is_of_the_runs(monkeypatch):
+    clock = iter([0.0, 1.0, 1.0, 3.0, 3.0, 7.0])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    assert benchmark._seconds(lambda: None, 3)[::2] == (2.0, 1.5)  # 1, 2 and 4 seconds
 
 
 @pytest.mark.slow

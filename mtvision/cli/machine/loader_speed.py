@@ -93,9 +93,11 @@ def benchmark_loader(repeats: int, write: Callable[[str], object], batches: int 
     base = next(iter(turns))
     for name, values in turns.items():
         clock, processor = (statistics.median(item) for item in zip(*values, strict=True))
-        table[name] = {"clock": clock, "processor": processor}
+        clocks = [item for item, _ in values]
+        table[name] = {"clock": clock, "least": min(clocks), "most": max(clocks), "processor": processor}
         write(
-            f"  {name:45} {clock:6.1f} ms, processor {processor:6.1f} ms; on {WORKERS} free cores at most "
+            f"  {name:40} {clock:5.1f} ms ({min(clocks):.1f} to {max(clocks):.1f}), processor "
+            f"{processor:5.1f} ms; on {WORKERS} free cores at most "
             f"{WORKERS * table[base]['processor'] / processor:.2f} times {base}"
         )
     return table

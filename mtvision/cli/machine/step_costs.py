@@ -52,11 +52,12 @@ def step_costs(
     write: Callable[[str], object],
     calls: Mapping[str, int] | None = None,
 ) -> Table:
-    """{step: {`time`, `memory`, `trained`}} as ratios to the first step, which is the baseline.
+    """{step: {`time`, `least`, `most`, `memory`, `trained`}} as ratios to the first step, the baseline.
 
     Times are medians of the process's own time, taken in turns. Time that other processes take is not part
-    of it. Memory is that of tensors made in a step: activations, gradients and what a rule needs. Weights and
-    the optimizer are not part of it; the optimizer's memory goes with the number of trained values.
+    of it. `least` and `most` are of the ratios within a turn. Memory is that of tensors made in a step:
+    activations, gradients and what a rule needs. Weights and the optimizer are not part of it; the
+    optimizer's memory goes with the number of trained values.
 
     Args:
         title: of the lines.
@@ -86,15 +87,22 @@ def step_costs(
         for name, (_, module) in steps.items()
     }
     medians = {name: statistics.median(values) for name, values in times.items()}
+    within = {
+        name: [value / base for value, base in zip(values, times[baseline], strict=True)]
+        for name, values in times.items()
+    }
     found = {
         name: {
             "time": medians[name] / medians[baseline],
+            "least": min(within[name]),
+            "most": max(within[name]),
             "memory": peaks[name] / peaks[baseline],
             "trained": trained[name] / trained[baseline],
         }
         for name in steps
     }
-    write(f"{title:40} {'time':>8} {'memory':>8} {'trained':>8}   (ratios to {baseline})")
+    write(f"{title:40} {'time':>8} {'of turns':>14} {'memory':>8} {'trained':>8}   (ratios to {baseline})")
     for name, row in found.items():
-        write(f"{name:40} {row['time']:8.2f} {row['memory']:8.2f} {row['trained']:8.3f}")
+        turns = f"{row['least']:.2f} to {row['most']:.2f}"
+        write(f"{name:40} {row['time']:8.2f} {turns:>14} {row['memory']:8.2f} {row['trained']:8.3f}")
     return found

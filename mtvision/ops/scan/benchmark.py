@@ -38,6 +38,8 @@ class Timing:
         both_core: the same as `both` in seconds of processor time, which a busy machine changes less.
         forward_memory: bytes above the arguments, at the peak of a forward pass; NaN where not measured.
         both_memory: the same for forward and backward.
+        forward_spread: longest less shortest run, by the clock, in parts of `forward`.
+        both_spread: the same for forward and backward.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Timing:
     both_core: float
     forward_memory: float
     both_memory: float
+    forward_spread: float = 0.0
+    both_spread: float = 0.0
 
 
 def _arguments(shape: Shape) -> list[Tensor]:
@@ -112,15 +116,16 @@ def _peak(run: Callable[[], object]) -> float:
     return float(max(0, peak - start))
 
 
-def _seconds(run: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Medians of seconds on the clock and of processor time."""
+def _seconds(run: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Medians of seconds on the clock and of processor time, and the spread on the clock."""
     clock, core = [], []
     for _ in range(repeats):
         start, used = time.perf_counter(), time.process_time()
         run()
         clock.append(time.perf_counter() - start)
         core.append(time.process_time() - used)
-    return statistics.median(clock), statistics.median(core)
+    middle = statistics.median(clock)
+    return middle, statistics.median(core), (max(clock) - min(clock)) / middle
 
 
 def _warm_up(name: str) -> None:
@@ -157,7 +162,8 @@ def measure(name: str, shape: Shape, repeats: int = 3, *, half: bool = False) ->
     results = []
     for run, need in ((forward, 24), (both, 56)):  # bytes per number that the reference was seen to need
         fits = name != "reference" or need * numbers < 0.8 * room
-        results.append((*_seconds(run, repeats), _peak(run)) if fits else (nan, nan, nan))
+        clock, core, spread = _seconds(run, repeats) if fits else (nan, nan, nan)
+        results.append((clock, core, _peak(run) if fits else nan, spread))
     forward_numbers, both_numbers = results
     pairs = zip(forward_numbers, both_numbers, strict=True)
     return Timing(f"{name} bf16" if half else name, shape, *(number for pair in pairs for number in pair))
@@ -226,7 +232,7 @@ def benchmark_scan(
         shapes: (batch, channels, steps, states, groups). The second default is the last stage of MTMamba at
             448 x 576; the reference needs about 10 GB for its forward pass and 22 GB for both.
         backends: names; default: all that can run here.
-        repeats: the median of so many runs counts; the reference runs once.
+        repeats: the median of so many runs counts.
         write: takes each line.
     """
     names = list(available_backends() if backends is None else backends)
@@ -239,15 +245,16 @@ def benchmark_scan(
     for shape in shapes:
         write(f"\n(B, D, L, N, G) = {shape}: speed and extra memory against '{names[0]}'")
         write("core: processor time, all threads together; ns: of it per channel x step x state, forward")
+        write(f"medians of {repeats} runs; spread: longest less shortest run in parts of the median")
         write(
-            "backend        fwd s       x  core x  fwd+bwd s       x  core x   fwd MB       x  both MB"
-            "       x      ns  exps"
+            "backend        fwd s spread       x  core x  fwd+bwd s spread       x  core x   fwd MB       x"
+            "  both MB       x      ns  exps"
         )
         base: Timing | None = None
         for name, half in (
             (name, half) for name in names for half in (False, True) if name == "cpp" or not half
         ):
-            now = measure(name, shape, repeats if name != "reference" else 1, half=half)
+            now = measure(name, shape, repeats, half=half)
             base = base or now
             write(_row(now, base, floor))
             timings.append(now)
@@ -259,10 +266,12 @@ def benchmark_scan(
 def _row(now: Timing, base: Timing, floor: float) -> str:
     # core-nanoseconds per channel x step x state
     each = now.forward_core / math.prod(now.shape[:4]) * 1e9
+    forward = base.forward / now.forward, base.forward_core / now.forward_core
+    both = base.both / now.both, base.both_core / now.both_core
     columns = (
         f"{now.name:10}",
-        f"{now.forward:9.4f}{base.forward / now.forward:8.1f}{base.forward_core / now.forward_core:8.1f}",
-        f"{now.both:11.4f}{base.both / now.both:8.1f}{base.both_core / now.both_core:8.1f}",
+        f"{now.forward:9.4f}{now.forward_spread:7.0%}{forward[0]:8.1f}{forward[1]:8.1f}",
+        f"{now.both:11.4f}{now.both_spread:7.0%}{both[0]:8.1f}{both[1]:8.1f}",
         f"{now.forward_memory / 2**20:9.0f}{_share(now.forward_memory, base.forward_memory):>8}",
         f"{now.both_memory / 2**20:9.0f}{_share(now.both_memory, base.both_memory):>8}",
         f"{each:8.3f}{each / floor:6.1f}",
