@@ -27,7 +27,7 @@ help:
 	@echo "make conformance  the matrix of methods and properties from the outcomes of tests, docs/conformance.md (15 minutes)"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       the documentation site, in site/"
-	@echo "make benchmark  speed and memory, as ratios against a baseline of the same run"
+	@echo "make benchmark  speed and memory, as ratios against a baseline of the same run; BENCHMARK=FILE gets the numbers"
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -168,8 +168,12 @@ controllable-demo: $(READY)
 	$(BIN)/python tools/controllable.py $(SLIM)/slimmable_regnetx_002_synthetic_1xb8_400.py $(SLIM_OUT)/slimmable/iter_400.pth \
 		--work-dir $(SLIM_OUT)/control --separate $(foreach width,0.25=separate25 0.5=separate50 0.75=separate75 1=separate100,$(subst =,=$(SLIM_OUT)/,$(width))/iter_400.pth)
 
+# About nine minutes. Two files, e.g. of two versions: `python tools/benchmark.py compare BEFORE AFTER`
+BENCHMARK ?= work_dirs/benchmark.json
 benchmark: $(READY)
-	$(BIN)/python tools/benchmark.py
+	@mkdir -p $(dir $(BENCHMARK))
+	$(BIN)/python tools/benchmark.py --json > $(BENCHMARK)
+	$(BIN)/python tools/benchmark.py page $(BENCHMARK)
 
 clean:
 	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -332,6 +333,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.suites or (*SUITES, *REPORTS):
         suite = look_up("suite", name, {**SUITES, **REPORTS})
         torch.set_num_threads(threads)  # a suite may have changed it
+        if arguments.json:
+            print(f"measuring {name}", file=sys.stderr, flush=True)
         if name in REPORTS:
             if not arguments.json:
                 print(f"{name}: {said_by(suite)[0].rstrip('.')}")
