@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 from mtvision.core.shapes import RememberedShapes
 
@@ -23,7 +25,23 @@ def count_flops(run: Callable[[], Any]) -> dict[str, int]:
 
 def flop_counter() -> FlopCounterMode:
     """torch's FLOP counter as a context manager, extended by operators that it does not count."""
-    return FlopCounterMode(display=False, custom_mapping=_missing_formulas())
+    counter = FlopCounterMode(display=False, custom_mapping=_missing_formulas())
+    counter.mod_tracker = _Modules()
+    return counter
+
+
+class _Modules(ModuleTracker):
+    """torch's record of the modules that run, which also takes views of weights as inputs of modules.
+
+    For the backward pass it asks every input that requires a gradient for its gradient function. A view of a
+    weight, such as `embedding.weight[task]`, has none where gradients are off.
+    """
+
+    def _fw_pre_hook(self, mod: nn.Module, input: Any) -> None:  # noqa: A002  torch's name
+        super()._fw_pre_hook(mod, input if torch.is_grad_enabled() else ())
+
+    def _fw_post_hook(self, mod: nn.Module, input: Any, output: Any) -> None:  # noqa: A002
+        super()._fw_post_hook(mod, input, output if torch.is_grad_enabled() else ())
 
 
 def _missing_formulas() -> dict[Any, Callable[..., int]]:

@@ -175,3 +175,20 @@ def test_errors():
         measure_cost(empty, (8, 8), latency=True)
     with pytest.raises(ValueError, match="must be positive"):
         measure_cost(nn.Conv2d(3, 3, 1), (0, 8))
+
+
+class Conditioned(nn.Module):
+    """A layer is called with a row of a table of weights, as conditional networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.layer = nn.Embedding(3, 4), nn.Linear(4, 5)
+
+    def forward(self, image, tasks=None):
+        return self.layer(self.table.weight[1]) + image.mean()
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_views_of_weights_may_be_inputs_of_modules(meta):
+    """torch's own counter asks them for a gradient function, which they do not have without gradients."""
+    assert macs(Conditioned(), (8, 8), meta=meta) == 4 * 5
