@@ -56,6 +56,7 @@ class Twist(nn.Module):
             "even": lambda: x.reshape(*x.shape[:3], x.shape[3] // 2, 2).flatten(3),
             "double": lambda: 2 * x,
             "growing": lambda: Growing.apply(x, self.passes),
+            "meta": lambda: x if x.is_meta else x @ torch.eye(x.shape[-1]),
             "context": lambda: x if current_context().tasks is None else 2 * x,
         }
         return wrong.get(self.mode, lambda: x * self.hidden)()
@@ -251,6 +252,7 @@ class KeepsASet(Adapter):
 ADAPTERS = {name: (Wraps, {"options": {"mode": mode}}) for name, mode in COMMON.items()} | {
     "keeps_the_backbone_contract": (Wraps, {"options": {"mode": "channels"}}),
     "keeps_parameters": (ChangesWeights, {}),
+    "cost_is_counted": (Wraps, {"options": {"mode": "meta"}}),
     "identity_at_start": (Wraps, {"options": {"mode": "double"}, "identity_at_start": True}),
     "architecture_is_plain_data": (KeepsASet, {}),
     "round_trip": (Wraps, {"options": {"mode": "hidden"}}),

@@ -20,6 +20,7 @@ from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.factory import build_network
 from mtvision.models.network import Network
+from mtvision.report.cost import measure_cost
 from mtvision.testing import modules
 from mtvision.testing.battery import Battery
 from mtvision.testing.composition import COMPOSITION
@@ -329,6 +330,19 @@ def exportable(case: AdapterCase) -> None:
     with torch.no_grad():
         want = case.network(case.image)
     modules.check_export(case.network, (case.image,), want, case.setting.real)
+
+
+@ADAPTER.property("measure_cost(network, size)['macs']; measure_cost(network, size, meta=True)['macs']")
+def cost_is_counted(case: AdapterCase) -> None:
+    """Multiply-accumulates are counted; on the meta device they are the same, unless a pass reads values."""
+    network = copy.deepcopy(case.network).float()
+    real = measure_cost(network, case.size)["macs"]["total"]
+    try:
+        meta = measure_cost(network, case.size, meta=True)["macs"]["total"]
+    except (NotImplementedError, RuntimeError) as error:  # a search looks up what it has learned
+        expect("meta tensor" in str(error), f"without values: {error}")
+        meta = real
+    expect(real == meta > 0, f"{real:,} multiply-accumulates are counted with values, {meta:,} without.")
 
 
 for _look, _check in COMPOSITION:
