@@ -2,7 +2,7 @@
 
     python tools/train.py configs/low_rank/houlsby_tiny_synthetic_1xb8_300.py
 
-No paper reports on this data. Ours: not run yet.
+No paper reports on this data. Ours: see docs/leaderboard.md.
 """
 
 from mmengine.config import read_base

@@ -5,7 +5,7 @@
 The backbone is that of configs/vtagml/vtagml_tiny_synthetic_1xb8_300.py, the rest of
 parallel_tiny_synthetic_1xb8_300.py. With tasks=['depth'] it is the single-task network of depth: rows
 with this backbone gain over those (see `make leaderboard-demo`). No paper reports on this data.
-Ours: not run yet.
+Ours: the single-task networks, see docs/leaderboard.md; the row with all tasks was not run yet.
 """
 
 from mmengine.config import read_base

@@ -4,7 +4,7 @@
 
 The paper's first phase has ImageNet without labels, larger rates for new modules, and starts from SAK's stem.
 Here both phases have the synthetic scenes and one schedule, from random weights.
-No paper reports on this data. Ours: not run yet.
+No paper reports on this data. Ours: see docs/leaderboard.md.
 """
 
 from mmengine.config import read_base

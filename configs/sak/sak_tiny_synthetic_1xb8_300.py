@@ -3,7 +3,7 @@
     python tools/train.py configs/sak/sak_tiny_synthetic_1xb8_300.py
 
 The paper's second phase: losses of tasks and distillation, here from random weights.
-No paper reports on this data. Ours: not run yet.
+No paper reports on this data. Ours: see docs/leaderboard.md.
 """
 
 from mmengine.config import read_base
