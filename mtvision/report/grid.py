@@ -129,8 +129,9 @@ class Grid:
         """Copy with the best and, from three rows on, the second best entry of every column, group by group.
 
         Numbers that are printed alike rank alike. A column with one number only gets no rank. Neither does a
-        column whose lead is inside the noise. Where the best row and another one have three seeds, a paired t
-        test over their common seeds must tell them apart. Notes say by how much, with interval and p.
+        column whose lead is inside the noise. Where the best row and another one have two seeds, a paired t
+        test over their common seeds must tell them apart. A best row of one seed has no rank beside rows of
+        several. Notes say by how much, with interval and p.
         """
         kinds = set(kinds)
         ranks = [[0] * len(self.columns) for _ in self.rows]
@@ -193,16 +194,16 @@ class NamedLead:
 
 
 def smallest_lead(column: Column, cells: Sequence[Cell], names: Sequence[str]) -> NamedLead | None:
-    """Test the best cell against every other one; None where it or all others have fewer than `SEEDS` seeds.
+    """Test the best cell against every other one; None where no other has `SEEDS` seeds, or it has none.
 
     The best row leads only if it can be told from every other row. So the largest p decides, and it needs no
-    correction for their number.
+    correction for their number. One seed cannot lead rows whose seeds show how much they vary.
     """
     tested = [n for n in _comparable(column, cells) if len(cells[n].seeds) >= SEEDS]
     up = bool(column.higher_is_better)
     order = sorted(_comparable(column, cells), key=lambda n: (cells[n].value or 0.0) * (-1 if up else 1))
-    if len(tested) < 2 or order[0] not in tested:
-        return None
+    if not order or not cells[order[0]].seeds or not set(tested) - {order[0]}:
+        return None  # papers give one number
     best = order[0]
     found = [
         (lead(dict(cells[best].seeds), dict(cells[n].seeds), higher_is_better=up), n)
@@ -211,13 +212,14 @@ def smallest_lead(column: Column, cells: Sequence[Cell], names: Sequence[str]) -
     ]
     worst, other = max(found, key=lambda item: item[0].p)
     size = f"{worst.mean * column.factor:.{column.digits}f}"
+    verdict = "" if worst.holds else "not bold, the lead is inside the noise: "
     if worst.interval is None:
-        evidence = f"{worst.count} common seeds, no test"
+        verdict = "not bold, the lead was not tested: "
+        evidence = f"{worst.count} common seed{'s' * (worst.count != 1)}"
     else:
         low, high = (f"{bound * column.factor:.{column.digits}f}" for bound in worst.interval)
         evidence = f"95 % interval {low} to {high}, paired t over {worst.count} seeds, p = {worst.p:.2g}"
     title = f"{column.group} {column.title}".strip()
-    verdict = "" if worst.holds else "not bold, the lead is inside the noise: "
     text = f"{title}: {verdict}{names[best]} leads {names[other]} by {size} ({evidence})."
     return NamedLead(text, worst.holds)
 

@@ -67,18 +67,30 @@ def test_lower_is_better_turns_the_sign():
     assert "depth RMSE m: a leads b by 0.1003 (95 % interval 0.0989 to 0.1018, paired t over 3 seeds" in text
 
 
-@pytest.mark.parametrize("seeds", [[0.6], [0.6, 0.4]])
-def test_fewer_than_three_seeds_cannot_be_tested(seeds):
-    found, notes = ranks(rows(a=seeds, b=[0.43, 0.44, 0.41]))
-    assert found == {"a": 1, "b": 0}
-    assert notes == []
+def test_one_seed_does_not_lead_rows_that_show_their_noise():
+    found, notes = ranks(rows(a=[0.6], b=[0.43, 0.44, 0.41]))
+    assert found == {"a": 0, "b": 0}
+    assert notes == ["semseg mIoU: not bold, the lead was not tested: a leads b by 17.33 (1 common seed)."]
+
+
+def test_rows_of_one_number_are_ranked_by_it():
+    assert ranks(rows(a=[0.6], b=[0.4])) == ({"a": 1, "b": 0}, [])
+    assert ranks(rows(a=[0.6, 0.7, 0.6], b=[0.4])) == ({"a": 1, "b": 0}, [])
+
+
+@pytest.mark.parametrize(("other", "rank"), [([0.5, 0.4], 0), ([0.55, 0.352], 1)])
+def test_two_seeds_are_tested(other, rank):
+    """Differences of 0.05 and 0.248 are noise, 0.05 and 0.0502 are not."""
+    found, notes = ranks(rows(a=[0.6, 0.4022], b=other))
+    assert found == {"a": rank, "b": 0}
+    assert "paired t over 2 seeds" in notes[0]
 
 
 def test_three_seeds_that_are_not_common_prove_nothing():
     other = [make_record(0.1, 0.5, seed=seed, method="b", row="b") for seed in (7, 8, 9)]
     found, notes = ranks([*rows(a=[0.5, 0.5, 0.5]), *other])
     assert found == {"a": 0, "b": 0}
-    assert "a leads b by 40.00 (0 common seeds, no test)" in notes[0]
+    assert "not tested: a leads b by 40.00 (0 common seeds)" in notes[0]
 
 
 def test_equal_and_constant_differences():

@@ -41,11 +41,15 @@ MARKDOWN = """\
 | method | backbone | semseg mIoU ↑ | depth RMSE m ↓ | Δm % ↑ | params M | MACs G | seeds |
 | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |
 | constant predictor |  | 5.00 | 1.2000 |  |  |  |  |
-| ParallelDecoder | tiny | **51.00** ± 1.00 | 0.5800 ± 0.0200 | <u>27.50</u> ± 2.50 | 1.23 | 2.50 | 3 |
-| B | tiny | <u>48.00</u> | **0.5000** | **28.75** | 1.23 | 2.50 | 1 |
-| C | tiny | 47.00 | <u>0.5500</u> | 24.37 | 1.23 | 2.50 | 1 |
+| ParallelDecoder | tiny | **51.00** ± 1.00 | 0.5800 ± 0.0200 | 27.50 ± 2.50 | 1.23 | 2.50 | 3 |
+| B | tiny | <u>48.00</u> | 0.5000 | 28.75 | 1.23 | 2.50 | 1 |
+| C | tiny | 47.00 | 0.5500 | 24.37 | 1.23 | 2.50 | 1 |
 
-Δm: gain over single-task."""
+Δm: gain over single-task.
+
+depth RMSE m: not bold, the lead was not tested: B leads ParallelDecoder by 0.0800 (1 common seed).
+
+Δm %: not bold, the lead was not tested: B leads ParallelDecoder by 1.25 (1 common seed)."""
 
 TERMINAL = """\
 Synthetic scenes
@@ -58,7 +62,9 @@ Synthetic scenes
  B                    tiny               48.00            0.5000          28.75       1.23     2.50       1
  C                    tiny               47.00            0.5500          24.37       1.23     2.50       1
 
-Δm: gain over single-task."""
+Δm: gain over single-task.
+depth RMSE m: not bold, the lead was not tested: B leads ParallelDecoder by 0.0800 (1 common seed).
+Δm %: not bold, the lead was not tested: B leads ParallelDecoder by 1.25 (1 common seed)."""
 
 LATEX = r"""
 \begin{tabular}{llrrrrrr}
@@ -69,9 +75,9 @@ method & backbone & mIoU $\uparrow$ & RMSE m $\downarrow$ & $\Delta$m \% $\uparr
 \midrule
 constant predictor &  & 5.00 & 1.2000 &  &  &  &  \\
 \midrule
-ParallelDecoder & tiny & \textbf{51.00} {\scriptsize$\pm$1.00} & 0.5800 {\scriptsize$\pm$0.0200} & \underline{27.50} {\scriptsize$\pm$2.50} & 1.23 & 2.50 & 3 \\
-B & tiny & \underline{48.00} & \textbf{0.5000} & \textbf{28.75} & 1.23 & 2.50 & 1 \\
-C & tiny & 47.00 & \underline{0.5500} & 24.37 & 1.23 & 2.50 & 1 \\
+ParallelDecoder & tiny & \textbf{51.00} {\scriptsize$\pm$1.00} & 0.5800 {\scriptsize$\pm$0.0200} & 27.50 {\scriptsize$\pm$2.50} & 1.23 & 2.50 & 3 \\
+B & tiny & \underline{48.00} & 0.5000 & 28.75 & 1.23 & 2.50 & 1 \\
+C & tiny & 47.00 & 0.5500 & 24.37 & 1.23 & 2.50 & 1 \\
 \bottomrule
 \end{tabular}
 """  # noqa: E501

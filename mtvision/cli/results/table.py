@@ -27,7 +27,7 @@ Make a table of records. Runs that differ in their seed alone form one row, mean
 Records of several protocols are an error (choose one with --protocol). So are scores of several evaluators.
 Records that differ in protocol digest, test images, provenance or replaced metrics stand in groups of their
 own.
-A lead inside the noise of three or more seeds is not bold.
+A lead inside the noise of two or more seeds is not bold.
 
   mtvision table results/ --protocol nyud-invpt --format latex
   mtvision table results/ --protocol nyud-invpt --published          published beside ours, and a verdict
