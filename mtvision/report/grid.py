@@ -199,24 +199,20 @@ def smallest_lead(column: Column, cells: Sequence[Cell], names: Sequence[str]) -
     The best row leads only if it can be told from every other row. So the largest p decides, and it needs no
     correction for their number. One seed cannot lead rows whose seeds show how much they vary.
     """
-    tested = [n for n in _comparable(column, cells) if len(cells[n].seeds) >= SEEDS]
     up = bool(column.higher_is_better)
     order = sorted(_comparable(column, cells), key=lambda n: (cells[n].value or 0.0) * (-1 if up else 1))
-    if not order or not cells[order[0]].seeds or not set(tested) - {order[0]}:
+    others = [n for n in order[1:] if len(cells[n].seeds) >= SEEDS]
+    if not others or not cells[order[0]].seeds:
         return None  # papers give one number
     best = order[0]
-    found = [
-        (lead(dict(cells[best].seeds), dict(cells[n].seeds), higher_is_better=up), n)
-        for n in order[1:]
-        if n in tested
-    ]
+    found = [(lead(dict(cells[best].seeds), dict(cells[n].seeds), higher_is_better=up), n) for n in others]
     worst, other = max(found, key=lambda item: item[0].p)
     size = f"{worst.mean * column.factor:.{column.digits}f}"
-    verdict = "" if worst.holds else "not bold, the lead is inside the noise: "
     if worst.interval is None:
         verdict = "not bold, the lead was not tested: "
         evidence = f"{worst.count} common seed{'s' * (worst.count != 1)}"
     else:
+        verdict = "" if worst.holds else "not bold, the lead is inside the noise: "
         low, high = (f"{bound * column.factor:.{column.digits}f}" for bound in worst.interval)
         evidence = f"95 % interval {low} to {high}, paired t over {worst.count} seeds, p = {worst.p:.2g}"
     title = f"{column.group} {column.title}".strip()

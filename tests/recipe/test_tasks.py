@@ -291,7 +291,12 @@ def test_every_committed_single_task_record_is_mapped():
     tasks = ("semseg", "depth", "normals", "edge")
     ends = [(task, f"seed{seed}.json") for task in tasks for seed in range(3)]
     older = {f"{task}_{backbone}tiny_synthetic_1xb8_300_{end}" for backbone in PLAIN for task, end in ends}
-    rows = ["parallel_resnet18", "parallel_vit", "parallel_swin"]
-    newer = {f"{row}_tiny_synthetic_1xb8_300_tasks-{task}_{end}" for row in rows for task, end in ends}
+
+    # `launch` names a record after the config, its tasks and its seed.
+    rows = ("resnet18", "vit", "swin")
+    newer = {
+        f"parallel_{row}_tiny_synthetic_1xb8_300_tasks-{task}_{end}" for row in rows for task, end in ends
+    }
+
     single = {path.name for path in RESULTS.glob("*.json") if len(json.loads(path.read_text())["tasks"]) == 1}
     assert single == older | newer

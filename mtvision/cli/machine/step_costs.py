@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtvision.cli.machine.timings import within_turns
+
 Table = dict[str, dict[str, float]]
 Made = tuple[Callable[[], object], nn.Module]
 """A step, and the module whose parameters and buffers exist before it."""
@@ -87,10 +89,7 @@ def step_costs(
         for name, (_, module) in steps.items()
     }
     medians = {name: statistics.median(values) for name, values in times.items()}
-    within = {
-        name: [value / base for value, base in zip(values, times[baseline], strict=True)]
-        for name, values in times.items()
-    }
+    within = within_turns(times)
     found = {
         name: {
             "time": medians[name] / medians[baseline],

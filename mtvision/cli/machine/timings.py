@@ -44,6 +44,15 @@ def ratios(variants: Variants, repeats: int) -> dict[str, list[float]]:
             call()
             if turn:
                 times[name].append(time.perf_counter() - start)
+    return within_turns(times)
+
+
+def within_turns(times: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """{name: time in parts of the first one's, turn by turn}.
+
+    >>> within_turns({"loop": [1.0, 2.0], "suite": [0.5, 0.5]})
+    {'loop': [1.0, 1.0], 'suite': [0.5, 0.25]}
+    """
     baseline = next(iter(times.values()))
     return {
         name: [value / base for value, base in zip(values, baseline, strict=True)]

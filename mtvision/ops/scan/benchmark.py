@@ -128,6 +128,12 @@ def _seconds(run: Callable[[], object], repeats: int) -> tuple[float, float, flo
     return middle, statistics.median(core), (max(clock) - min(clock)) / middle
 
 
+def _costs(run: Callable[[], object], repeats: int) -> tuple[float, ...]:
+    """Seconds on the clock and of processor time, bytes at the peak, and the spread on the clock."""
+    clock, core, spread = _seconds(run, repeats)
+    return clock, core, _peak(run), spread
+
+
 def _warm_up(name: str) -> None:
     """What only the first call does: compile a kernel, import, start threads."""
     arguments = _arguments((1, 4, 8, 16, 1))
@@ -162,8 +168,7 @@ def measure(name: str, shape: Shape, repeats: int = 3, *, half: bool = False) ->
     results = []
     for run, need in ((forward, 24), (both, 56)):  # bytes per number that the reference was seen to need
         fits = name != "reference" or need * numbers < 0.8 * room
-        clock, core, spread = _seconds(run, repeats) if fits else (nan, nan, nan)
-        results.append((clock, core, _peak(run) if fits else nan, spread))
+        results.append(_costs(run, repeats) if fits else (nan,) * 4)
     forward_numbers, both_numbers = results
     pairs = zip(forward_numbers, both_numbers, strict=True)
     return Timing(f"{name} bf16" if half else name, shape, *(number for pair in pairs for number in pair))
@@ -244,8 +249,8 @@ def benchmark_scan(
     timings: list[Timing] = []
     for shape in shapes:
         write(f"\n(B, D, L, N, G) = {shape}: speed and extra memory against '{names[0]}'")
-        write("core: processor time, all threads together; ns: of it per channel x step x state, forward")
-        write(f"medians of {repeats} runs; spread: longest less shortest run in parts of the median")
+        write("core: processor time, all threads together; ns: of it per channel x step x state, forward.")
+        write(f"medians of {repeats} runs; spread: longest less shortest run in parts of the median.")
         write(
             "backend        fwd s spread       x  core x  fwd+bwd s spread       x  core x   fwd MB       x"
             "  both MB       x      ns  exps"
