@@ -9,6 +9,9 @@ from typing import Literal
 from mtvision.core.naming import look_up
 from mtvision.report.comparable.leads import SEEDS, lead
 
+UNTESTED = ("", "Where rows have one seed, bold marks the best number: no lead was tested.")
+"""A note, below columns where no row but perhaps the best has two seeds."""
+
 MARKS = ("†", "‡", "§", "¶", "‖", "††", "‡‡", "§§")
 
 RowKind = Literal["result", "constant", "published", "difference"]
@@ -131,11 +134,13 @@ class Grid:
         Numbers that are printed alike rank alike. A column with one number only gets no rank. Neither does a
         column whose lead is inside the noise. Where the best row and another one have two seeds, a paired t
         test over their common seeds must tell them apart. A best row of one seed has no rank beside rows of
-        several. Notes say by how much, with interval and p.
+        several. Notes say by how much, with interval and p. Rows of one seed each rank by their numbers, and
+        a note says that no lead was tested.
         """
         kinds = set(kinds)
         ranks = [[0] * len(self.columns) for _ in self.rows]
         notes: list[tuple[str, str]] = []
+        untested = False
         for group in self.groups:
             members = [n for n, row in enumerate(self.rows) if row.group == group and row.kind in kinds]
             for position, column in enumerate(self.columns):
@@ -144,9 +149,12 @@ class Grid:
                 lead = smallest_lead(column, cells, names)
                 if lead is not None:
                     notes.append(("", (f"[{group}] " if group else "") + lead.text))
+                untested |= lead is None and _measured(column, cells) > 1
                 if lead is None or lead.holds:
                     for index, rank in zip(members, _ranks(column, cells), strict=True):
                         ranks[index][position] = rank
+        if untested:
+            notes.append(UNTESTED)
         rows = [
             replace(row, cells=tuple(replace(cell, rank=r) for cell, r in zip(row.cells, own, strict=True)))
             for row, own in zip(self.rows, ranks, strict=True)
@@ -167,6 +175,11 @@ def _comparable(column: Column, cells: Sequence[Cell]) -> list[int]:
     return [
         n for n, cell in enumerate(cells) if cell.value is not None and not cell.mark and cell.text != "–"
     ]
+
+
+def _measured(column: Column, cells: Sequence[Cell]) -> int:
+    """Cells that rank and have seeds; papers' have none."""
+    return sum(bool(cells[n].seeds) for n in _comparable(column, cells))
 
 
 def _ranks(column: Column, cells: Sequence[Cell]) -> list[int]:

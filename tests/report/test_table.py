@@ -49,7 +49,9 @@ MARKDOWN = """\
 
 depth RMSE m: not bold, the lead was not tested: B leads ParallelDecoder by 0.0800 (1 common seed).
 
-Δm %: not bold, the lead was not tested: B leads ParallelDecoder by 1.25 (1 common seed)."""
+Δm %: not bold, the lead was not tested: B leads ParallelDecoder by 1.25 (1 common seed).
+
+Where rows have one seed, bold marks the best number: no lead was tested."""
 
 TERMINAL = """\
 Synthetic scenes
@@ -64,7 +66,8 @@ Synthetic scenes
 
 Δm: gain over single-task.
 depth RMSE m: not bold, the lead was not tested: B leads ParallelDecoder by 0.0800 (1 common seed).
-Δm %: not bold, the lead was not tested: B leads ParallelDecoder by 1.25 (1 common seed)."""
+Δm %: not bold, the lead was not tested: B leads ParallelDecoder by 1.25 (1 common seed).
+Where rows have one seed, bold marks the best number: no lead was tested."""
 
 LATEX = r"""
 \begin{tabular}{llrrrrrr}
