@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from disturbed import disturb
 from timm.layers.mlp import Mlp
 
-from mtvision.core.context import Context, use_context
+from mtvision.core.context import Context, current_context, use_context
 from mtvision.core.naming import UnknownNameError
 from mtvision.models.adapters.experts import MixtureOfExperts
+from mtvision.models.backbones.task_passes import remembering
 from mtvision.models.factory import build_network
 from mtvision.models.layers.experts import (
     Experts,
@@ -159,6 +161,27 @@ def test_losses_by_hand():
         for e in range(2)
     )
     torch.testing.assert_close(losses.mutual_information_loss(means), -information)
+
+
+@pytest.mark.parametrize("excluded", [False, True])
+def test_experts_that_are_closed_to_a_task_share_no_information_and_get_no_gradient(excluded):
+    allowed = exclusive_mask(2, 5, 0.4, excluded=excluded, seed=1)
+    layer = MixtureMLP(TaskRouter(6, 5, 2, NAMES, noise=1.0, allowed=allowed), 6, 7, balance=1, z=1, mutual=1)
+    x = torch.randn(9, 6)
+    with remembering((1, 1)):
+        for name in NAMES:
+            with use_context(replace(current_context(), task=name)):
+                layer(x)
+    assert len(layer._seen) == 2
+    torch.testing.assert_close(
+        losses.mutual_information_loss([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]),
+        torch.tensor(-math.log(2)),
+    )
+    layer.auxiliary_loss().backward()
+    for number, name in enumerate(NAMES):
+        gradient = layer.router.gate[name].grad
+        assert torch.isfinite(gradient).all()
+        assert (gradient.abs().sum(dim=0) > 0).tolist() == allowed[number].tolist()
 
 
 def test_the_expected_load_is_that_of_many_draws():
