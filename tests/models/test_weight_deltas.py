@@ -173,6 +173,8 @@ def test_the_loss_of_reuse_is_the_sum_of_differences():
     assert len(reuse._sums) == 4 * 6
     torch.testing.assert_close(reuse._sums[-1], (other - base).abs().sum())
     torch.testing.assert_close(reuse.auxiliary_loss(), 0.5 * torch.stack(reuse._sums).sum())
+    network(image(), ["depth"])
+    assert reuse.auxiliary_loss() == 0  # a batch with labels of the base task alone compares nothing
 
 
 def test_own_blocks_start_the_passes_and_belong_to_their_task():
