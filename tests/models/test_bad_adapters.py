@@ -124,6 +124,11 @@ UNFIT = {
         VIT,
         "model.adapters.0.threshold must be a number of at least 0, got -1.0.",
     ),
+    "two hypernetworks": (
+        [{"type": "HyperLowRank", **QKV}, {"type": "HyperLowRank", "shared": {"*.attn.proj": 2}}],
+        VIT,
+        "HyperLowRank: the backbone has a hypernetwork already. Name all layers in one adapter.",
+    ),
     "VTAGML twice": ([VTAGML, VTAGML], SWIN, "VTAGML: the backbone has a VTAGML already."),
     "VTAGML of nothing": (
         [{**VTAGML, "blocks": [], "stream": False}],

@@ -55,6 +55,36 @@ def test_modules_without_anything_to_train_stay_in_evaluation_mode(network):
     assert str(frozen).startswith("frozen: 8 tensors, 0.00 of 0.01 M parameters; in evaluation mode: back")
 
 
+VIT = {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "embed_dim": 8, "depth": 2, "num_heads": 2}
+LORA = {"type": "LowRank", "shared": {"*.attn.qkv": 2}}
+HOULSBY = {"type": "Houlsby", "shared": {"*.attn.proj": 2}, "train": ()}
+PUBLIC = {"type": "Houlsby", "shared": {"public.*.attn.proj": 2}, "train": ()}
+EXPERTS = {"type": "MixtureOfExperts", "experts": 2, "top_k": 1}
+
+
+@pytest.mark.parametrize(
+    ("adapters", "added"),
+    [
+        ([LORA, HOULSBY], {"A", "B", "down", "up"}),
+        ([EXPERTS, LORA], {"first", "second", "gate", "A", "B"}),
+        ([{"type": "ImplicitVectors"}, LORA], {"z", "A", "B"}),
+        ([{"type": "DropClassToken"}, LORA], {"A", "B"}),
+        ([{"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "down", "up"}),
+        ([LORA, {"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "A", "B", "down", "up"}),
+        ([LORA, {"type": "TAPS", "layers": ["*.fc1"]}], {"A", "B", "deltas"}),
+    ],
+    ids=str,
+)
+def test_an_adapter_freezes_the_base_and_leaves_what_others_have_added(adapters, added):
+    backbone = build_network({**MODEL, "backbone": VIT, "adapters": adapters}, discs.PROTOCOL.tasks).backbone
+    seen = set()
+    for name, item in backbone.named_parameters():
+        mine = added & set(name.split("."))
+        seen |= mine
+        assert item.requires_grad == bool(mine), name
+    assert seen == added
+
+
 @problems.FREEZING
 def test_the_optimizer_gets_none_of_them(network):
     network.freeze(["backbone.*"])
