@@ -69,6 +69,11 @@ UNFIT = {
         VIT,
         "LowRank: '*.attn.qkv' counts for no layer, because '*' before it matches all of its layers first.",
     ),
+    "no part": (
+        [{"type": "DiTASK", **QKV, "parts": {"*.attn.qkv": 0}}],
+        VIT,
+        "model.adapters.0.parts.*.attn.qkv must be an integer of at least 1, got 0.",
+    ),
     "parts of no layer": (
         [{"type": "DiTASK", **QKV, "parts": {"*.foo": 3}}],
         VIT,

@@ -85,7 +85,7 @@ class DiTASK(LinearUpdates):
         *,
         shared: Mapping[str, int] | None = None,
         own: Mapping[str, int] | None = None,
-        parts: Mapping[str, int] | None = None,
+        parts: Mapping[str, Positive] | None = None,
         side: bool = False,
         train: Sequence[str] = (),
     ) -> None:
