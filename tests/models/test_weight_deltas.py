@@ -44,6 +44,7 @@ def run(network, x, *tasks):
         return network.eval()(x, tasks or None)
 
 
+@pytest.mark.conformance("{kind}", "merges")
 @pytest.mark.parametrize(("kind", "options"), KINDS.items())
 def test_weights_merged_for_a_task_do_the_same_for_it(kind, options):
     network, x = disturb(build(kind, **options)), image()
@@ -88,6 +89,7 @@ def test_a_layer_below_the_threshold_is_the_base_to_the_bit():
     assert not torch.equal(want["depth"], found["depth"])
 
 
+@pytest.mark.conformance("TAPS", "formulas")
 def test_a_score_has_the_gradient_of_a_factor_and_a_penalty():
     gate = GatedDelta(torch.zeros(2, 3), 0.15, 0.1, 0.5)
     gate.delta.data.normal_()
@@ -114,6 +116,7 @@ def test_norms_change_but_statistics_are_those_of_the_base():
     assert all(torch.equal(item.running_mean, old) for item, old in zip(norms, before, strict=True))
 
 
+@pytest.mark.conformance("SparseDeltas", "formulas")
 def test_gates_are_stretched_and_take_their_noise_as_an_argument():
     delta = SparseDelta(torch.zeros(50), 0.2, 0.5, fixed=False)
     torch.nn.init.normal_(delta.delta)
@@ -162,6 +165,7 @@ def test_a_large_threshold_reuses_everything():
         reuse_report(build(), x)
 
 
+@pytest.mark.conformance("SparseDeltas", "formulas")
 def test_the_loss_of_reuse_is_the_sum_of_differences():
     network = disturb(build("SparseDeltas", base="depth", reuse=0.5, gates="fixed")).train()
     outputs = []
@@ -175,8 +179,11 @@ def test_the_loss_of_reuse_is_the_sum_of_differences():
     torch.testing.assert_close(reuse.auxiliary_loss(), 0.5 * torch.stack(reuse._sums).sum())
     network(image(), ["depth"])
     assert reuse.auxiliary_loss() == 0  # a batch with labels of the base task alone compares nothing
+    network.to("meta")(image().to("meta"), ["depth"])
+    assert reuse.auxiliary_loss().device.type == "meta"
 
 
+@pytest.mark.conformance("Subset", "formulas")
 def test_own_blocks_start_the_passes_and_belong_to_their_task():
     network, counts = disturb(build("Subset", blocks=BLOCKS)), []
     for block in network.backbone.model.blocks:
