@@ -235,6 +235,7 @@ def added_block(block, x):
     return shared + after, {name: shared + item for name, item in own.items()}
 
 
+@pytest.mark.conformance("LowRank", "formulas")
 def test_mtloras_addition_as_released():
     options = {"shared": {"*.attn.qkv": 2}, "own": {"*.mlp.*": 2}, "side": True, "addition": True}
     network = disturb(build("LowRank", options, SWIN)).eval()

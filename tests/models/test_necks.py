@@ -40,6 +40,7 @@ def maps(backbone, image, name):
         return backbone(image).for_task(name).maps
 
 
+@pytest.mark.conformance("ImplicitVectors", "formulas")
 @pytest.mark.parametrize("mode", ["add", "multiply"])
 def test_a_vector_changes_the_channels_of_its_task_alone(mode):
     neck, image = ImplicitVectors(mode=mode).apply(toy(), TASKS), torch.randn(2, 3, 16, 24)
@@ -54,6 +55,7 @@ def test_a_vector_changes_the_channels_of_its_task_alone(mode):
     assert 0 < (drawn - float(mode == "multiply")).abs().max() < 0.2
 
 
+@pytest.mark.conformance("Alignment", "formulas")
 def test_alignment_multiplies_every_location_by_the_matrix_of_its_task():
     neck, image = Alignment().apply(toy(), TASKS), torch.randn(2, 3, 16, 24)
     plain = neck.levels(image)
@@ -81,6 +83,7 @@ def test_alignment_undoes_a_difference_of_covariance():
         torch.testing.assert_close(found, label)
 
 
+@pytest.mark.conformance("AdaTT", "formulas")
 def test_fusion_is_gated_experts_plus_own_ones():
     fusion = disturb(Fusion(4, {"depth": 2, "normals": 2, SHARED: 1}, NAMES)).eval()
     states = {name: torch.randn(2, 4, 3, 5) for name in (*NAMES, SHARED)}
@@ -121,6 +124,7 @@ def test_a_gate_that_is_private_gives_the_single_task_network(gate):
     assert torch.isfinite(alpha.grad).all()
 
 
+@pytest.mark.conformance("PublicPrivate", "formulas")
 def test_gates_as_released():
     assert SafeGate("softmax")().tolist() == [0.5, 0.5]
     torch.testing.assert_close(SafeGate("sigmoid")().sum(), torch.tensor(2 / (1 + math.exp(-0.5))))
