@@ -69,6 +69,11 @@ UNFIT = {
         VIT,
         "LowRank: '*.attn.qkv' counts for no layer, because '*' before it matches all of its layers first.",
     ),
+    "shared updates that nothing reads": (
+        [{**LORA, "own": {"*.attn.*": 2}}],
+        VIT,
+        "LowRank: all layers of `shared` have own updates, and tasks read these alone.",
+    ),
     "no part": (
         [{"type": "DiTASK", **QKV, "parts": {"*.attn.qkv": 0}}],
         VIT,

@@ -110,6 +110,8 @@ class HyperLowRank(LinearUpdates):
             stands before it.
     """
 
+    depend = True
+
     def __init__(
         self,
         *,
