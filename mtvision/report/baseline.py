@@ -44,8 +44,9 @@ def with_gain(
     `single-task` takes the records that have one task, and averages each task's headline score over their
     seeds. They count for a record if their scores compare with its (`mtvision.report.comparable.key`) and if
     they were trained the same way. Equal are then: backbone, number of training images, effective batch,
-    iterations, training precision and evaluator of the task. Where several such configurations are left, the
-    one with the record's own optimizer and schedule counts.
+    iterations, training precision and evaluator of the task. The weights that training starts from may
+    differ. Where several such configurations are left, the one with the record's own optimizer and schedule
+    counts.
 
     Args:
         records: of one protocol or more; those of one task, and published ones, stay as they are.
