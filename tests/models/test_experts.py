@@ -13,6 +13,7 @@ from timm.layers.mlp import Mlp
 
 from mtvision.core.context import Context, current_context, use_context
 from mtvision.core.naming import UnknownNameError
+from mtvision.data.decode import read_image
 from mtvision.models.adapters.experts import MixtureOfExperts
 from mtvision.models.backbones.task_passes import remembering
 from mtvision.models.factory import build_network
@@ -28,8 +29,10 @@ from mtvision.models.layers.experts import (
     orthonormal_sum,
     weighted_sum,
 )
+from mtvision.models.layers.experts.usage import expert_usage
 from mtvision.protocols.tasks import depth, semseg
 from mtvision.report.cost import measure_cost
+from mtvision.visualize.experts import plot_expert_usage
 
 TASKS = (semseg(("sky", "road", "car")), depth())
 NAMES = [task.name for task in TASKS]
@@ -213,6 +216,26 @@ def test_losses_of_all_passes_are_collected_once():
     with torch.no_grad():
         network.eval()(x)
     assert sum(network.auxiliary_losses().values()) == 0
+
+
+@pytest.mark.parametrize("router", ["task", "shared"])
+def test_usage_is_the_share_of_tokens_that_go_to_an_expert(router, tmp_path):
+    network = disturb(build(router=router))
+    first, last = network.backbone.model.blocks[1].mlp.router, network.backbone.model.blocks[3].mlp.router
+    (first.gate if router == "shared" else first.gate["depth"]).data.zero_()  # equal scores: the same two for all
+    seen = []
+    last.register_forward_hook(lambda _, __, routing: seen.append(routing.experts))
+    usage = expert_usage(network, torch.randn(2, 3, 32, 48))
+    names = ["all tasks"] if router == "shared" else NAMES
+    assert [list(item) for item in usage.values()] == [names, names]
+    assert sorted(usage["backbone.model.blocks.1.mlp.router"][names[-1]]) == [0, 0, 0.5, 0.5]
+    for name, chosen in zip(names, seen, strict=True):
+        counts = [int((chosen == expert).sum()) / chosen.numel() for expert in range(4)]
+        assert usage["backbone.model.blocks.3.mlp.router"][name] == pytest.approx(counts)
+    plot_expert_usage(usage, tmp_path / "usage.png")
+    assert read_image(tmp_path / "usage.png").std() > 0
+    with pytest.raises(ValueError, match="no experts with a router"):
+        expert_usage(build(adapted=False), torch.randn(1, 3, 32, 32))
 
 
 @pytest.mark.conformance("MixtureOfExperts", "counts")

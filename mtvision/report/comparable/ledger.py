@@ -48,8 +48,8 @@ class Entry:
         images: that both records have a score without; 0 = not tested.
         interval: of 95 %, over seeds and images; None if not tested.
         p: two-sided; None if not tested.
-        hours: training time of the row over that of the reference, with the one search for weights that its
-            seeds share; None where it is not known.
+        hours: training time of the row over that of the reference, None where it is not known. A search for
+            weights counts once for all seeds.
         p_holm: corrected over all rows and tasks of the reference.
     """
 
