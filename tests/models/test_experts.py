@@ -222,7 +222,9 @@ def test_losses_of_all_passes_are_collected_once():
 def test_usage_is_the_share_of_tokens_that_go_to_an_expert(router, tmp_path):
     network = disturb(build(router=router))
     first, last = network.backbone.model.blocks[1].mlp.router, network.backbone.model.blocks[3].mlp.router
-    (first.gate if router == "shared" else first.gate["depth"]).data.zero_()  # equal scores: the same two for all
+    (
+        first.gate if router == "shared" else first.gate["depth"]
+    ).data.zero_()  # equal scores: the same two for all
     seen = []
     last.register_forward_hook(lambda _, __, routing: seen.append(routing.experts))
     usage = expert_usage(network, torch.randn(2, 3, 32, 48))

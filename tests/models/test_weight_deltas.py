@@ -11,7 +11,7 @@ from mtvision.models.adapters.low_rank import merge_into_weights
 from mtvision.models.adapters.weight_deltas.greedy import greedy_subset
 from mtvision.models.adapters.weight_deltas.layers import Tuned, WeightDelta
 from mtvision.models.adapters.weight_deltas.reuse import ActivationReuse, reuse_report
-from mtvision.models.adapters.weight_deltas.sparse import SparseDelta, hard_concrete
+from mtvision.models.adapters.weight_deltas.sparse import SparseDelta, changed_values, hard_concrete
 from mtvision.models.adapters.weight_deltas.taps import GatedDelta, changed_layers
 from mtvision.models.factory import build_network
 from mtvision.models.trained import trained_state
@@ -136,6 +136,17 @@ def test_gates_are_stretched_and_take_their_noise_as_an_argument():
     assert hard_concrete(torch.tensor([-5.0, 0.0, 5.0]), None).tolist() == [0, 0, 1]
     fixed.delta.data[0] = 1
     assert fixed.open_share() == (1, 3)
+
+
+def test_changed_values_are_counted_for_every_task_but_the_base():
+    backbone = build("SparseDeltas", base="depth", start=-5.0).backbone
+    total = sum(item.numel() for name, item in backbone.named_parameters() if name.endswith(".delta")) // 2
+    assert changed_values(backbone) == {"semseg": (0, total), "normals": (0, total)}
+    layer = backbone.model.blocks[1].mlp.fc1.deltas["normals"]["weight"]
+    layer.whole.data.fill_(9.0)
+    layer.values.data[0, :3] = 9.0
+    layer.delta.data[0, 1:] = 1.0
+    assert changed_values(backbone) == {"semseg": (0, total), "normals": (2, total)}
 
 
 def test_the_base_task_uses_the_backbone_as_it_is():
