@@ -33,8 +33,8 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     Raises:
         TypeError: a part is missing.
         UnknownNameError: a key, a type or an option does not exist.
-        ValueError: a task has no head, or a name that torch does not allow; or an `architecture` was made
-            for other tasks.
+        ValueError: a task has no head, or a name that torch does not allow; an adapter does not work behind
+            those before it; or an `architecture` was made for other tasks.
     """
     for task in tasks:
         if task.name in TAKEN or "." in task.name:
@@ -67,7 +67,13 @@ def _adapted(backbone: Backbone, adapters: Sequence[Adapter], tasks: Sequence[Ta
         before = dict(backbone.named_parameters())
         old = {id(item) for item in before.values()}
         base = {name for name, item in before.items() if item not in added}
-        backbone = adapter.apply(backbone, tasks)
+        try:
+            backbone = adapter.apply(backbone, tasks)
+        except NotImplementedError as error:
+            if adapter is adapters[0]:
+                raise
+            name = type(adapter).__name__
+            raise ValueError(f"{name} behind other adapters: {error} Or put {name} first.") from error
         for item, trains in added.items():
             item.requires_grad_(trains)
         added |= {

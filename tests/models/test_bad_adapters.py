@@ -27,6 +27,7 @@ LORA = {"type": "LowRank", **QKV}
 EXPERTS = {"type": "MixtureOfExperts", "experts": 2, "top_k": 1}
 SPARSE = {"type": "SparseDeltas", "base": "depth"}
 VTAGML = {"type": "VTAGML", "embedding": 4}
+TREE = {"levels": [[["depth", "normals"]], [["depth"], ["normals"]]], "blocks": [1, 1]}
 PRISM = {"type": "PRISM", "teachers": {"a": 8}, "experts": 2, "top_k": 1}
 
 
@@ -160,6 +161,16 @@ UNFIT = {
         [{**PRISM, "teachers": {"keys": 8}}],
         VIT,
         "PRISM.teachers: torch's modules cannot have the name 'keys'.",
+    ),
+    "updates of a branched encoder": (
+        [{"type": "Branched", "tree": TREE}, LORA],
+        VIT,
+        "LowRank behind other adapters: BranchedEncoder: this architecture is not cut into blocks",
+    ),
+    "changes of a branched encoder": (
+        [{"type": "Branched", "tree": TREE}, {"type": "TAPS"}],
+        VIT,
+        "Or put TAPS first.",
     ),
     "public encoders in streams": (
         [{"type": "PublicPrivate"}, {"type": "CrossStitch"}],

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from mtvision.architecture.tree import Tree
 from mtvision.balance import Uncertainty
 from mtvision.engine.optimizer import build_optimizer
 from mtvision.engine.training import fit
@@ -60,6 +61,7 @@ LORA = {"type": "LowRank", "shared": {"*.attn.qkv": 2}}
 HOULSBY = {"type": "Houlsby", "shared": {"*.attn.proj": 2}, "train": ()}
 PUBLIC = {"type": "Houlsby", "shared": {"public.*.attn.proj": 2}, "train": ()}
 EXPERTS = {"type": "MixtureOfExperts", "experts": 2, "top_k": 1}
+TREE = Tree(((("semseg", "depth"),), (("semseg",), ("depth",))), (1, 1)).to_plain()
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,7 @@ EXPERTS = {"type": "MixtureOfExperts", "experts": 2, "top_k": 1}
         ([{"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "down", "up"}),
         ([LORA, {"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "A", "B", "down", "up"}),
         ([LORA, {"type": "TAPS", "layers": ["*.fc1"]}], {"A", "B", "deltas"}),
+        ([LORA, {"type": "Branched", "tree": TREE}], {"A", "B"}),
     ],
     ids=str,
 )

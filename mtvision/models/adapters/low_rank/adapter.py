@@ -145,8 +145,11 @@ class LinearUpdates(MergeableAdapter):
 
     @staticmethod
     def _in_blocks(backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
-        """Layers that a pass of one task runs; all where there are no blocks, which is refused later."""
-        within = tuple(f"{name}." for name in backbone.block_names()) if backbone.exits else ("",)
+        """Layers that a pass of one task runs; all without blocks, which `pass_per_task` refuses."""
+        try:
+            within = tuple(f"{name}." for name in backbone.block_names())
+        except NotImplementedError:
+            return dict(layers)
         return {path: item for path, item in layers.items() if path.startswith(within)}
 
     def _side_layers(self, backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
