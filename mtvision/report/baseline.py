@@ -102,12 +102,12 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
                 f"gain of {record.method}: {name} {headline} is {score} and its baseline {base}; both must "
                 "be finite and the baseline not 0. Leave the record out, or give another baseline."
             )
-        if entry["higher_is_better"] and 0 < base < LEAST:
+        if entry["higher_is_better"] and abs(base) < LEAST:
             raise NoRatioError(
                 f"gain of {record.method}: the baseline of {name} {headline} is {base:.2g}, so near 0 that "
                 "a ratio to it says nothing. Compare the task alone: --ledger, or --against."
             )
-        parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / base
+        parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / abs(base)
     return {
         "convention": "headline",
         "percent": fsum(parts.values()) / len(parts),
