@@ -128,6 +128,20 @@ def test_the_command_prints_a_plan_and_growth(capsys):
     assert "give one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("config", "words", "absent"),
+    [
+        ("m3vit/m3vit_tiny_synthetic_1xb8_300", "read by one token", "trained"),
+        ("low_rank/houlsby_tiny_synthetic_1xb8_300", "trained", "read by"),
+    ],
+)
+def test_parameters_that_not_all_count_are_printed(config, words, absent, capsys):
+    assert call("cost", [f"configs/{config}.py", "--shape", "64", "64", "--meta"]) == 0
+    text = capsys.readouterr().out
+    assert words in text
+    assert absent not in text
+
+
 def test_the_prediction_counts_what_a_real_step_keeps():
     """Bytes that are counted without values are those that a real forward pass keeps."""
     kept = {}
