@@ -123,6 +123,12 @@ def test_the_command_prints_a_plan_and_growth(capsys):
     assert found["seconds"]["compute"] == pytest.approx(found["macs_per_step"] / 1e9)
     assert call("cost", [config, "--plan", "--rate", "1e9", *options[:3]]) == 0
     assert "images per second" in capsys.readouterr().out
+    freeze = ["--cfg-options", "training.freeze=['backbone.*']"]
+    assert call("cost", [config, "--plan", "--gpus", "2", "--rate", "1e9", *options, *freeze]) == 0
+    still = json.loads(capsys.readouterr().out)
+    assert still["memory"]["weights"] == found["memory"]["weights"]
+    for name in ("gradients", "optimizer", "activations", "buckets"):
+        assert still["memory"][name] < found["memory"][name]
     with pytest.raises(SystemExit):
         call("cost", [config, "--plan", "--growth", *options])
     assert "give one" in capsys.readouterr().err
