@@ -33,8 +33,9 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     Raises:
         TypeError: a part is missing.
         UnknownNameError: a key, a type or an option does not exist.
-        ValueError: a task has no head, or a name that torch does not allow; an adapter does not work behind
-            those before it; or an `architecture` was made for other tasks.
+        ValueError: a task has no head, or a name that torch does not allow; or an `architecture` was made
+            for other tasks.
+        ValueError: an adapter does not work behind those before it.
     """
     for task in tasks:
         if task.name in TAKEN or "." in task.name:
