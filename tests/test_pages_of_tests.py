@@ -8,7 +8,7 @@ from pathlib import Path
 import outcomes
 import pytest
 from collected import COLLECTED
-from conformance import BATTERY, GROUPS, PROPERTIES, REST, cells_of, filled, method_of
+from conformance import ADAPTED, BATTERY, GROUPS, PROPERTIES, REST, cells_of, filled, method_of
 from outcomes import MATRIX, Row, page_of, rows_in_page, rows_of, words_of
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +91,8 @@ def test_cells_are_outcomes_of_the_tests_that_name_them(pytester):
 
 def test_words_of_cells_are_checked():
     assert cells_of("{kind} x", ["bf16"], {"kind": "y"}) == [(REST, "y x", "bf16")]
-    assert method_of("MixtureOfExperts-orthogonal") == ("Adapters and structures", "M³ViT")
+    assert method_of("MixtureOfExperts-orthogonal") == (ADAPTED, "M³ViT")
+    assert method_of("TADFormer-dynamic") == (ADAPTED, "TADFormer")  # found in the registry, as any adapter
     for wrong in (["bf17"], []):
         with pytest.raises(ValueError, match="marker conformance: found the properties"):
             cells_of("a", wrong, {})

@@ -112,6 +112,9 @@ def cost_table(cost: Mapping[str, Any], title: str) -> Table:
         )
     table.add_section()
     table.add_row("total", _millions(parameters["total"]), _billions(macs["total"]), style="bold")
+    for name, words in (("trainable", "trained"), ("active", "read by one token")):
+        if parameters[name] != parameters["total"]:
+            table.add_row(words, _millions(parameters[name]), "")
     notes = []
     if latency:
         notes.append(

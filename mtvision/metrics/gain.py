@@ -50,7 +50,7 @@ class Gain:
 def headline_gain(tasks: Sequence[Task], scores: Scores, baselines: Scores) -> Gain:
     """Mean over tasks of the relative change of each task's headline score (ASTMT, InvPT, MTMamba; family A).
 
-    With M the score, B the baseline, l = 1 where lower is better: 100 / T * sum (-1)^l (M - B) / B.
+    With M the score, B the baseline, l = 1 where lower is better: 100 / T * sum (-1)^l (M - B) / |B|.
 
     Args:
         tasks: name, headline score and direction of every task that takes part.
@@ -117,7 +117,7 @@ def _change(task: str, name: str, scores: Scores, baselines: Scores) -> float:
     value, base = _value(task, name, scores, "score"), _value(task, name, baselines, "baseline")
     if base == 0:
         raise ValueError(f"gain: the baseline of {task} {name} is 0, a relative change is not defined.")
-    return 100 * (value - base) / base
+    return 100 * (value - base) / abs(base)  # the direction of a negative score stays
 
 
 def _entry(task: str, table: Scores, what: str) -> Mapping[str, float]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS, Registry
 from mtvision.core.task import Task
+from mtvision.models.adapters.adapter import Adapter
+from mtvision.models.backbones.backbone import Backbone
 from mtvision.models.check import check_model
 from mtvision.models.layers.names import TAKEN
 from mtvision.models.network import Network
@@ -31,6 +35,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
         UnknownNameError: a key, a type or an option does not exist.
         ValueError: a task has no head, or a name that torch does not allow; or an `architecture` was made
             for other tasks.
+        ValueError: an adapter does not work behind those before it.
     """
     for task in tasks:
         if task.name in TAKEN or "." in task.name:
@@ -42,8 +47,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     backbone = BACKBONES.build(cfg["backbone"])
     adapters = [ADAPTERS.build(item) for item in cfg.get("adapters") or ()]
     kept = [adapter.plain(item) for adapter, item in zip(adapters, cfg.get("adapters") or (), strict=True)]
-    for adapter in adapters:
-        backbone = adapter.apply(backbone, tasks)
+    backbone = _adapted(backbone, adapters, tasks)
     decoder = DECODERS.build(
         cfg["decoder"], channels=backbone.channels, strides=backbone.strides, tasks=tuple(tasks)
     )
@@ -55,6 +59,36 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     for adapter in adapters:
         adapter.complete(network)
     return network
+
+
+def _adapted(backbone: Backbone, adapters: Sequence[Adapter], tasks: Sequence[Task]) -> Backbone:
+    """The backbone after all adapters. One that freezes it leaves what those before have added as it is."""
+    added: dict[nn.Parameter, bool] = {}
+    for adapter in adapters:
+        before = dict(backbone.named_parameters())
+        old = {id(item) for item in before.values()}
+        base = {name for name, item in before.items() if item not in added}
+        try:
+            backbone = adapter.apply(backbone, tasks)
+        except NotImplementedError as error:
+            if adapter is adapters[0]:
+                raise
+            name = type(adapter).__name__
+            raise ValueError(f"{name} behind other adapters: {error} Or put {name} first.") from error
+        for item, trains in added.items():
+            item.requires_grad_(trains)
+        added |= {
+            item: item.requires_grad
+            for name, item in backbone.named_parameters()
+            if id(item) not in old and not _ends_with_one_of(base, name)
+        }
+    return backbone
+
+
+def _ends_with_one_of(base: Collection[str], name: str) -> bool:
+    """Whether a parameter takes the place of one of these names, or is its copy in another module."""
+    words = name.split(".")
+    return any(".".join(words[start:]) in base for start in range(len(words)))
 
 
 def _architecture(

@@ -44,8 +44,9 @@ def with_gain(
     `single-task` takes the records that have one task, and averages each task's headline score over their
     seeds. They count for a record if their scores compare with its (`mtvision.report.comparable.key`) and if
     they were trained the same way. Equal are then: backbone, number of training images, effective batch,
-    iterations, training precision and evaluator of the task. Where several such configurations are left, the
-    one with the record's own optimizer and schedule counts.
+    iterations, training precision and evaluator of the task. The weights that training starts from may
+    differ. Where several such configurations are left, the one with the record's own optimizer and schedule
+    counts.
 
     Args:
         records: of one protocol or more; those of one task, and published ones, stay as they are.
@@ -101,12 +102,12 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
                 f"gain of {record.method}: {name} {headline} is {score} and its baseline {base}; both must "
                 "be finite and the baseline not 0. Leave the record out, or give another baseline."
             )
-        if entry["higher_is_better"] and 0 < base < LEAST:
+        if entry["higher_is_better"] and abs(base) < LEAST:
             raise NoRatioError(
                 f"gain of {record.method}: the baseline of {name} {headline} is {base:.2g}, so near 0 that "
                 "a ratio to it says nothing. Compare the task alone: --ledger, or --against."
             )
-        parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / base
+        parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / abs(base)
     return {
         "convention": "headline",
         "percent": fsum(parts.values()) / len(parts),

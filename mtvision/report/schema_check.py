@@ -143,7 +143,7 @@ def _gain_errors(data: Mapping[str, Any]) -> Iterator[str]:
         if not base or score is None:
             yield f"gain.parts.{name}: no headline score, or no baseline of it, that it could follow from."
             continue
-        expected = (1 if tasks[name]["higher_is_better"] else -1) * 100 * (score - base) / base
+        expected = (1 if tasks[name]["higher_is_better"] else -1) * 100 * (score - base) / abs(base)
         if not isclose(part, expected, rel_tol=1e-9, abs_tol=1e-9):
             yield f"gain.parts.{name}: found {part}, but score {score} and baseline {base} give {expected}."
 

@@ -64,6 +64,7 @@ def test_every_rule_has_a_loop_and_an_answer():
     assert set(ROUGHLY) <= set(LOOPS)
 
 
+@pytest.mark.conformance("{label}", "formulas")
 @pytest.mark.parametrize("label", RULES)
 def test_a_rule_equals_a_loop_over_its_formula(label):
     """Four batches, so that state counts; random rules draw the numbers that a loop draws."""
@@ -86,6 +87,7 @@ def test_only_as_roughly_as_said(label):
     assert max(float((found - wanted).abs().max()) for found, wanted in pairs) > 1e-12
 
 
+@pytest.mark.conformance("{label}", "formulas")
 @pytest.mark.parametrize("label", RULES)
 def test_a_rule_gives_the_answer_that_is_known(label):
     rows, losses, expected, why = ANSWERS[label]

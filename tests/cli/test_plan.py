@@ -12,6 +12,7 @@ from mtvision.cli.machine.plan_command import growth
 from mtvision.cli.machine.step_plan import Counted, Rate, count_step, line, measure_rate, plan, slope
 from mtvision.cli.main import call
 from mtvision.core.shapes import without_values
+from mtvision.models.factory import build_network
 from mtvision.protocols.tasks import depth, normals, saliency, semseg
 
 TASKS = (semseg(("a", "b")), depth(), normals(), saliency())
@@ -46,6 +47,16 @@ def test_a_step_is_counted_forward_and_backward():
     assert found.activations == 4 * pixels * (3 + 4 + 2)  # both inputs, and the output that is squared
     assert (found.parameters, found.trainable, found.buffers) == (20, 20, 0)
     assert not network.training
+
+
+def test_deep_supervision_is_part_of_both_passes():
+    counts = []
+    for options in ({}, {"deep_supervision": 0.5}):
+        decoder = {"type": "ParallelDecoder", "width": 8, **options}
+        with without_values():
+            counts.append(count_step(build_network({**MODEL, "decoder": decoder}, TASKS), (64, 64)).macs)
+    pixels = 8 * 8 + 4 * 4 + 2 * 2  # of the levels with further logits, from 8 channels
+    assert counts[1] - counts[0] == 3 * pixels * 8 * sum(task.out_channels for task in TASKS)
 
 
 def test_what_is_frozen_has_no_gradient():
@@ -112,9 +123,29 @@ def test_the_command_prints_a_plan_and_growth(capsys):
     assert found["seconds"]["compute"] == pytest.approx(found["macs_per_step"] / 1e9)
     assert call("cost", [config, "--plan", "--rate", "1e9", *options[:3]]) == 0
     assert "images per second" in capsys.readouterr().out
+    freeze = ["--cfg-options", "training.freeze=['backbone.*']"]
+    assert call("cost", [config, "--plan", "--gpus", "2", "--rate", "1e9", *options, *freeze]) == 0
+    still = json.loads(capsys.readouterr().out)
+    assert still["memory"]["weights"] == found["memory"]["weights"]
+    for name in ("gradients", "optimizer", "activations", "buckets"):
+        assert still["memory"][name] < found["memory"][name]
     with pytest.raises(SystemExit):
         call("cost", [config, "--plan", "--growth", *options])
     assert "give one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "absent"),
+    [
+        ("m3vit/m3vit_tiny_synthetic_1xb8_300", "read by one token", "trained"),
+        ("low_rank/houlsby_tiny_synthetic_1xb8_300", "trained", "read by"),
+    ],
+)
+def test_parameters_that_not_all_count_are_printed(config, words, absent, capsys):
+    assert call("cost", [f"configs/{config}.py", "--shape", "64", "64", "--meta"]) == 0
+    text = capsys.readouterr().out
+    assert words in text
+    assert absent not in text
 
 
 def test_the_prediction_counts_what_a_real_step_keeps():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.report.record import find_records
 
 TOOL = Path(__file__).parents[2] / "tools" / "real_demo.py"
 
@@ -57,3 +58,39 @@ def test_runs_are_listed_with_their_states(tool, tmp_path, capsys):
     words = ["--data", str(tmp_path), "--part", "camvid.parallel", "--seeds", "0", "--list"]
     assert tool["main"]([*words, "--work-dir", str(tmp_path / "w"), "--results", str(tmp_path / "r")]) == 0
     assert "parallel_lite0_camvid_1xb4_200_seed0\n1 new" in capsys.readouterr().out
+
+
+def records(tool):
+    """Committed ones of the three sets; docs/real_pictures.md says what these tests assert."""
+    results = TOOL.parents[1] / "results"
+    return find_records([results / name for name in tool["SETS"]])
+
+
+def better(record, task, value, other):
+    sign = 1 if record.task(task)["higher_is_better"] else -1
+    return sign * (value - other) > 0
+
+
+def test_every_task_of_every_record_beats_the_constant_predictor(tool):
+    found = records(tool)
+    assert {record.protocol for record in found} == {item.protocol for item in tool["SETS"].values()}
+    for record in found:
+        for task in record.task_names:
+            headline = record.task(task)["headline"]
+            value, constant = record.scores[task][headline], record.constant[task][headline]
+            assert better(record, task, value, constant), (record.method, record.seed, task, value, constant)
+
+
+def test_imagenet_weights_beat_random_ones_in_every_task(tool):
+    rows = {(item.protocol, item.method, item.seed): item for item in records(tool)}
+    pairs = [
+        (rows[protocol, "parallel", seed], item)
+        for (protocol, method, seed), item in rows.items()
+        if method == "parallel from scratch" and (protocol, "parallel", seed) in rows
+    ]
+    assert {one.protocol for one, _ in pairs} == {item.protocol for item in tool["SETS"].values()}
+    for one, other in pairs:
+        for task in one.task_names:
+            headline = one.task(task)["headline"]
+            values = one.scores[task][headline], other.scores[task][headline]
+            assert better(one, task, *values), (one.protocol, one.seed, task, values)

@@ -87,8 +87,11 @@ def test_what_is_missing_or_empty_is_named(source, tmp_path):
     assert "101.jpg: its label SOD/101.png is missing" in outcome.problems[1]
     assert "200.jpg: its label groundTruth/val/200.mat is missing" in outcome.problems[2]
     assert outcome.problems[3] == "BSDS with saliency train: 0 images, the published split has 200."
-    write_truth(truth / "100.mat", np.zeros((2, *SIZE), bool))
-    assert "expected 1 to 9 with boundaries" in prepare_bsds_sod(source, tmp_path / "b", **QUIET).problems[0]
+    drawn = np.concatenate([lines(2), np.zeros((1, *SIZE), bool)])
+    for maps, found in ((drawn, "2 of 3"), (drawn[2:], "0 of 1"), (lines(10), "10 of 10")):
+        write_truth(truth / "100.mat", maps)
+        text = prepare_bsds_sod(source, tmp_path / "b", **QUIET).problems[0]
+        assert f"{found} annotators drew boundaries, expected 1 to 9 and all of them" in text
     write_truth(truth / "100.mat", np.ones((2, 5, 5), bool))
     text = prepare_bsds_sod(source, tmp_path / "c", **QUIET).problems[0]
     assert "100.mat: 5x5 pixels, its photograph has 20x30" in text

@@ -161,6 +161,20 @@ def test_bad_clouds_are_named(tmp_path):
         prepare_mosd(tmp_path / "out", tmp_path / "other", **QUIET)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "text"), [("depth", np.uint8(9), "8 bits"), ("label", 300, "to 300")]
+)
+def test_converted_frames_that_cannot_be_the_clouds_are_named(tmp_path, kind, value, text):
+    frame = dict(zip(("rgb", "depth", "label"), arrays(), strict=True))
+    frame[kind] = np.full((24, 32), value, value.dtype if kind == "depth" else np.uint16)
+    for name, array in frame.items():
+        (tmp_path / "in" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "in" / name / "learn0.png"), array)
+    (problem,) = prepare_mosd(tmp_path / "in", tmp_path / "out", **QUIET).problems
+    assert text in problem
+    assert problem.endswith("expected 16 bits of millimetres and labels in 0..255. Convert it again.")
+
+
 def test_ids_of_neither_table_nor_objects_are_refused(tmp_path):
     parts = np.full((4, 4), 12)
     with pytest.raises(DecodeError, match=r"x.png: holds the id 12, expected 0 .none., 1..9"):

@@ -31,6 +31,12 @@ def test_headline_gain_signs():
     assert result.higher_is_better
 
 
+def test_more_of_a_negative_score_is_better_where_higher_is():
+    """A score of one's own may be negative, such as a share of explained variance."""
+    found = headline_gain([SEMSEG], {"semseg": {"miou": -0.1}}, {"semseg": {"miou": -0.2}})
+    assert found.percent == pytest.approx(50)
+
+
 def test_published_family_a_arithmetic():
     """A model equal to its baselines gains 0; one twice as good in a `higher` task of two gains 50 %."""
     base = {"semseg": {"miou": 0.4}, "normals": {"mean": 20.0}}

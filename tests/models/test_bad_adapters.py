@@ -27,6 +27,7 @@ LORA = {"type": "LowRank", **QKV}
 EXPERTS = {"type": "MixtureOfExperts", "experts": 2, "top_k": 1}
 SPARSE = {"type": "SparseDeltas", "base": "depth"}
 VTAGML = {"type": "VTAGML", "embedding": 4}
+TREE = {"levels": [[["depth", "normals"]], [["depth"], ["normals"]]], "blocks": [1, 1]}
 PRISM = {"type": "PRISM", "teachers": {"a": 8}, "experts": 2, "top_k": 1}
 
 
@@ -68,6 +69,16 @@ UNFIT = {
         [{**LORA, "shared": {"*": 2, "*.attn.qkv": 4}}],
         VIT,
         "LowRank: '*.attn.qkv' counts for no layer, because '*' before it matches all of its layers first.",
+    ),
+    "shared updates that nothing reads": (
+        [{**LORA, "own": {"*.attn.*": 2}}],
+        VIT,
+        "LowRank: all layers of `shared` have own updates, and tasks read these alone.",
+    ),
+    "no part": (
+        [{"type": "DiTASK", **QKV, "parts": {"*.attn.qkv": 0}}],
+        VIT,
+        "model.adapters.0.parts.*.attn.qkv must be an integer of at least 1, got 0.",
     ),
     "parts of no layer": (
         [{"type": "DiTASK", **QKV, "parts": {"*.foo": 3}}],
@@ -124,6 +135,11 @@ UNFIT = {
         VIT,
         "model.adapters.0.threshold must be a number of at least 0, got -1.0.",
     ),
+    "two hypernetworks": (
+        [{"type": "HyperLowRank", **QKV}, {"type": "HyperLowRank", "shared": {"*.attn.proj": 2}}],
+        VIT,
+        "HyperLowRank: the backbone has a hypernetwork already. Name all layers in one adapter.",
+    ),
     "VTAGML twice": ([VTAGML, VTAGML], SWIN, "VTAGML: the backbone has a VTAGML already."),
     "VTAGML of nothing": (
         [{**VTAGML, "blocks": [], "stream": False}],
@@ -145,6 +161,16 @@ UNFIT = {
         [{**PRISM, "teachers": {"keys": 8}}],
         VIT,
         "PRISM.teachers: torch's modules cannot have the name 'keys'.",
+    ),
+    "updates of a branched encoder": (
+        [{"type": "Branched", "tree": TREE}, LORA],
+        VIT,
+        "LowRank behind other adapters: BranchedEncoder: this architecture is not cut into blocks",
+    ),
+    "changes of a branched encoder": (
+        [{"type": "Branched", "tree": TREE}, {"type": "TAPS"}],
+        VIT,
+        "Or put TAPS first.",
     ),
     "public encoders in streams": (
         [{"type": "PublicPrivate"}, {"type": "CrossStitch"}],

@@ -68,6 +68,7 @@ def m3vit(w, image):
     return out
 
 
+@pytest.mark.conformance("MixtureOfExperts", "formulas", "layout")
 @compares("m3vit")
 def test_m3vit():
     vit = TimmBackbone("vit_tiny_patch16_224", embed_dim=8, depth=4, num_heads=2, img_size=32)
@@ -146,6 +147,7 @@ def mtlora(w, image):
     return out
 
 
+@pytest.mark.conformance("LowRank", "formulas", "layout")
 @compares("mtlora")
 def test_mtlora():
     small = {"embed_dim": 4, "depths": (1, 1), "num_heads": (2, 2), "window_size": 2}
@@ -216,6 +218,7 @@ def vtagml(w, image):
     return out
 
 
+@pytest.mark.conformance("VTAGML", "formulas", "layout")
 @compares("vtagml")
 @pytest.mark.parametrize("stream", [True, False])
 def test_vtagml(stream):

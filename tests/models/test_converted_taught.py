@@ -112,6 +112,7 @@ def sak(w, image):
     return out | {ours: logits_of(w, task, levels[task], image) for ours, task in OFFICIAL.items()}
 
 
+@pytest.mark.conformance("SAK", "formulas", "layout")
 @compares("sak")
 def test_sak():
     image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -177,6 +178,7 @@ def prism(w, image):
     return out
 
 
+@pytest.mark.conformance("PRISM", "formulas", "layout")
 @compares("prism")
 def test_prism():
     image = torch.randn(2, 3, 32, 32, dtype=torch.float64)

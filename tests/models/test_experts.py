@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from disturbed import disturb
 from timm.layers.mlp import Mlp
 
-from mtvision.core.context import Context, use_context
+from mtvision.core.context import Context, current_context, use_context
 from mtvision.core.naming import UnknownNameError
+from mtvision.data.decode import read_image
 from mtvision.models.adapters.experts import MixtureOfExperts
+from mtvision.models.backbones.task_passes import remembering
 from mtvision.models.factory import build_network
 from mtvision.models.layers.experts import (
     Experts,
@@ -26,8 +29,10 @@ from mtvision.models.layers.experts import (
     orthonormal_sum,
     weighted_sum,
 )
+from mtvision.models.layers.experts.usage import expert_usage
 from mtvision.protocols.tasks import depth, semseg
 from mtvision.report.cost import measure_cost
+from mtvision.visualize.experts import plot_expert_usage
 
 TASKS = (semseg(("sky", "road", "car")), depth())
 NAMES = [task.name for task in TASKS]
@@ -161,6 +166,27 @@ def test_losses_by_hand():
     torch.testing.assert_close(losses.mutual_information_loss(means), -information)
 
 
+@pytest.mark.parametrize("excluded", [False, True])
+def test_experts_that_are_closed_to_a_task_share_no_information_and_get_no_gradient(excluded):
+    allowed = exclusive_mask(2, 5, 0.4, excluded=excluded, seed=1)
+    layer = MixtureMLP(TaskRouter(6, 5, 2, NAMES, noise=1.0, allowed=allowed), 6, 7, balance=1, z=1, mutual=1)
+    x = torch.randn(9, 6)
+    with remembering((1, 1)):
+        for name in NAMES:
+            with use_context(replace(current_context(), task=name)):
+                layer(x)
+    assert len(layer._seen) == 2
+    torch.testing.assert_close(
+        losses.mutual_information_loss([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]),
+        torch.tensor(-math.log(2)),
+    )
+    layer.auxiliary_loss().backward()
+    for number, name in enumerate(NAMES):
+        gradient = layer.router.gate[name].grad
+        assert torch.isfinite(gradient).all()
+        assert (gradient.abs().sum(dim=0) > 0).tolist() == allowed[number].tolist()
+
+
 def test_the_expected_load_is_that_of_many_draws():
     torch.manual_seed(0)
     logits, deviation = torch.randn(1, 4), 0.7
@@ -190,6 +216,28 @@ def test_losses_of_all_passes_are_collected_once():
     with torch.no_grad():
         network.eval()(x)
     assert sum(network.auxiliary_losses().values()) == 0
+
+
+@pytest.mark.parametrize("router", ["task", "shared"])
+def test_usage_is_the_share_of_tokens_that_go_to_an_expert(router, tmp_path):
+    network = disturb(build(router=router))
+    first, last = network.backbone.model.blocks[1].mlp.router, network.backbone.model.blocks[3].mlp.router
+    (
+        first.gate if router == "shared" else first.gate["depth"]
+    ).data.zero_()  # equal scores: the same two for all
+    seen = []
+    last.register_forward_hook(lambda _, __, routing: seen.append(routing.experts))
+    usage = expert_usage(network, torch.randn(2, 3, 32, 48))
+    names = ["all tasks"] if router == "shared" else NAMES
+    assert [list(item) for item in usage.values()] == [names, names]
+    assert sorted(usage["backbone.model.blocks.1.mlp.router"][names[-1]]) == [0, 0, 0.5, 0.5]
+    for name, chosen in zip(names, seen, strict=True):
+        counts = [int((chosen == expert).sum()) / chosen.numel() for expert in range(4)]
+        assert usage["backbone.model.blocks.3.mlp.router"][name] == pytest.approx(counts)
+    plot_expert_usage(usage, tmp_path / "usage.png")
+    assert read_image(tmp_path / "usage.png").std() > 0
+    with pytest.raises(ValueError, match="no experts with a router"):
+        expert_usage(build(adapted=False), torch.randn(1, 3, 32, 32))
 
 
 @pytest.mark.conformance("MixtureOfExperts", "counts")

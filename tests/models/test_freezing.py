@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from mtvision.architecture.tree import Tree
 from mtvision.balance import Uncertainty
 from mtvision.engine.optimizer import build_optimizer
 from mtvision.engine.training import fit
@@ -53,6 +54,38 @@ def test_modules_without_anything_to_train_stay_in_evaluation_mode(network):
     assert not other.backbone.stage0[1].training
     assert nn.SyncBatchNorm.convert_sync_batchnorm(other).train().backbone.stage0[1].training is False
     assert str(frozen).startswith("frozen: 8 tensors, 0.00 of 0.01 M parameters; in evaluation mode: back")
+
+
+VIT = {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "embed_dim": 8, "depth": 2, "num_heads": 2}
+LORA = {"type": "LowRank", "shared": {"*.attn.qkv": 2}}
+HOULSBY = {"type": "Houlsby", "shared": {"*.attn.proj": 2}, "train": ()}
+PUBLIC = {"type": "Houlsby", "shared": {"public.*.attn.proj": 2}, "train": ()}
+EXPERTS = {"type": "MixtureOfExperts", "experts": 2, "top_k": 1}
+TREE = Tree(((("semseg", "depth"),), (("semseg",), ("depth",))), (1, 1)).to_plain()
+
+
+@pytest.mark.parametrize(
+    ("adapters", "added"),
+    [
+        ([LORA, HOULSBY], {"A", "B", "down", "up"}),
+        ([EXPERTS, LORA], {"first", "second", "gate", "A", "B"}),
+        ([{"type": "ImplicitVectors"}, LORA], {"z", "A", "B"}),
+        ([{"type": "DropClassToken"}, LORA], {"A", "B"}),
+        ([{"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "down", "up"}),
+        ([LORA, {"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "A", "B", "down", "up"}),
+        ([LORA, {"type": "TAPS", "layers": ["*.fc1"]}], {"A", "B", "deltas"}),
+        ([LORA, {"type": "Branched", "tree": TREE}], {"A", "B"}),
+    ],
+    ids=str,
+)
+def test_an_adapter_freezes_the_base_and_leaves_what_others_have_added(adapters, added):
+    backbone = build_network({**MODEL, "backbone": VIT, "adapters": adapters}, discs.PROTOCOL.tasks).backbone
+    seen = set()
+    for name, item in backbone.named_parameters():
+        mine = added & set(name.split("."))
+        seen |= mine
+        assert item.requires_grad == bool(mine), name
+    assert seen == added
 
 
 @problems.FREEZING

@@ -235,6 +235,7 @@ def added_block(block, x):
     return shared + after, {name: shared + item for name, item in own.items()}
 
 
+@pytest.mark.conformance("LowRank", "formulas")
 def test_mtloras_addition_as_released():
     options = {"shared": {"*.attn.qkv": 2}, "own": {"*.mlp.*": 2}, "side": True, "addition": True}
     network = disturb(build("LowRank", options, SWIN)).eval()
@@ -348,6 +349,28 @@ def test_a_warp_keeps_order_and_ends():
 def test_bad_options_are_named(options, text):
     with pytest.raises(ValueError, match=text):
         build("LowRank", options)
+
+
+NAFLEX = {**VIT, "name": "naflexvit_base_patch16_siglip", "depth": 2, "img_size": None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "before"),
+    [
+        ("LowRank", {"shared": {"*": 1}, "own": {"*.1.mlp.*": 2}}, True),
+        ("LowRank", {"own": {"*": 1}}, False),
+        ("DiTASK", {"shared": {"*.attn.*": 2}, "own": {"*.1.attn.qkv": 2}}, False),
+        ("PolySkills", {"shared": {"*": 1}}, False),
+        ("HyperLowRank", {"shared": {"*": 1}}, False),
+    ],
+)
+def test_no_update_lies_where_no_pass_reads_it(kind, options, before):
+    """NaFlex has a linear layer before its blocks, which no task can have for itself."""
+    network = disturb(build(kind, options, NAFLEX)).train()
+    assert ("backbone.model.embeds.proj" in updated_layers(network)) == before
+    sum(item.square().mean() for item in network(image()).values()).backward()
+    trained = [(name, item) for name, item in network.named_parameters() if item.requires_grad]
+    assert [name for name, item in trained if item.grad is None] == []
 
 
 def test_what_does_not_fit_a_pass_per_task_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from disturbed import disturb
 
@@ -14,6 +15,7 @@ from mtvision.protocols.tasks import depth, normals
 MAPS = (torch.randn(2, 4, 6, 8), torch.randn(2, 6, 3, 4))
 
 
+@pytest.mark.conformance("MedusaDecoder", "formulas")
 def test_the_result_is_a_weighted_sum_of_masked_scales():
     head = disturb(MultiScaleAttention((4, 6), 5)).eval()
     with torch.no_grad():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from disturbed import disturb
 
 from mtvision.balance.scalar.weighted import FixedWeights
+from mtvision.core.context import current_context, use_context
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.random import is_held_out
 from mtvision.core.roles import is_architecture
@@ -38,6 +40,7 @@ def maps(backbone, image, name):
         return backbone(image).for_task(name).maps
 
 
+@pytest.mark.conformance("ImplicitVectors", "formulas")
 @pytest.mark.parametrize("mode", ["add", "multiply"])
 def test_a_vector_changes_the_channels_of_its_task_alone(mode):
     neck, image = ImplicitVectors(mode=mode).apply(toy(), TASKS), torch.randn(2, 3, 16, 24)
@@ -52,6 +55,7 @@ def test_a_vector_changes_the_channels_of_its_task_alone(mode):
     assert 0 < (drawn - float(mode == "multiply")).abs().max() < 0.2
 
 
+@pytest.mark.conformance("Alignment", "formulas")
 def test_alignment_multiplies_every_location_by_the_matrix_of_its_task():
     neck, image = Alignment().apply(toy(), TASKS), torch.randn(2, 3, 16, 24)
     plain = neck.levels(image)
@@ -79,6 +83,7 @@ def test_alignment_undoes_a_difference_of_covariance():
         torch.testing.assert_close(found, label)
 
 
+@pytest.mark.conformance("AdaTT", "formulas")
 def test_fusion_is_gated_experts_plus_own_ones():
     fusion = disturb(Fusion(4, {"depth": 2, "normals": 2, SHARED: 1}, NAMES)).eval()
     states = {name: torch.randn(2, 4, 3, 5) for name in (*NAMES, SHARED)}
@@ -115,8 +120,11 @@ def test_a_gate_that_is_private_gives_the_single_task_network(gate):
     assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.private["depth"](image).maps))
     alpha.data = -alpha.data
     assert all(map(torch.equal, maps(backbone, image, "depth"), backbone.public(image).maps))
+    backbone.architecture_gates["depth"].train()()[0].backward()
+    assert torch.isfinite(alpha.grad).all()
 
 
+@pytest.mark.conformance("PublicPrivate", "formulas")
 def test_gates_as_released():
     assert SafeGate("softmax")().tolist() == [0.5, 0.5]
     torch.testing.assert_close(SafeGate("sigmoid")().sum(), torch.tensor(2 / (1 + math.exp(-0.5))))
@@ -142,6 +150,11 @@ def test_the_lite_version_keeps_one_encoder_per_task():
     alone = PublicPrivate(keep=dict.fromkeys(NAMES, "private")).apply(toy(), TASKS)
     assert alone.public is None
     assert all(map(torch.equal, maps(alone, image, "depth"), alone.private["depth"](image).maps))
+    calls = []
+    alone.private["normals"].register_forward_hook(lambda *_: calls.append(1))
+    with use_context(replace(current_context(), tasks=("depth",))):
+        maps(alone, image, "depth")
+    assert not calls  # a task that is not read costs nothing
 
 
 CONFIG = {
@@ -209,6 +222,23 @@ def test_gates_behind_decoders_mix_logits():
         for item in (fresh.decoder.public.decoders, fresh.decoder.private.decoders)
     )
     assert not torch.equal(one, other)  # decoders start apart, as released
+
+
+@pytest.mark.parametrize("neck", ["AdaTT", "ImplicitVectors"])
+def test_a_task_alone_is_read_behind_a_neck_and_passes_per_task(neck):
+    vit = {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "embed_dim": 8, "depth": 2, "num_heads": 2}
+    adapters = [{"type": "LowRank", "own": {"*.1.attn.qkv": 2}}, {"type": neck}]
+    network, image = (
+        disturb(build_network({**CONFIG, "backbone": vit, "adapters": adapters}, TASKS)).eval(),
+        torch.randn(1, 3, 32, 48),
+    )
+    calls = []
+    with torch.no_grad():
+        whole = network(image)
+        network.backbone.shared.model.blocks[1].register_forward_hook(lambda *_: calls.append(1))
+        for name in NAMES:
+            assert torch.equal(network(image, [name])[name], whole[name])
+    assert len(calls) == len(NAMES) * (2 if neck == "AdaTT" else 1)  # a neck that mixes tasks reads all
 
 
 def test_a_private_encoder_behind_another_neck_reads_the_maps_of_its_task():

@@ -61,6 +61,7 @@ def test_a_filter_sees_neighbours_on_the_grid_and_leaves_the_class_token():
     assert found.nonzero().flatten().tolist() == [0, 1 + 4 * 2 + 2]
 
 
+@pytest.mark.conformance("TADFormer", "formulas")
 def test_a_dynamic_filter_is_made_from_the_mean_of_its_own_image():
     made, x = disturb(DynamicFilter(2, 3)), torch.randn(3, 2, 5, 6)
     found = made(x)

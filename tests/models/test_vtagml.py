@@ -27,6 +27,7 @@ def swin():
     return TimmBackbone("swin_tiny_patch4_window7_224", **options)
 
 
+@pytest.mark.conformance("VTAGML", "formulas")
 def test_the_bias_of_a_task_lies_among_the_pixels_of_one_row():
     table = TaskTable(2, 5)
     layer = disturb(TaskAttention(WindowAttention(6, num_heads=2, window_size=(3, 3)), table, NAMES))

@@ -11,7 +11,7 @@ from mtvision.models.adapters.low_rank import merge_into_weights
 from mtvision.models.adapters.weight_deltas.greedy import greedy_subset
 from mtvision.models.adapters.weight_deltas.layers import Tuned, WeightDelta
 from mtvision.models.adapters.weight_deltas.reuse import ActivationReuse, reuse_report
-from mtvision.models.adapters.weight_deltas.sparse import SparseDelta, hard_concrete
+from mtvision.models.adapters.weight_deltas.sparse import SparseDelta, changed_values, hard_concrete
 from mtvision.models.adapters.weight_deltas.taps import GatedDelta, changed_layers
 from mtvision.models.factory import build_network
 from mtvision.models.trained import trained_state
@@ -44,6 +44,7 @@ def run(network, x, *tasks):
         return network.eval()(x, tasks or None)
 
 
+@pytest.mark.conformance("{kind}", "merges")
 @pytest.mark.parametrize(("kind", "options"), KINDS.items())
 def test_weights_merged_for_a_task_do_the_same_for_it(kind, options):
     network, x = disturb(build(kind, **options)), image()
@@ -88,6 +89,7 @@ def test_a_layer_below_the_threshold_is_the_base_to_the_bit():
     assert not torch.equal(want["depth"], found["depth"])
 
 
+@pytest.mark.conformance("TAPS", "formulas")
 def test_a_score_has_the_gradient_of_a_factor_and_a_penalty():
     gate = GatedDelta(torch.zeros(2, 3), 0.15, 0.1, 0.5)
     gate.delta.data.normal_()
@@ -114,6 +116,7 @@ def test_norms_change_but_statistics_are_those_of_the_base():
     assert all(torch.equal(item.running_mean, old) for item, old in zip(norms, before, strict=True))
 
 
+@pytest.mark.conformance("SparseDeltas", "formulas")
 def test_gates_are_stretched_and_take_their_noise_as_an_argument():
     delta = SparseDelta(torch.zeros(50), 0.2, 0.5, fixed=False)
     torch.nn.init.normal_(delta.delta)
@@ -133,6 +136,17 @@ def test_gates_are_stretched_and_take_their_noise_as_an_argument():
     assert hard_concrete(torch.tensor([-5.0, 0.0, 5.0]), None).tolist() == [0, 0, 1]
     fixed.delta.data[0] = 1
     assert fixed.open_share() == (1, 3)
+
+
+def test_changed_values_are_counted_for_every_task_but_the_base():
+    backbone = build("SparseDeltas", base="depth", start=-5.0).backbone
+    total = sum(item.numel() for name, item in backbone.named_parameters() if name.endswith(".delta")) // 2
+    assert changed_values(backbone) == {"semseg": (0, total), "normals": (0, total)}
+    layer = backbone.model.blocks[1].mlp.fc1.deltas["normals"]["weight"]
+    layer.whole.data.fill_(9.0)
+    layer.values.data[0, :3] = 9.0
+    layer.delta.data[0, 1:] = 1.0
+    assert changed_values(backbone) == {"semseg": (0, total), "normals": (2, total)}
 
 
 def test_the_base_task_uses_the_backbone_as_it_is():
@@ -162,6 +176,7 @@ def test_a_large_threshold_reuses_everything():
         reuse_report(build(), x)
 
 
+@pytest.mark.conformance("SparseDeltas", "formulas")
 def test_the_loss_of_reuse_is_the_sum_of_differences():
     network = disturb(build("SparseDeltas", base="depth", reuse=0.5, gates="fixed")).train()
     outputs = []
@@ -173,8 +188,13 @@ def test_the_loss_of_reuse_is_the_sum_of_differences():
     assert len(reuse._sums) == 4 * 6
     torch.testing.assert_close(reuse._sums[-1], (other - base).abs().sum())
     torch.testing.assert_close(reuse.auxiliary_loss(), 0.5 * torch.stack(reuse._sums).sum())
+    network(image(), ["depth"])
+    assert reuse.auxiliary_loss() == 0  # a batch with labels of the base task alone compares nothing
+    network.to("meta")(image().to("meta"), ["depth"])
+    assert reuse.auxiliary_loss().device.type == "meta"
 
 
+@pytest.mark.conformance("Subset", "formulas")
 def test_own_blocks_start_the_passes_and_belong_to_their_task():
     network, counts = disturb(build("Subset", blocks=BLOCKS)), []
     for block in network.backbone.model.blocks:

@@ -12,7 +12,7 @@ from scipy import stats
 from mtvision.core.naming import UnknownNameError
 from mtvision.metrics.gain import headline_gain
 from mtvision.protocols.tasks import depth, semseg
-from mtvision.report.baseline import fold_single_task, with_gain
+from mtvision.report.baseline import Baseline, fold_single_task, gain_over, with_gain
 from mtvision.report.paired import paired_differences, paired_grid, paired_t, sign_flip
 from mtvision.report.provenance import config_entry
 from mtvision.report.render import render_markdown
@@ -53,6 +53,14 @@ def test_gain_over_single_task_networks_is_the_metrics_gain():
     assert changed.gain["baseline"]["name"] == "single-task networks trained the same way (mean of 3 seeds)"
     assert violations(changed.to_json()) == []
     assert record.gain is None
+
+
+def test_a_gain_over_a_negative_score_has_the_direction_of_the_task():
+    base = Baseline("x", {"semseg": {"miou": -0.2}, "depth": {"rmse": 0.6}})
+    record = make_record(-0.1, 0.6)
+    gain = gain_over(record, base)
+    assert gain["parts"] == pytest.approx({"semseg": 50, "depth": 0})
+    assert not any("gain.parts" in text for text in violations(replace(record, gain=gain).to_json()))
 
 
 def test_no_gain_is_a_ratio_to_almost_nothing():

@@ -199,6 +199,10 @@ def test_curves_are_means_of_equal_parts(tmp_path):
     file.write_text('{"iter": 1')
     with pytest.raises(ValueError, match="line 1: not JSON"):
         read_curves(file)
+    for line in ("3", '{"loss": 1}', '{"iter": "4"}'):
+        file.write_text(line)
+        with pytest.raises(ValueError, match="line 1: expected an object with 'iter'"):
+            read_curves(file)
     assert read_curves(tmp_path / "none") is None
 
 

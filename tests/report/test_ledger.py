@@ -90,6 +90,14 @@ def test_verdicts_follow_the_shift_and_the_direction_of_the_score(shift, verdict
     assert all(item.interval[0] <= item.mean <= item.interval[1] for item in found)
 
 
+def test_the_search_for_weights_counts_once_for_all_seeds():
+    searched = {"iterations": 300, "hours": 0.1, "weight_search": {"hours": 0.6}}
+    base = [row("parallel", PARTS, seed) for seed in range(3)]
+    tuned = [row("tuned", PARTS, seed, training=searched) for seed in range(3)]
+    assert ledger([*base, *tuned], "parallel")[0].hours == pytest.approx((0.3 + 0.6) / 0.3)
+    assert ledger([*base, *tuned], "tuned")[0].hours == pytest.approx(0.3 / (0.3 + 0.6))
+
+
 def test_one_seed_is_said():
     found = ledger([row("parallel", PARTS), row("new", PARTS + 0.05)], "parallel")
     assert [item.verdict for item in found] == ["better, one seed", "no difference shown"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtvision.core.registry import ADAPTERS
+
 PROPERTIES = {
     "formulas": "gives what an independent derivation from the formulas or the released code gives",
     "layout": "weights have the names and shapes of the authors' checkpoints, there and back",
@@ -38,6 +40,7 @@ BATTERY = {
 KINDS = ("decoder", "adapter", "balancer", "step")
 """Batteries whose classes are methods."""
 
+ADAPTED = "Adapters and structures"
 GROUPS = {
     "Decoders": {
         "parallel": ("ParallelDecoder", "parallel", "densenet", "plain", "bf16", "average", "workers"),
@@ -60,7 +63,7 @@ GROUPS = {
         "MTMamba": ("MTMambaDecoder", "mtmamba", "mtmamba plus=False"),
         "MTMamba++": ("MTMambaPlusDecoder", "mtmamba_plus", "mtmamba plus=True"),
     },
-    "Adapters and structures": {
+    ADAPTED: {
         "Cross-Stitch": ("CrossStitch", "cross_stitch"),
         "NDDR": ("NDDR", "nddr"),
         "MTAN": ("MTAN", "mtan"),
@@ -68,7 +71,11 @@ GROUPS = {
         "DiTASK": ("DiTASK",),
         "Houlsby": ("Houlsby",),
         "C-Poly": ("PolySkills",),
+        "shared hypernetwork": ("HyperLowRank",),
         "M³ViT": ("MixtureOfExperts",),
+        "SubTuning": ("Subset",),
+        "Efficient Computation Sharing": ("SparseDeltas",),
+        "Deep Safe MTL": ("PublicPrivate",),
         "branched encoder": ("Branched", "tree"),
         "search for branches": ("BranchingSearch", "straight_through", "streams"),
         "slimmable": ("Slimmable", "slimmable", "SandwichStep"),
@@ -76,7 +83,7 @@ GROUPS = {
         "representation surgery": ("Surgery",),
     },
 }
-"""{part of the page: {method: its names in tests}}; balancers and steps follow under their class's name."""
+"""{part of the page: {method: its names in tests}}; other methods follow under their class's name."""
 REST = "Balancers and steps"
 TITLES = {"uncertainty": "Uncertainty", "upgrad": "UPGrad"}
 """{name in tests: class} of the rest."""
@@ -88,7 +95,7 @@ def method_of(name: str) -> tuple[str, str]:
     """Part of the page and title of a method, from a name in a test.
 
     What follows `/` or a comma is left out. So is what follows `-`, or a known ending, if there is no such
-    method.
+    method, or if an adapter stands before it.
     """
     plain = name.split("/")[0].split(",")[0]
     shorter = [plain.removesuffix(end) for end in ENDINGS]
@@ -97,6 +104,8 @@ def method_of(name: str) -> tuple[str, str]:
             for title, names in methods.items():
                 if candidate in names:
                     return group, title
+    if plain.split("-")[0] in ADAPTERS:
+        return ADAPTED, plain.split("-")[0]
     return REST, TITLES.get(plain, plain)
 
 

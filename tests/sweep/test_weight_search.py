@@ -164,6 +164,9 @@ def test_both_sums_join_the_grid_and_the_tuned_one_carries_the_cost(tmp_path):
     marked = grid.rows[2].cells[5]
     assert marked.mark
     assert any("not at equal cost" in text for _, text in grid.notes)
+    each = hours + sums.found.cost["hours"] / 3  # as much per seed as the tuned sum
+    one = gains_grid([*records, replace(rule[0], training={"hours": each})], sums.equal, sums.tuned)
+    assert not one.rows[2].cells[5].mark  # one seed costs less than three in total, but not per seed
 
 
 def test_equal_weights_that_nothing_beats_are_one_row(tmp_path, monkeypatch):

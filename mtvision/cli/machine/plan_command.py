@@ -17,6 +17,7 @@ from mtvision.cli.machine.step_plan import Rate, count_step, measure_rate, plan,
 from mtvision.core.shapes import without_values
 from mtvision.core.task import Task
 from mtvision.models.factory import build_network
+from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.building import without_pretrained
 from mtvision.recipe.config import RunConfig
@@ -35,12 +36,15 @@ def print_plan(
     model = without_pretrained(config["model"])
     batch = arguments.batch or int((config["train_data"] or {}).get("batch_size", 1))
     iterations = arguments.iterations or int(config["training"]["iterations"])
+    frozen = list(config["training"].get("freeze") or ())
     network = _counted_network(model, protocol.tasks)
+    network.freeze(frozen)
     if arguments.rate:
         rate = Rate(arguments.rate, 0.0, "a device of the given rate")
     else:
         small = tuple(max(SMALLEST, side // 2) for side in size)
         real = build_network(model, protocol.tasks)
+        real.freeze(frozen)
         rate = measure_rate(
             real, lambda sides: count_step(network, sides).macs, (small[0], small[1]), arguments.device
         )
@@ -138,7 +142,7 @@ def growth(model: Mapping[str, Any], tasks: Sequence[Task], size: tuple[int, int
     return {name: {"points": points, **_exponents(points)} for name, points in several.items()}
 
 
-def _counted_network(model: Mapping[str, Any], tasks: Sequence[Task]) -> nn.Module:
+def _counted_network(model: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     with without_values():
         return build_network(model, tasks)
 

@@ -7,7 +7,7 @@ A line through two points gives the rate of this network's own kernels, and what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, fsum, log
 from typing import TYPE_CHECKING, Any
@@ -104,8 +104,13 @@ def _loss(network: nn.Module, image: Tensor) -> Tensor:
     """A scalar that reaches every output; deep supervision included."""
     import torch
 
-    result = network(image)
-    maps = result.values() if isinstance(result, Mapping) else [result]
+    from mtvision.models.network import Network
+
+    if isinstance(network, Network):
+        output = network.outputs(image)
+        maps = [*output.logits.values(), *(item.logits for item in output.auxiliary)]
+    else:
+        maps = [network(image)]
     return torch.stack([item.float().square().mean() for item in maps]).sum()
 
 

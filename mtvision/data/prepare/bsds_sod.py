@@ -97,9 +97,11 @@ def _prepare_image(job: _Job) -> Outcome:
     size = read_image(job.image).shape[:2]
     maps = read_truth(job.truth, BSDS)
     mask = read_mask(job.mask)
-    if not 1 <= len(maps) <= MOST_ANNOTATORS or not any(drawn.any() for drawn in maps):
+    drew = sum(bool(drawn.any()) for drawn in maps)  # a packed map cannot tell who drew nothing
+    if not 1 <= len(maps) <= MOST_ANNOTATORS or drew < len(maps):
         raise ValueError(
-            f"{job.truth}: {len(maps)} annotators, expected 1 to {MOST_ANNOTATORS} with boundaries."
+            f"{job.truth}: {drew} of {len(maps)} annotators drew boundaries, expected 1 to "
+            f"{MOST_ANNOTATORS} and all of them."
         )
     for path, shape in [(job.truth, drawn.shape) for drawn in maps] + [(job.mask, mask.shape)]:
         if shape != size:

@@ -132,7 +132,12 @@ def _converted(job: _Job) -> Frame:
     rgb = read_image(job.source)
     if not depth.shape == label.shape == rgb.shape[:2]:
         raise ValueError(f"{job.source}: its picture, depth and label differ in size. Convert it again.")
-    return Frame(rgb, depth.astype(np.uint16), label)
+    if depth.dtype != np.uint16 or int(label.max(initial=0)) > np.iinfo(np.uint8).max:
+        raise ValueError(
+            f"{job.source}: its depth has {8 * depth.itemsize} bits and labels run to {int(label.max())}, "
+            "expected 16 bits of millimetres and labels in 0..255. Convert it again."
+        )
+    return Frame(rgb, depth, label.astype(np.uint8))
 
 
 def frame_of(path: Path, cloud: Cloud) -> Frame:

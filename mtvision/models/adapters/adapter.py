@@ -51,6 +51,8 @@ class Adapter:
         The result satisfies the contract of `Backbone`, so its `channels` and `strides` are right: call
         `measure()` again after a change of widths. A backbone with maps of their own for every task returns
         `TaskPyramids`.
+
+        What is added stays as it is when a later adapter freezes the backbone (`build_network`).
         """
         del tasks
         return backbone

@@ -81,7 +81,7 @@ def gains_grid(records: Sequence[Record], equal: str, tuned: str) -> Grid:
     """
     over = [(name, gains_over(records, name)) for name in (equal, tuned)]
     rows = {row[0].method: row for row in group_seeds(records)}
-    hours = {name: total_hours(row) for name, row in rows.items()}
+    hours = {name: _hours_per_seed(row) for name, row in rows.items()}
     notes = Notes()
     body = []
     for name in [equal, *over[0][1]]:
@@ -90,17 +90,17 @@ def gains_grid(records: Sequence[Record], equal: str, tuned: str) -> Grid:
             mark = ""
             if column and name not in (equal, tuned) and _costs_less(hours[name], hours[tuned]):
                 mark = notes.mark(
-                    f"not at equal cost: '{tuned}' and its search cost more than this row in total"
+                    f"not at equal cost: '{tuned}' and its search cost more per seed than this row"
                 )
             cells += _cells(found.get(name), mark)
-        cells.append(_cost(hours[name], hours[equal], len(rows[name]), len(rows[equal])))
+        cells.append(_cost(hours[name], hours[equal]))
         body.append(Row(tuple(cells), "difference"))
     notes.add(
         "Gain: mean relative change of the headline scores over the run with the same seed, in per cent, "
         "+ = better. Paired t test, Holm-corrected over the rows; 95 % interval."
     )
     notes.add(
-        "Cost: hours of all seeds of a row, for tuned weights with the search, over those of equal weights."
+        "Cost: hours per seed, for tuned weights with a share of the search, over those of equal weights."
     )
     return Grid("Gains over plain sums", _columns(equal, tuned), tuple(body), notes.listed())
 
@@ -127,12 +127,15 @@ def _cells(found: PairedDifference | None, mark: str) -> list[Cell]:
     return [gain, Cell(interval), *(p_cell(p) for p in (found.p, found.p_holm))]
 
 
-def _cost(hours: float | None, base: float | None, count: int, base_count: int) -> Cell:
+def _hours_per_seed(row: Sequence[Record]) -> float | None:
+    """The search is shared by the seeds, so each has a part of it."""
+    hours = total_hours(row)
+    return None if hours is None else hours / len(row)
+
+
+def _cost(hours: float | None, base: float | None) -> Cell:
     """Hours per seed over those of equal weights."""
-    if hours is None or not base:
-        return Cell()
-    ratio = (hours / count) / (base / base_count)
-    return Cell(f"{ratio:.2f}", ratio)
+    return Cell() if hours is None or not base else Cell(f"{hours / base:.2f}", hours / base)
 
 
 def _costs_less(hours: float | None, tuned: float | None) -> bool:

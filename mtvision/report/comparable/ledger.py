@@ -8,13 +8,14 @@ jackknife's pseudo-value. Rows are paired: the same seeds and the same images co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import fsum, isnan, nan
 from typing import TYPE_CHECKING
 
 from mtvision.core.naming import look_up
 from mtvision.report.baseline import SINGLE_TASK, fold_single_task, is_single_task
+from mtvision.report.comparable.gains import total_hours
 from mtvision.report.comparable.key import conflicts
 from mtvision.report.comparable.leads import LEVEL
 from mtvision.report.display import Display, display_of
@@ -47,7 +48,8 @@ class Entry:
         images: that both records have a score without; 0 = not tested.
         interval: of 95 %, over seeds and images; None if not tested.
         p: two-sided; None if not tested.
-        hours: training time of the row over that of the reference, searches for weights included, or None.
+        hours: training time of the row over that of the reference, None where it is not known. A search for
+            weights counts once for all seeds.
         p_holm: corrected over all rows and tasks of the reference.
     """
 
@@ -196,16 +198,8 @@ def bootstrap(values: Sequence[Sequence[float]], mean: float) -> tuple[tuple[flo
 
 
 def _hours(pairs: Sequence[tuple[Record, Record]]) -> float | None:
-    totals = [[_training_hours(item) for item in side] for side in zip(*pairs, strict=True)]
-    one, other = (None if None in side else fsum(value or 0.0 for value in side) for side in totals)
+    one, other = (total_hours(side) for side in zip(*pairs, strict=True))
     return None if one is None or not other else one / other
-
-
-def _training_hours(record: Record) -> float | None:
-    training = record.training or {}
-    hours: float | None = training.get("hours")
-    searched: Mapping[str, float] = training.get("weight_search") or {}
-    return None if hours is None else hours + float(searched.get("hours", 0.0))
 
 
 def ledger_grid(records: Sequence[Record], reference: str) -> Grid:

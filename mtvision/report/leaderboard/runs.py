@@ -87,16 +87,19 @@ def read_curves(file: Path, points: int = POINTS) -> dict[str, Any] | None:
     Values that are not finite are left out of the means; a point without any is None.
 
     Raises:
-        ValueError: a line is not JSON.
+        ValueError: a line is not JSON, or no line of such a log.
     """
     if not file.is_file():
         return None
     rows: list[Mapping[str, float]] = []
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}, line {number}: not JSON ({error}); was the run cut off?") from error
+        if not isinstance(row, dict) or not isinstance(row.get("iter"), int):
+            raise ValueError(f"{file}, line {number}: expected an object with 'iter'. Is it a log of losses?")
+        rows.append(row)
     if not rows:
         return None
     size = -(-len(rows) // points)

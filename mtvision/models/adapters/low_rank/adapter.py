@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -27,13 +28,13 @@ Ranks = Mapping[str, int]
 class LinearUpdates(MergeableAdapter):
     """Base of adapters that add a `Delta` to the results of linear layers.
 
-    The rest of the backbone is frozen, and its norms keep their statistics. A layer that `shared` and `own`
-    both match has both updates.
+    The rest of the backbone is frozen, and its norms keep their statistics.
 
     Args:
-        shared: {glob of linear layers: rank} of the update of all tasks.
-        own: {glob of linear layers: rank} of an update of each task. The backbone is then computed once up to
-            the first such block and once per task from there.
+        shared: {glob of linear layers: rank} of the update of all tasks. A layer that `own` matches too has
+            it with `both` or `side` alone; else nothing would read it.
+        own: {glob of linear layers: rank} of an update of each task, in blocks. The backbone is then computed
+            once up to the first such block and once per task from there.
         both: a task's result has the shared update too, where a layer has both.
         side: tasks leave the shared state for the last block of a stage and do not come back (MTLoRA). Then
             `own` concerns only these blocks.
@@ -41,9 +42,16 @@ class LinearUpdates(MergeableAdapter):
         addition: where a layer has own updates, the shared state adds a normed sum of the tasks' results
             instead of a shared update (MTLoRA's `addition`). It needs `side`.
 
+    Attributes:
+        depend: updates of `shared` depend on the task, so that they lie in blocks.
+        read: own updates read the shared one of their layer.
+
     Raises:
         ValueError: no layer is named, a glob matches none, or a rank is not positive.
     """
+
+    depend: ClassVar[bool] = False
+    read: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -91,10 +99,17 @@ class LinearUpdates(MergeableAdapter):
         names = [task.name for task in tasks]
         layers = {path: item for path, item in backbone.named_modules() if type(item) is nn.Linear}
         self._refuse_updated(backbone)
-        shared = self.chosen(self.shared, layers, self.label)
-        own = self.chosen(self.own, self._side_layers(backbone, layers), self.label)
-        if self.addition:
-            shared = {path: rank for path, rank in shared.items() if path not in own}
+        inside = self._in_blocks(backbone, layers)
+        shared = self.chosen(self.shared, inside if self.depend else layers, self.label)
+        own = self.chosen(self.own, self._side_layers(backbone, layers) if self.side else inside, self.label)
+        if self.addition or not (self.both or self.side or self.read):
+            alone = {path: rank for path, rank in shared.items() if path not in own}
+            if shared and not alone and not self.addition:
+                raise ValueError(
+                    f"{self.label}: all layers of `shared` have own updates, and tasks read these alone. "
+                    "Leave `shared` out, or take both=True where there is one."
+                )
+            shared = alone
         self._freeze(backbone)
         made: dict[str, UpdatedLinear] = {}
         for path in [name for name in layers if name in shared or name in own]:
@@ -128,10 +143,17 @@ class LinearUpdates(MergeableAdapter):
                     "Name each layer in one adapter."
                 )
 
-    def _side_layers(self, backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
-        """Layers that may have updates of one task."""
-        if not self.side:
+    @staticmethod
+    def _in_blocks(backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
+        """Layers that a pass of one task runs; all without blocks, which `pass_per_task` refuses."""
+        try:
+            within = tuple(f"{name}." for name in backbone.block_names())
+        except NotImplementedError:
             return dict(layers)
+        return {path: item for path, item in layers.items() if path.startswith(within)}
+
+    def _side_layers(self, backbone: Backbone, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
+        """Layers in the blocks for which tasks leave the shared state."""
         if not backbone.exits:
             raise ValueError(f"{self.label}: side=True needs a backbone with blocks; see docs/models.md.")
         names = backbone.block_names()

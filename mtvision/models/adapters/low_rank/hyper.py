@@ -106,8 +106,11 @@ class HyperLowRank(LinearUpdates):
         train: globs of the backbone's parameters that are trained as well.
 
     Raises:
-        ValueError: no layer is named, a glob matches none, or a rank is not positive.
+        ValueError: no layer is named, a glob matches none, a rank is not positive, or another HyperLowRank
+            stands before it.
     """
+
+    depend = True
 
     def __init__(
         self,
@@ -124,6 +127,10 @@ class HyperLowRank(LinearUpdates):
 
     def apply(self, backbone: Backbone, tasks: Sequence[Task]) -> Backbone:
         """The same backbone, frozen, with updates and a hypernetwork."""
+        if any(isinstance(item, Hypernetwork) for item in backbone.modules()):
+            raise ValueError(
+                "HyperLowRank: the backbone has a hypernetwork already. Name all layers in one adapter."
+            )
         self._made = Hypernetwork(len(tasks), self.embedding, self.hidden)
         backbone = super().apply(backbone, tasks)
         backbone.add_module("hypernetwork", self._made.to(next(backbone.parameters())))

@@ -24,7 +24,8 @@ class LowRank(LinearUpdates):
     too. A task's result there is the frozen result of the shared state plus its own update.
 
     Args:
-        shared: {glob of linear layers: rank} of the update of all tasks, e.g. `{"*.attn.qkv": 8}`.
+        shared: {glob of linear layers: rank} of the update of all tasks, e.g. `{"*.attn.qkv": 8}`. A layer
+            that `own` matches too has it with `both` or `side` alone.
         own: {glob of linear layers: rank} of an update of each task.
         scale: factor of updates; LoRA's alpha/rank, MTLoRA's scale (not divided by the rank).
         dropout: of the inputs of updates.
@@ -85,7 +86,7 @@ class DiTASK(LinearUpdates):
         *,
         shared: Mapping[str, int] | None = None,
         own: Mapping[str, int] | None = None,
-        parts: Mapping[str, int] | None = None,
+        parts: Mapping[str, Positive] | None = None,
         side: bool = False,
         train: Sequence[str] = (),
     ) -> None:
@@ -159,6 +160,8 @@ class PolySkills(LinearUpdates):
     Raises:
         ValueError: no layer is named, a glob matches none, or a rank is not positive.
     """
+
+    depend = True
 
     def __init__(
         self,

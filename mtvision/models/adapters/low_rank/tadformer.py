@@ -37,6 +37,8 @@ class TADFormer(LinearUpdates):
         ValueError: no layer is named, a glob matches none, a side is even, or a filter has no shared update.
     """
 
+    read = True
+
     def __init__(
         self,
         *,
@@ -68,8 +70,6 @@ class TADFormer(LinearUpdates):
             check_rank(self.label, path, layer, rank)
             self._ranks[path] = rank
             return Matrices(layer.in_features, layer.out_features, rank, self.scale, self.dropout)
-        if path not in self._grids:
-            raise ValueError(f"TADFormer: {path} lies outside the backbone's blocks; leave it out of `own`.")
         if path not in self._ranks or rank % 2 == 0:
             raise ValueError(
                 f"TADFormer: {path} has a filter of side {rank} and "

@@ -73,6 +73,8 @@ class TaskFusion(OwnMaps):
         rounds: how many.
     """
 
+    mixes = True
+
     def __init__(self, channels: int, tasks: Sequence[str], *, own: int, shared: int, rounds: int) -> None:
         super().__init__()
         counts = dict.fromkeys(tasks, own) | ({SHARED: shared} if shared else {})

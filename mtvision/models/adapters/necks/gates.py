@@ -8,7 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mtvision.core.context import current_context
 from mtvision.core.pyramid import Pyramid, TaskPyramids
 from mtvision.models.adapters.mtan import AttendedPyramids
 from mtvision.models.backbones.backbone import Backbone
@@ -41,8 +43,7 @@ class SafeGate(nn.Module):
             return self.alpha.softmax(0)
         if self.kind == "sigmoid":
             return self.alpha.sigmoid()
-        share = self.alpha.sigmoid()
-        logits = torch.stack([1 - share, share]).log()
+        logits = F.logsigmoid(torch.stack([-self.alpha, self.alpha]))
         if noise is None and self.training:
             noise = -torch.empty_like(logits).exponential_().log()
         soft = ((logits + (0 if noise is None else noise)) / TEMPERATURE).softmax(0)
@@ -100,8 +101,9 @@ class PublicPrivateBackbone(Backbone):
             return [mix(weights, one, other) for one, other in zip(_maps(public, name), private, strict=True)]
 
         if public is None:
-            own = {name: Pyramid.of(mixed(name), self.strides) for name in self.task_names}
-            return TaskPyramids(own)
+            wanted = current_context().tasks
+            read = [name for name in self.task_names if wanted is None or name in wanted]
+            return TaskPyramids({name: Pyramid.of(mixed(name), self.strides) for name in read})
         return AttendedPyramids(public, self.task_names, mixed)
 
     def private_maps(self, name: str, image: Tensor) -> list[Tensor]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from mtvision.core.context import current_context, use_context
 from mtvision.core.pyramid import TaskPyramids
 from mtvision.models.adapters.adapter import Adapter
 from mtvision.models.adapters.mtan import AttendedPyramids
@@ -23,13 +26,20 @@ class NeckAdapter(Adapter):
 
 
 class OwnMaps(nn.Module):
-    """Base of modules that make the map of a task at one level."""
+    """Base of modules that make the map of a task at one level.
+
+    Attributes:
+        mixes: it needs the maps of all tasks, whichever are read.
+    """
+
+    mixes: ClassVar[bool] = False
 
     def forward(self, maps: dict[str, Tensor], task: str, memory: dict[str, Tensor]) -> Tensor:
         """The map (B, C, h, w) of `task`.
 
         Args:
-            maps: {task: what the backbone gives}, equal tensors where tasks share it.
+            maps: {task: what the backbone gives}, equal tensors where tasks share it; of `task` alone unless
+                the module mixes.
             task: whose map is made.
             memory: empty in the first call of a forward pass; what later calls for other tasks may use.
         """
@@ -59,12 +69,15 @@ class Neck(Backbone):
 
     def forward(self, image: Tensor) -> TaskPyramids:
         """Pyramids of an image batch (B, 3, H, W); a task's is computed when it is read."""
-        shared = self.shared(image)
+        context, mixes = current_context(), any(unit.mixes for unit in self.neck)
+        if mixes and context.tasks:  # a backbone with passes per task then computes all of them
+            context = replace(context, tasks=None)
+        with use_context(context):
+            shared = self.shared(image)
         memories: list[dict[str, Tensor]] = [{} for _ in self.neck]
 
         def own(name: str) -> list[Tensor]:
-            # A neck that mixes tasks needs the maps of all, whichever are read.
-            pyramids = {task: shared.for_task(task) for task in self.task_names}
+            pyramids = {task: shared.for_task(task) for task in (self.task_names if mixes else (name,))}
             return [
                 unit({task: item.maps[level] for task, item in pyramids.items()}, name, memories[level])
                 for level, unit in enumerate(self.neck)

@@ -23,7 +23,7 @@ class Embedded(TaskConditioned, Declares):
     _source: tuple[TaskTable, tuple[str, ...]]
 
     def declaration(self) -> Declaration:
-        """Neither slimmed nor branched."""
+        """Not slimmed."""
         return Declaration(cannot_slim="task embeddings modulate the full width")
 
     def embedding(self) -> Tensor:

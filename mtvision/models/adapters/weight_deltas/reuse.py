@@ -91,6 +91,7 @@ class ActivationReuse(nn.Module):
         self.counts: Counts | None = None
         self._sums: list[Tensor] = []
         self._pass: object = None
+        self._device: torch.device | None = None
 
     def watch(self, path: str, module: nn.Module) -> None:
         """Compare the outputs of a module between passes."""
@@ -101,12 +102,14 @@ class ActivationReuse(nn.Module):
         memory, task = pass_memory(), current_context().task
         if memory is None or task is None:
             return None
+        if memory is not self._pass:  # also where no difference follows, as in a pass of the base task alone
+            self._sums, self._pass, self._device = [], memory, output.device
         before = self._reference(memory, task, path)
         if self.training and torch.is_grad_enabled():
             if task == self.base:
                 memory["activation", path] = output.detach()
             elif before is not None:
-                self._remember(memory, (output - before).abs().sum())
+                self._sums.append((output - before).abs().sum())
             return None
         kept = None if before is None else (output - before).abs() >= self.threshold
         result = output if kept is None or not self.threshold else torch.where(kept, output, before)  # type: ignore[arg-type]
@@ -131,14 +134,8 @@ class ActivationReuse(nn.Module):
     def auxiliary_loss(self) -> Tensor:
         """The weighted sum over all sites and passes of the last forward pass in training mode."""
         if not self._sums:
-            return torch.zeros(())
+            return torch.zeros((), device=self._device)
         return self.weight * torch.stack(self._sums).sum()
-
-    def _remember(self, memory: object, value: Tensor) -> None:
-        if memory is not self._pass:
-            self._sums = []
-        self._pass = memory
-        self._sums.append(value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the last pass, whose tensors have a graph, and without a video."""

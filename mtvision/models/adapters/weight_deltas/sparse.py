@@ -156,3 +156,15 @@ class SparseDeltas(WeightDeltas):
             for task in tasks
             if task != self.base_task
         }
+
+
+def changed_values(backbone: nn.Module) -> dict[str, tuple[int, int]]:
+    """{task: (values that differ from the base task's, all values)} of the layers with sparse changes."""
+    found: dict[str, tuple[int, int]] = {}
+    for path, item in backbone.named_modules():
+        if isinstance(item, SparseDelta):
+            task = path.rpartition(".deltas.")[2].split(".")[0]
+            changed, total = found.get(task, (0, 0))
+            own, count = item.open_share()
+            found[task] = changed + own, total + count
+    return found

@@ -79,5 +79,7 @@ def mutual_information_loss(means: Sequence[Tensor]) -> Tensor:
     """
     joint = batch_mean(torch.stack(list(means))) / len(means)
     independent = joint.sum(dim=0, keepdim=True) * joint.sum(dim=1, keepdim=True)
-    # xlogy is 0 where an expert is closed to a task.
-    return torch.xlogy(joint, independent).sum() - torch.xlogy(joint, joint).sum()
+    # Where an expert is closed to a task, 0·log 0 counts as 0 and has no gradient.
+    closed = joint <= 0
+    ratio = independent.masked_fill(closed, 1) / joint.masked_fill(closed, 1)
+    return (joint * ratio.log()).sum()
