@@ -130,10 +130,20 @@ def prediction_from(
             raise ValueError(
                 f"{path}: {task.name} takes class ids, integers (H, W), found {describe(values)}."
             )
+        if storage.lossy:
+            raise ValueError(
+                f"{path}: {task.name} takes class ids stored without loss, found {storage}, which changes "
+                "ids. Write PNG or NPY."
+            )
         result = torch.from_numpy(values.astype(np.int64))
     else:
-        plain = values.dtype.kind == "f" and encoding.options == MapOptions()
-        real = _real(path, values) if plain else _decoded(task, path, values, storage, encoding)
+        if values.dtype.kind == "f" and encoding.options == MapOptions():
+            planes = _planes(values, storage, encoding.task.label_channels)
+            if planes is not None:
+                encoding.require_alike(Stored(planes, storage), path)
+            real = _real(path, values)
+        else:
+            real = _decoded(task, path, values, storage, encoding)
         result = torch.from_numpy(real)
         result = result[None] if result.ndim == 2 else result
         if result.ndim != 3:
