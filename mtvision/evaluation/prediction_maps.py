@@ -37,7 +37,9 @@ def map_options(given: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Ma
     known = {task.name: task for task in tasks}
     said: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
-        name, _, option = key.rpartition(".")
+        name, dot, option = key.rpartition(".")
+        if not dot:
+            raise ValueError(f"--maps {key}: expected TASK.OPTION=VALUE, e.g. {next(iter(known))}.{key}=….")
         look_up("task in --maps", name, known)
         look_up(f"option in --maps of {name}", option, dict.fromkeys(OPTIONS))
         said.setdefault(name, {})[option] = value
