@@ -166,14 +166,16 @@ class BoundaryReader:
 
     Args:
         paths: all prediction files.
+        options: what was said by hand.
 
     Raises:
         ValueError: the content allows several meanings; names a file.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], options: MapOptions | None = None) -> None:
         maps = [path for path in paths if path.suffix.lower() != ".mat"]
-        self._encoding = decide_predictions(edge(), maps, MapOptions())
+        self._said = options not in (None, MapOptions())
+        self._encoding = decide_predictions(edge(), maps, options or MapOptions())
         self.statement = self._encoding.statement()
 
     def __call__(self, path: Path) -> NDArray[np.floating]:
@@ -186,10 +188,12 @@ class BoundaryReader:
             return read_prediction(path)
         values, storage = _load(path)
         planes = _planes(values, storage, 1)
-        if values.dtype.kind not in "iu" or planes is None:
+        if planes is None or values.dtype.kind not in ("iuf" if self._said else "iu"):
             return read_prediction(path)
         rule = self._encoding.rule(storage, path)
-        self._encoding.scaled(Stored(planes, storage), path)  # refuses what contradicts the other files
+        scaled = self._encoding.scaled(Stored(planes, storage), path)  # refuses what contradicts the others
+        if self._said:
+            return scaled[..., 0].astype(np.float64)
         top = max(rule.levels) if rule.meaning == "mask" else rule.divisor
         return np.asarray(planes[..., 0].astype(np.float64) / (top or 1.0))
 
