@@ -63,6 +63,11 @@ def test_endings_in_upper_case_are_prepared(cloud, tmp_path):
     assert (tmp_path / "out/trainannot/a.png").is_file()
 
 
+def test_folders_are_found_by_their_exact_name(tmp_path):
+    (tmp_path / "Data.d/Annotations_Part").mkdir(parents=True)
+    assert find_all(tmp_path, "Annotations_Part", folder=True) == [tmp_path / "Data.d/Annotations_Part"]
+
+
 def test_two_files_of_one_name_must_be_equal(cloud):
     copy = cloud.parent / "copy" / cloud.name
     copy.parent.mkdir()

@@ -56,7 +56,7 @@ def find_all(source: Path, pattern: str, *, folder: bool = False, outside: Path 
 
 def _lower_ending(path: str) -> PurePosixPath:
     start, dot, ending = path.rpartition(".")
-    return PurePosixPath(start + dot + ending.lower() if "/" not in ending else path)
+    return PurePosixPath(start + dot + ending.lower() if dot and "/" not in ending else path)
 
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
