@@ -328,6 +328,13 @@ def _instances(stored: Array, missing: NDArray[np.bool_] | None, path: Path) -> 
             f"{path}: instances are an integer map (H, W), found {stored.dtype} {stored.shape}. Write ids "
             "with mtvision.core.instances.encode_instances."
         )
+    wide = np.iinfo(np.int32)
+    beyond = stored[(stored < wide.min) | (stored > wide.max)] if stored.dtype.itemsize > 2 else stored[:0]
+    if beyond.size:
+        raise DecodeError(
+            f"{path}: holds the instance id {int(beyond.flat[0])}, expected at most {wide.max}. Write ids "
+            "with mtvision.core.instances.encode_instances."
+        )
     ids = stored.astype(np.int32)
     return ids if missing is None else np.where(missing, np.int32(IGNORE), ids)
 
