@@ -87,7 +87,8 @@ def read_text(path: Path) -> str:
     """
     path = stored(path)
     if not path.is_file():
-        kind = "a folder, expected a text file" if path.is_dir() else "no such file"
+        there = "a folder" if path.is_dir() else "a device or a pipe" if path.exists() else ""
+        kind = f"{there}, expected a text file" if there else "no such file"
         raise FileNotFoundError(f"{path}: {kind}. {case_hint(path)}".rstrip())
     size = path.stat().st_size
     if size > MAX_BYTES:
