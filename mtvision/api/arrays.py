@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mtvision.data.maps.options import MapOptions
 from mtvision.evaluation.prediction_maps import OPTIONS, as_values, decide_loaded, prediction_from, saying
 
 Array = NDArray[Any]
+_log = logging.getLogger("mtvision")
 SIDES = ("label", "prediction")
 
 
@@ -61,6 +63,8 @@ def labels_of(maps: Sequence[Any], task: Task, options: MapOptions) -> list[Tens
     with saying(_by_option("label")):
         encoding = decide(task, [found[storage] for storage in sorted(found)], options)
         decoded = [encoding.decode(stored, name) for stored, name in items]
+    for doubt in encoding.doubts:
+        _log.warning("labels of %s: %s", task.name, doubt)
     if task.label != "values":
         return [torch.from_numpy(item.astype(np.int64)) for item in decoded]
     return [torch.from_numpy(np.ascontiguousarray(np.moveaxis(item, 2, 0))) for item in decoded]
@@ -116,6 +120,11 @@ def _numbers(item: Any, name: str) -> Array:
         tensor = item.detach().cpu()
         values: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     else:
+        if np.ma.is_masked(item):
+            raise TypeError(
+                f"{name}: found a masked array, whose mask would be lost. Give array.filled(255) for class "
+                "ids, array.filled(numpy.nan) for other labels."
+            )
         values = np.asarray(item)
     if values.dtype.kind not in "biuf":
         raise TypeError(

@@ -15,7 +15,7 @@ from mtvision.core.registry import DATASETS
 from mtvision.core.sample import RawSample
 from mtvision.core.values import Count
 from mtvision.data.decode import DecodeError, read_image
-from mtvision.data.maps.fixed import read_gray
+from mtvision.data.maps.fixed import read_deep_png, read_gray
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root
 from mtvision.protocols import Protocol
 from mtvision.protocols.bsds_sod import BSDS_SOD, BSDS_SPLITS, MOST_ANNOTATORS
@@ -45,6 +45,11 @@ def unpack_annotators(path: Path, packed: NDArray[Any]) -> NDArray[np.float32]:
     maps = bits.astype(np.float32)
     share = maps.sum(axis=2, keepdims=True) / np.float32(most.bit_length())
     return np.concatenate([share, maps], axis=2)
+
+
+def _packed(path: Path) -> NDArray[np.uint16]:
+    remedy = "Prepare it again with tools/prepare_dataset.py bsds_sod."
+    return read_deep_png(path, "a file of annotators", remedy)
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -133,7 +138,7 @@ class BSDSSaliency(PublishedDataset):
         labels: dict[str, NDArray[Any]] = {}
         for task in self.wanted(name):
             path = self.label_paths(name, task)[0]
-            labels[task] = unpack_annotators(path, read_gray(path)) if task == "edge" else read_mask(path)
+            labels[task] = unpack_annotators(path, _packed(path)) if task == "edge" else read_mask(path)
         return self.decoded(name, image, labels)
 
     def parameters(self) -> Mapping[str, Any]:

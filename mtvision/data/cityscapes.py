@@ -18,7 +18,7 @@ from mtvision.core.task import IGNORE
 from mtvision.core.values import Count
 from mtvision.data.cityscapes_boxes import has_vehicle
 from mtvision.data.decode import DecodeError, read_image
-from mtvision.data.maps.fixed import read_label_png
+from mtvision.data.maps.fixed import read_deep_png, read_label_png
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root
 from mtvision.protocols import Protocol
 from mtvision.protocols.cityscapes import CITYSCAPES_CLASSES, CITYSCAPES_MTMAMBA
@@ -247,12 +247,8 @@ class Cityscapes(PublishedDataset):
 
     def _stored_disparity(self, name: str, size: tuple[int, ...]) -> NDArray[np.uint16]:
         path = self.label_paths(name, "depth")[0]
-        stored = read_label_png(path)
-        if stored.dtype != np.uint16:
-            raise DecodeError(
-                f"{path}: a disparity file has 16 bits per pixel, this one has 8. Some program rewrote "
-                "it and the disparities are lost; take the file from disparity_trainvaltest.zip again."
-            )
+        remedy = "Again take the file from disparity_trainvaltest.zip."
+        stored = read_deep_png(path, "a disparity file", remedy)
         if stored.shape != size:
             raise DecodeError(
                 f"{path}: the disparity is {stored.shape[0]}x{stored.shape[1]} but the label ids are "

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from mtvision.core.files.pictures import orientation_in
 from mtvision.core.instances import BASE
 from mtvision.core.naming import look_up
 from mtvision.core.random import generator
@@ -221,9 +222,20 @@ class DenseDataset(Dataset[Sample], ABC):
                 other = "the image" if self.labels_match_image else "the other labels"
                 raise ValueError(
                     f"{where}: the {name} label is {label.shape[0]}x{label.shape[1]} (height x width) but "
-                    f"{other} of '{self.ids[index]}': {size[0]}x{size[1]}. Is this another version of the "
-                    "data set, or a resized copy? Take labels and images from one release."
+                    f"{other} of '{self.ids[index]}': {size[0]}x{size[1]}. {self._why_sizes_differ(index)}"
                 )
+
+    def _why_sizes_differ(self, index: int) -> str:
+        orientation = orientation_in(Path(self.source(index)))
+        if orientation > 4:  # shown with height and width exchanged
+            return (
+                f"The image says that it is shown turned (orientation {orientation}), and data sets read the "
+                "stored pixels. Turn them, e.g. with `mogrify -auto-orient`, if labels fit the turned image."
+            )
+        return (
+            "Is this another version of the data set, or a resized copy? Take labels and images from one "
+            "release."
+        )
 
 
 def check_class_map(where: str, task: Task, label: NDArray[Any]) -> None:

@@ -19,7 +19,7 @@ from mtvision.core.values import Count
 from mtvision.data.decode import DecodeError, read_image
 from mtvision.data.derive import edges_from_classes, without_void
 from mtvision.data.maps.files import read_npy
-from mtvision.data.maps.fixed import read_gray, read_label_png
+from mtvision.data.maps.fixed import read_deep_png, read_label_png
 from mtvision.data.published import MissingLabels, PublishedDataset, Transforms, require_root, value_map
 from mtvision.protocols import Protocol
 from mtvision.protocols.mosd import MOSD
@@ -29,6 +29,7 @@ STARTS = {"train": "learn", "val": "test"}
 PARTS = 10
 """Ids below it are parts of the table; 10 k .. 10 k + 9 are the parts of object k - 1, from 20 on."""
 MILLIMETRES = 1000
+AGAIN = "Prepare the files again with tools/prepare_dataset.py mosd."
 
 
 def objects_of(path: Path, parts: NDArray[Any], depth: NDArray[Any]) -> NDArray[np.uint8]:
@@ -50,7 +51,7 @@ def objects_of(path: Path, parts: NDArray[Any], depth: NDArray[Any]) -> NDArray[
     if wrong.any():
         raise DecodeError(
             f"{path}: holds the id {int(parts[wrong][0])}, expected 0 (none), 1..9 (table) or 20..254 (parts "
-            "of objects). Prepare the files again with tools/prepare_dataset.py mosd."
+            f"of objects). {AGAIN}"
         )
     numbers = np.maximum(parts.astype(np.int64) // PARTS - 1, 0)
     return np.where((parts == 0) | (depth == 0), IGNORE, numbers).astype(np.uint8)
@@ -154,7 +155,7 @@ class Mosd(PublishedDataset):
         return self.decoded(name, image, {task: labels[task] for task in wanted})
 
     def _from_depth(self, name: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
-        stored = read_gray(self.label_paths(name, "depth")[0])
+        stored = read_deep_png(self.label_paths(name, "depth")[0], "a depth file", AGAIN)
         metres = stored.astype(np.float32) / MILLIMETRES
         labels: dict[str, NDArray[Any]] = {
             "depth": np.where(stored > 0, metres, np.float32(np.nan)).astype(np.float32)[..., None]

@@ -37,7 +37,9 @@ def map_options(given: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Ma
     known = {task.name: task for task in tasks}
     said: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
-        name, _, option = key.rpartition(".")
+        name, dot, option = key.rpartition(".")
+        if not dot:
+            raise ValueError(f"--maps {key}: expected TASK.OPTION=VALUE, e.g. {next(iter(known))}.{key}=….")
         look_up("task in --maps", name, known)
         look_up(f"option in --maps of {name}", option, dict.fromkeys(OPTIONS))
         said.setdefault(name, {})[option] = value
@@ -130,10 +132,20 @@ def prediction_from(
             raise ValueError(
                 f"{path}: {task.name} takes class ids, integers (H, W), found {describe(values)}."
             )
+        if storage.lossy:
+            raise ValueError(
+                f"{path}: {task.name} takes class ids stored without loss, found {storage}, which changes "
+                "ids. Write PNG or NPY."
+            )
         result = torch.from_numpy(values.astype(np.int64))
     else:
-        plain = values.dtype.kind == "f" and encoding.options == MapOptions()
-        real = _real(path, values) if plain else _decoded(task, path, values, storage, encoding)
+        if values.dtype.kind == "f" and encoding.options == MapOptions():
+            planes = _planes(values, storage, encoding.task.label_channels)
+            if planes is not None:
+                encoding.require_alike(Stored(planes, storage), path)
+            real = _real(path, values)
+        else:
+            real = _decoded(task, path, values, storage, encoding)
         result = torch.from_numpy(real)
         result = result[None] if result.ndim == 2 else result
         if result.ndim != 3:
@@ -154,14 +166,16 @@ class BoundaryReader:
 
     Args:
         paths: all prediction files.
+        options: what was said by hand.
 
     Raises:
         ValueError: the content allows several meanings; names a file.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], options: MapOptions | None = None) -> None:
         maps = [path for path in paths if path.suffix.lower() != ".mat"]
-        self._encoding = decide_predictions(edge(), maps, MapOptions())
+        self._said = options not in (None, MapOptions())
+        self._encoding = decide_predictions(edge(), maps, options or MapOptions())
         self.statement = self._encoding.statement()
 
     def __call__(self, path: Path) -> NDArray[np.floating]:
@@ -174,10 +188,12 @@ class BoundaryReader:
             return read_prediction(path)
         values, storage = _load(path)
         planes = _planes(values, storage, 1)
-        if values.dtype.kind not in "iu" or planes is None:
+        if planes is None or values.dtype.kind not in ("iuf" if self._said else "iu"):
             return read_prediction(path)
         rule = self._encoding.rule(storage, path)
-        self._encoding.scaled(Stored(planes, storage), path)  # refuses what contradicts the other files
+        scaled = self._encoding.scaled(Stored(planes, storage), path)  # refuses what contradicts the others
+        if self._said:
+            return scaled[..., 0].astype(np.float64)
         top = max(rule.levels) if rule.meaning == "mask" else rule.divisor
         return np.asarray(planes[..., 0].astype(np.float64) / (top or 1.0))
 

@@ -41,7 +41,8 @@ class Saliency(Metric):
       image's precision is 0 where it has no salient prediction, its recall 0 where its label has no salient
       pixel; both count. F = (1 + b) P R / (b P + R) of the means, 0 where both are, maximum over t. P and R
       are the curves of PySODMetrics (`Fmeasure`, result `pr`), whose own `maxFm` averages F over images.
-    * `s_measure`, `e_mean`, `e_max`, `e_adaptive`, `mae`: see `mtvision.metrics.saliency_structure`.
+    * `s_measure`, `e_mean`, `e_max`, `e_adaptive`, `mae`: see `mtvision.metrics.saliency_structure`. A
+      perfect map of N pixels has an E-measure of N / (N - 1), as in the published code.
 
     Args:
         beta_squared: weight of precision in `maxF`, `maxF_compat` and `sod_maxF`.
@@ -50,8 +51,8 @@ class Saliency(Metric):
 
     ranges: ClassVar[Ranges] = {
         "maxF": (0.0, 1.0), "maxF_compat": (0.0, 1.0), "survey_miou": (0.0, 1.0), "survey_maxF": (0.0, 1.0),
-        "sod_maxF": (0.0, 1.0), "s_measure": (0.0, 1.0), "e_mean": (0.0, 1.0), "e_max": (0.0, 1.0),
-        "e_adaptive": (0.0, 1.0), "mae": (0.0, 1.0),
+        "sod_maxF": (0.0, 1.0), "s_measure": (0.0, 1.0), "e_mean": (0.0, 2.0), "e_max": (0.0, 2.0),
+        "e_adaptive": (0.0, 2.0), "mae": (0.0, 1.0),
     }  # fmt: skip
 
     beta_squared: Rate = 0.3

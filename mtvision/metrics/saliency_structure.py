@@ -83,7 +83,7 @@ def _e_measure(hits: NDArray[np.int64], misses: NDArray[np.int64], truth: Flags)
         for count, (a, b) in zip(counts, offsets, strict=True):
             x, y = a - mean_found, b - mean_truth
             aligned += (2 * x * y / (x**2 + y**2 + _EPS) + 1) ** 2 / 4 * count
-    result: Floats = aligned / (pixels - 1 + _EPS)
+    result: Floats = aligned / max(pixels - 1, 1)
     return result
 
 

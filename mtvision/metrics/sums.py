@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtvision.metrics.checks import check_numbers
+from mtvision.metrics.checks import PredictionError, check_numbers
 
 Sums = dict[str, Tensor]
 """Named float64 or int64 tensors on the CPU; those of one metric have the same names and shapes always."""
@@ -134,7 +134,7 @@ def score_images(
         labels: one map per image, in the same order.
 
     Raises:
-        PredictionError: a prediction cannot be scored.
+        PredictionError: a prediction cannot be scored; names its position.
         ValueError: there is no image, shapes differ, or the numbers of predictions and labels do.
 
     >>> from mtvision.metrics import Depth
@@ -142,10 +142,15 @@ def score_images(
     1.0
     """
     sums = []
-    for prediction, label in zip(predictions, labels, strict=True):
+    for index, (prediction, label) in enumerate(zip(predictions, labels, strict=True)):
         maps = _as_tensor(prediction), _as_tensor(label)
-        metric.check_prediction(*maps)
-        sums.append(metric.measure(*maps))
+        try:
+            metric.check_prediction(*maps)
+            sums.append(metric.measure(*maps))
+        except PredictionError as error:
+            raise error.at(f"prediction {index}", "") from None
+        except ValueError as error:
+            raise ValueError(f"image {index}: {error}") from None
     return metric.score(total(sums))
 
 

@@ -129,3 +129,57 @@ def test_options_of_maps_are_checked():
             mtvision.score(METRES, METRES, "depth", maps=maps)
     with pytest.raises(ValueError, match="scale must be above 0"):
         mtvision.score(METRES, METRES, "depth", maps={"label.scale": 0})
+
+
+WRONG_OPTIONS = {
+    "a number as text": ("depth", {"prediction.scale": "1000"}, "scale must be a number"),
+    "infinite": ("depth", {"prediction.scale": float("inf")}, "scale must be a number"),
+    "true as a number": ("depth", {"prediction.scale": True}, "scale must be a number"),
+    "a mark as text": ("depth", {"label.invalid": "65535"}, "invalid must be a number or a list"),
+    "a colour as text": ("normals", {"label.invalid": ["abc"]}, "invalid must be a number or a list"),
+    "ids to ignore as text": ("semseg", {"label.ignore": "2"}, "ignore must be a number or a list"),
+    "ids as a list": ("semseg", {"label.ids": [0, 1, 2]}, "ids must be a dict of integers"),
+    "ids with fractions": ("semseg", {"label.ids": {0: 0, 1: 1.7, 2: 2}}, "ids must be a dict of integers"),
+    "negative bits": ("depth", {"label.bits": -3}, "bits must be an integer between 1 and 16"),
+    "two signs of an axis": ("normals", {"label.axes": ["--x", "y", "z"]}, "axes must name x, y and z"),
+}
+MAPS = {"depth": METRES, "normals": NORMALS, "semseg": IDS}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIONS)
+def test_options_of_a_wrong_type_are_refused_by_name(name):
+    task, options, said = WRONG_OPTIONS[name]
+    classes = {"num_classes": 3} if task == "semseg" else {}
+    with pytest.raises(ValueError, match=f"maps= of (labels|predictions).{said}|{said}"):
+        mtvision.score(MAPS[task], MAPS[task], task, maps=options, **classes)
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = mtvision.score(IDS, IDS, "semseg", num_classes=3, maps={"label.ignore": [1]})
+    assert mtvision.score(IDS, IDS, "semseg", num_classes=3, maps={"label.ignore": np.array([1])}) == plain
+    millimetres = np.round(1000 * METRES).astype(np.uint16)
+    scores = mtvision.score(METRES, millimetres, "depth", maps={"label.scale": np.int64(1000)})
+    assert scores["rmse"] < 0.001
+
+
+def test_masks_of_masked_arrays_are_not_lost():
+    masked = np.ma.masked_array(IDS, IDS == 2)
+    for prediction, label in ((masked, IDS), (IDS, masked)):
+        with pytest.raises(TypeError, match=r"(prediction|label) 0: found a masked array.*filled\(255\)"):
+            mtvision.score(prediction, label, "semseg", num_classes=3)
+
+
+def test_the_map_that_cannot_be_scored_is_named():
+    with pytest.raises(ValueError, match="image 1: iou: predicted class id 30"):
+        mtvision.score([IDS, IDS + 300], [IDS, IDS], "semseg", num_classes=3)
+    sick = METRES.copy()
+    sick[0, 0] = np.nan
+    with pytest.raises(ValueError, match="prediction 1: found 1 NaN"):
+        mtvision.score([METRES, sick], [METRES, METRES], "depth")
+
+
+def test_a_likely_mark_in_labels_is_said(caplog):
+    marked = METRES.copy()
+    marked[:4] = 65.535
+    mtvision.score(METRES, marked, "depth")
+    assert "labels of depth: 65.535 covers" in caplog.text

@@ -170,6 +170,20 @@ def test_panoptic(tmp_path):
         dataset.read(0)
     with pytest.raises(FileNotFoundError, match="panoptic="):
         CocoDataset(images, path, panoptic=tmp_path / "gone", protocol=protocol())
+    Image.fromarray(0 * colours).save(tmp_path / "instances/a.png")
+    with pytest.raises(DecodeError, match=r"a\.png: holds no segment, expected some of the 3"):
+        dataset.read(0)
+
+
+def test_photographs_of_12_bits_are_scaled(tmp_path):
+    images, path = write(tmp_path, [])
+    stored = np.full((H, W), 4095, np.uint16)
+    stored[0, 0] = 0
+    for picture in images.glob("*.png"):
+        Image.fromarray(stored).save(picture)
+    dataset = CocoDataset(images, path, protocol=protocol())
+    assert dataset.read(0).image.max() == 255
+    assert "12 bits" in dataset.parameters()["images"]
 
 
 def test_class_names(tmp_path):

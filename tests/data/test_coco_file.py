@@ -627,3 +627,26 @@ def test_sums_are_checked_across_batches(monkeypatch):
     found = find_sum_mistakes([good, short, good, good, short, short])
     assert [position for position, _ in found] == [1, 4, 5]
     assert find_sum_mistakes([]) == []
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [
+        ([[5, 5, 5, 5, 5, 5]], "segmentation has only polygons without area"),
+        ([[5, 5, 9, 5, 20, 5]], "segmentation has only polygons without area"),
+        (code([H * W]), "segmentation.counts covers 0 pixels"),
+        (code([3, 0, H * W - 3]), "segmentation.counts covers 0 pixels"),
+    ],
+    ids=["a point", "a line", "one run", "a run of none"],
+)
+def test_an_object_without_a_pixel_is_said(segmentation, said, images, tmp_path):
+    data = dataset(images, write(tmp_path, changed("annotations.1.segmentation", segmentation)))
+    assert any(f"annotations[1].{said}" in remark for remark in data.remarks())
+    assert set(np.unique(data.read(1).labels["semseg"])) == {255}
+
+
+def test_names_of_categories_are_compared_in_the_composed_form(images, tmp_path):
+    content = valid()
+    content["categories"] = [{"id": 17, "name": "caf\u00e9"}, {"id": 3, "name": "cafe\u0301"}]
+    with pytest.raises(DecodeError, match=r"categories\[1\]\.name is .*another; categories\[0\] has it"):
+        dataset(images, write(tmp_path, content))

@@ -7,14 +7,25 @@ import os
 import stat
 import tarfile
 import tracemalloc
+import warnings
+import zipfile
+from pathlib import Path
 
 import data_problems as problems
+import numpy as np
 import pytest
 
 from mtvision.core.compiled import library
+from mtvision.core.files.arrays import load_npy, load_npz
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.files.json_file import read_json
 from mtvision.core.files.limits import TooLargeError
+from mtvision.core.files.mat import load_mat
+from mtvision.core.files.pictures import read_bytes
+from mtvision.core.files.text import read_text
 from mtvision.data.array_cache import StaleCacheError, write_cache
 from mtvision.data.nyudv2 import NYUDv2
+from mtvision.data.prepare.pcd import read_pcd
 from mtvision.data.prepare.sources import unpack_tar
 from mtvision.ops.scan.build import LIBRARY
 
@@ -167,3 +178,26 @@ def test_a_kernel_of_another_user_is_not_loaded(user, kernel, caplog, tmp_path, 
         monkeypatch.setattr(os, "getuid", lambda: user)
     assert LIBRARY.built("c++") != path
     assert "belongs to user" in caplog.text
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_json, load_npy, load_npz, load_mat, read_pcd])
+def test_pipes_are_refused_and_not_waited_for(read, tmp_path):
+    path = tmp_path / "a"
+    os.mkfifo(path)
+    with pytest.raises(DecodeError, match=r"/a: a device or a pipe, expected a file"):
+        read(path)
+    with pytest.raises(DecodeError, match=r"/dev/zero: a device or a pipe"):
+        read(Path("/dev/zero"))
+    with pytest.raises(FileNotFoundError, match=r"/a: a device or a pipe, expected a text file"):
+        read_text(path)
+
+
+def test_an_archive_with_two_arrays_of_one_name_is_refused(tmp_path):
+    content = io.BytesIO()
+    np.save(content, np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archived, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archived.writestr("depth.npy", content.getvalue())
+    with pytest.raises(DecodeError, match=r"a\.npz: .*'depth\.npy' is in it twice"):
+        load_npz(tmp_path / "a.npz")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mtvision.core.files.foreign import DecodeError
+from mtvision.core.instances import BASE
 from mtvision.core.sample import SampleKey, collate
 from mtvision.data.dataset import check_instance_map
+from mtvision.data.folder import FolderDataset
 from mtvision.data.synthetic.dataset import SyntheticScenes
 from mtvision.losses.instance import instance_targets
-from mtvision.protocols import get_protocol
+from mtvision.protocols import get_protocol, own_protocol
 from mtvision.protocols.synthetic import SYNTHETIC_CLASSES
 from mtvision.protocols.tasks import instance
 
@@ -73,3 +77,16 @@ def test_damaged_maps_are_refused():
             check_instance_map("here", task, np.array([[0, wrong]], np.int32))
     with pytest.raises(ValueError, match="integer map"):
         check_instance_map("here", task, np.zeros((2, 2), np.float32))
+
+
+def test_ids_beyond_32_bits_do_not_wrap_around(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "instance").mkdir()
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "images/a.png")
+    ids = np.full((4, 5), BASE, np.int64)
+    ids[0, 0] += 2**32  # the same in 32 bits
+    np.save(tmp_path / "instance/a.npy", ids)
+    protocol = own_protocol("own", {"instance": {"class_names": ["a", "b"]}})
+    data = FolderDataset(tmp_path, labels={"instance": "instance"}, protocol=protocol)
+    with pytest.raises(DecodeError, match=rf"a\.npy: holds the instance id {BASE + 2**32}, expected at most"):
+        data.read(0)

@@ -124,10 +124,17 @@ def test_data_sets_read_what_annotators_saw(orientation, suffix, tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / f"images/a{suffix}", exif=exif, **options)
     Image.fromarray(PICTURE[..., 0] % 20).save(tmp_path / "semseg/a.png")
     protocol = own_protocol("own", CLASSES)
-    raw = FolderDataset(tmp_path, labels={"semseg": "semseg"}, protocol=protocol).read(0)
+    data = FolderDataset(tmp_path, labels={"semseg": "semseg"}, protocol=protocol)
+    raw = data.read(0)
+    said = [item.text for item in judge(data, collect(data, [0]))]
+    assert "1 images say that they are shown turned; labels must fit the stored pixels: a." in said
     assert raw.image.shape[:2] == raw.labels["semseg"].shape == (H, W)
     if suffix != ".jpg":
         np.testing.assert_array_equal(raw.image, PICTURE)
+    Image.fromarray(np.ascontiguousarray((PICTURE[..., 0] % 20).T)).save(tmp_path / "semseg/a.png")
+    turned = rf"shown turned \(orientation {orientation}\)" if orientation > 4 else "another version"
+    with pytest.raises(ValueError, match=rf"semseg/a\.png: .*{W}x{H}.*{turned}"):
+        data[0]
 
 
 @problems.NO_CHECKSUM

@@ -53,6 +53,7 @@ GOOD = {
     "blank lines": "\n\n a \n\t\nb\t \n\u00fc \n\n".encode(),
     "comments": "# train split\na  # first\nb\t# second\n   # nothing\n\u00fc\n".encode(),
     "decomposed": "a\nb\nu\u0308\n".encode(),
+    "marks of direction": "a\u200f\n\u200eb\n\u00fc\u2028\n".encode(),
     "two marks": b"\xef\xbb\xbfa\n" + "\ufeffb\n\u00fc\u200b\xa0\n".encode(),
 }
 
@@ -112,6 +113,8 @@ BAD = {
     "VOC": ("a  1\nb -1\n", "looks like several columns; expected one id a line.*ids="),
     "CSV": ("a,b\n", "several columns"),
     "tabs": ("a\tb\n", "several columns"),
+    "a blank that is none": ("sub\u00a0c\n", r"It holds U\+00A0 \(NO-BREAK SPACE\), which cannot be seen"),
+    "a hyphen that is none": ("a\u00adb\n", r"It holds U\+00AD \(SOFT HYPHEN\)"),
     "quoted": ('"a",\n', "in quotation marks or ends in a comma"),
     "without its folder": ("c\n", "'sub/c' has this name; ids hold the sub-folder too"),
     "another split": ("val/a\n", "names 'val/a', but .*1 of 1 are missing, the first in line 1"),
@@ -197,3 +200,9 @@ def test_a_line_that_may_mean_two_images_means_none(tmp_path):
         lines_of(["images/a.png"]), known, where="ids=", folder=tmp_path / "images", endings=(".png",)
     )
     assert [line.text for line in found.missing] == ["images/a.png"]
+
+
+@pytest.mark.parametrize("ids", [[1], ["a", None], [["a"]]])
+def test_ids_that_are_no_text_are_refused(ids, root):
+    with pytest.raises(TypeError, match="ids= holds .*, expected texts. Write ids in quotation marks"):
+        FolderDataset(root, labels={"semseg": "labels"}, protocol=ONE, ids=ids)

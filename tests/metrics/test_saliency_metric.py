@@ -221,6 +221,15 @@ def test_a_perfect_map():
     assert scores["e_adaptive"] == pytest.approx(64 / 63)  # the published definition divides by N - 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 64])
+def test_scores_of_perfect_maps_lie_in_their_ranges(count):
+    """A record refuses scores outside; few labelled pixels, or small images, gave more than 1."""
+    label = (torch.arange(count) < (count + 1) // 2).long()[None]
+    scores = Saliency().score(Saliency().measure(label[None].float(), label))
+    for name, (low, high) in Saliency.ranges.items():
+        assert low <= scores[name] <= high, name
+
+
 def test_all_ignored():
     metric = Saliency()
     nothing = metric.measure(torch.rand(1, 4, 4), torch.full((4, 4), 255))

@@ -13,6 +13,7 @@ from mtvision.cli.common import STDOUT, numeric, spare_inputs, write_json
 from mtvision.core.files.text import read_ids
 from mtvision.core.values import Positive, Rate
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
+from mtvision.recipe.config import parse_option
 from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from rich.console import Console
 
-    from mtvision.evaluation.prediction_maps import BoundaryReader
+    from mtvision.evaluation.prediction_maps import BoundaryReader, map_options
     from mtvision.metrics.boundary.runner import evaluate_folders, find_pairs
+    from mtvision.protocols.tasks import edge
 
+    said = map_options(dict(parse_option(option) for option in arguments.maps), [edge()])
     protocol = _protocol(arguments)
     listed = arguments.images
     if listed is None and not arguments.subset:
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cache = None if arguments.no_cache else arguments.cache
     if cache is None and not arguments.no_cache and arguments.json not in (None, STDOUT):
         cache = arguments.json.with_suffix(".counts")
-    reader = BoundaryReader([pair.prediction for pair in pairs])
+    reader = BoundaryReader([pair.prediction for pair in pairs], said.get("edge"))
     with counting("images", len(pairs)) as counter:
         result = evaluate_folders(
             pairs, protocol, workers=arguments.workers, cache=cache, progress=counter.reach, read=reader
@@ -123,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         type=numeric(Rate),
         metavar="D",
         help="matching radius as a share of the image diagonal",
+    )
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        default=[],
+        metavar="edge.OPTION=VALUE",
+        help="what prediction files hold where their content does not tell, e.g. edge.scale=100",
     )
     parser.add_argument("--images", type=Path, metavar="FILE", help="text file with one image name per line")
     parser.add_argument("--subset", action="store_true", help="accept fewer images than the protocol has")

@@ -6,7 +6,7 @@ import io
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,12 +90,15 @@ def load_npz(path: Path, *, what: str = "not an archive of NumPy arrays") -> dic
     Raises:
         FileNotFoundError: there is no such file.
         TooLargeError: the file, or its arrays together, are larger than the limits allow.
-        DecodeError: it is no archive of arrays, is damaged, or holds Python objects.
+        DecodeError: it is no archive of arrays, is damaged, holds Python objects, or two arrays of one name.
     """
     with reading(path, what, "Write it with numpy.savez, or copy it again."):
         require_file_size(path, path.stat().st_size)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            twice = _repeated(archive.namelist())
+            if twice is not None:
+                raise ValueError(f"'{twice}' is in it twice")
             require_decoded_size(path, sum(member.file_size for member in members))
             return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
 
@@ -106,6 +109,11 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     shape, fortran, dtype = _header(file, len(content))
     values = np.frombuffer(content, dtype, math.prod(shape), file.tell()).copy()
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """The first name that occurs twice."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def zip_damage(path: Path) -> str | None:
@@ -121,8 +129,7 @@ def zip_damage(path: Path) -> str | None:
     if not begins and not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
-        names = Counter(archive.namelist())
-        twice = next((name for name, count in names.items() if count > 1), None)
+        twice = _repeated(archive.namelist())
         if twice is not None:
             return f"'{twice}' is in it twice"
         bad = archive.testzip()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,13 +82,16 @@ def reading(
     Raises:
         FileNotFoundError: there is no such file.
         PermissionError: this user may not read it.
-        DecodeError: the library failed, or `failure` where one is given.
+        DecodeError: the library failed, or the path is a device or a pipe, which may never end; or `failure`
+            where one is given.
 
     >>> with reading("a.mat", "not a MATLAB file", "Copy it again."):
     ...     raise KeyError("x")
     Traceback (most recent call last):
     mtvision.core.files.foreign.DecodeError: a.mat: not a MATLAB file (KeyError: 'x'). Copy it again.
     """
+    if _is_endless(path):
+        raise failure(f"{path}: a device or a pipe, expected a file. Store its content in a file.")
     try:
         with foreign_errors(failure, DecodeError):
             yield
@@ -98,6 +103,14 @@ def reading(
         other = stand_in_of(path)
         text = f"{what} ({cause(foreign.error)}). {remedy}" if other is None else other
         raise failure(f"{path}: {text}") from foreign.error
+
+
+def _is_endless(path: Path | str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # opening it says why
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def cause(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ class MatchedIds:
         other = differs_in_case(line.text, known)
         if other is not None:
             return f"'{other}' differs in upper and lower case; write it as the file is called."
+        hidden = next((mark for mark in line.text if mark not in " \t" and not mark.isprintable()), None)
+        if hidden is not None:
+            name = unicodedata.name(hidden, "a control character")
+            return f"It holds U+{ord(hidden):04X} ({name}), which cannot be seen; write the id anew."
         bare = sum(item in known for item in _unquoted(line.text))
         if bare:
             return f"'{line.text}' is in quotation marks or ends in a comma; write the id alone."
@@ -62,7 +67,14 @@ class MatchedIds:
 
 
 def lines_of(ids: Sequence[str | Line]) -> list[Line]:
-    """Ids of a config as lines, numbered by position; lines stay as they are."""
+    """Ids of a config as lines, numbered by position; lines stay as they are.
+
+    Raises:
+        TypeError: an id is no text.
+    """
+    for item in ids:
+        if not isinstance(item, str | Line):
+            raise TypeError(f"ids= holds {item!r}, expected texts. Write ids in quotation marks.")
     return [
         Line(composed(item), number, composed(item)) if isinstance(item, str) else item
         for number, item in enumerate(ids, 1)
@@ -77,9 +89,10 @@ def without_patterns(ids: Sequence[str], known: Collection[str]) -> list[str]:
 
     Raises:
         ValueError: nothing matches.
+        TypeError: an id is no text.
     """
     found: list[str] = []
-    for text in map(composed, ids):
+    for text in (line.text for line in lines_of(ids)):
         if "*" not in text or text in known:
             found.append(text)
             continue

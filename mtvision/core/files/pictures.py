@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtvision.core.files.foreign import DecodeError, reading, stand_in
+from mtvision.core.files.foreign import DecodeError, ForeignError, foreign_errors, reading, stand_in
 from mtvision.core.files.headers import JPEG_START, PNG_SIGNATURE, check_picture
 from mtvision.core.files.limits import require_file_size
 
 REMEDY = "Copy or unpack it again."
+ORIENTATION = 0x0112
+"""Tag of EXIF and TIFF."""
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 
@@ -98,6 +100,15 @@ def opened(content: bytes) -> Iterator[Image.Image]:
             yield image
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+def orientation_in(path: Path) -> int:
+    """How a camera was held, 1 to 8, by EXIF or the tag of a TIFF; 1 also where a file does not say it."""
+    try:
+        with foreign_errors(), opened(path.read_bytes()) as image:
+            return int(image.getexif().get(ORIENTATION, 1))
+    except ForeignError:
+        return 1
 
 
 def require_intact(path: Path, content: bytes) -> None:

@@ -21,7 +21,7 @@ _MARKS = (  # the one of UTF-32 begins as that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 _ENDS = re.compile(r"\r\n|\r|\n")
-_BLANKS = " \t\f\v\xa0\u200b\ufeff"
+_BLANKS = " \t\f\v\xa0\u200b\u200e\u200f\u2028\u2029\u2060\ufeff"
 """Stripped from lines, with what editors and copied web pages leave."""
 _COMMENT = re.compile(r"(?:^|[ \t])#")
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -87,7 +87,8 @@ def read_text(path: Path) -> str:
     """
     path = stored(path)
     if not path.is_file():
-        kind = "a folder, expected a text file" if path.is_dir() else "no such file"
+        there = "a folder" if path.is_dir() else "a device or a pipe" if path.exists() else ""
+        kind = f"{there}, expected a text file" if there else "no such file"
         raise FileNotFoundError(f"{path}: {kind}. {case_hint(path)}".rstrip())
     size = path.stat().st_size
     if size > MAX_BYTES:

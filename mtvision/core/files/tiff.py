@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.limits import require_decoded_size, require_pixels
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277
+_SHOWN = {274: 1, 338: 0}
+"""Tags of how a picture is turned and of its transparency, and their values where neither changes pixels."""
 _PLACES = ((273, 279), (324, 325))
 """Tags with the offsets and the numbers of bytes of strips and of tiles."""
 _SIZES = {
@@ -54,9 +57,9 @@ def check_tiff(path: Path | str, content: bytes) -> None:
     total = 0
     try:
         for tags in _pages(content):
-            width, height = (_one(tags, tag, 0) for tag in (_WIDTH, _HEIGHT))
+            width, height = (next(iter(_values(tags, tag)), 0) for tag in (_WIDTH, _HEIGHT))
             require_pixels(path, width, height)
-            bits, samples = max(tags.get(_BITS) or (1,)), _one(tags, _SAMPLES, 1)
+            bits, samples = max(_values(tags, _BITS) or (1,)), next(iter(_values(tags, _SAMPLES)), 1)
             total += width * height * samples * (max(bits, 8) // 8)
             require_decoded_size(path, total)
             _require_inside(tags, len(content))
@@ -66,12 +69,38 @@ def check_tiff(path: Path | str, content: bytes) -> None:
         ) from None
 
 
-def _one(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
-    values = tags.get(tag)
-    return values[0] if values else default
+def as_stored(content: bytes) -> bytes:
+    """The same TIFF, of which decoders show the pixels as they lie in the file.
+
+    They turn pictures by the tag of their orientation, and multiply colours by transparency.
+
+    Args:
+        content: the whole file, which `check_tiff` accepts.
+    """
+    result = bytearray(content)
+    for tags in _pages(content):
+        for tag in _SHOWN.keys() & tags.keys():
+            found = tags[tag]
+            struct.pack_into(found.form, result, found.place, *(_SHOWN[tag] for _ in found.values))
+    return bytes(result)
 
 
-def _pages(content: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
+class _Tag(NamedTuple):
+    """Whole numbers of a tag, where they begin, and their form for `struct`."""
+
+    values: tuple[int, ...]
+    place: int
+    form: str
+
+
+_Tags = dict[int, _Tag]
+
+
+def _values(tags: _Tags, tag: int) -> tuple[int, ...]:
+    return tags[tag].values if tag in tags else ()
+
+
+def _pages(content: bytes) -> Iterator[_Tags]:
     """Tags of each page that hold whole numbers."""
     order = "<" if content.startswith(b"I") else ">"
     big = 43 in (content[2], content[3])
@@ -94,7 +123,7 @@ def _pages(content: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
         (place,) = struct.unpack_from(f"{order}{letter}", content, end)
 
 
-def _tags(content: bytes, order: str, letter: str, places: range) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _tags(content: bytes, order: str, letter: str, places: range) -> Iterator[tuple[int, _Tag]]:
     wide = struct.calcsize(letter)
     for place in places:
         tag, kind, count = struct.unpack_from(f"{order}HH{letter}", content, place)
@@ -105,11 +134,12 @@ def _tags(content: bytes, order: str, letter: str, places: range) -> Iterator[tu
         if start + size > len(content):
             raise _DamageError(f"the values of tag {tag} end at byte {start + size} of {len(content)}")
         if kind in _LETTERS and count <= _MOST_VALUES:
-            yield tag, struct.unpack_from(f"{order}{count}{_LETTERS[kind]}", content, start)
+            form = f"{order}{count}{_LETTERS[kind]}"
+            yield tag, _Tag(struct.unpack_from(form, content, start), start, form)
 
 
-def _require_inside(tags: dict[int, tuple[int, ...]], size: int) -> None:
+def _require_inside(tags: _Tags, size: int) -> None:
     for offsets, counts in _PLACES:
-        for start, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
+        for start, count in zip(_values(tags, offsets), _values(tags, counts), strict=False):
             if start + count > size:
                 raise _DamageError(f"pixels end at byte {start + count} of {size}")

@@ -157,6 +157,7 @@ def _pictures(split: str, statistics: SplitStatistics) -> Iterator[Finding]:
     for what, names in (
         ("show nothing (one colour)", statistics.flat),
         ("have no colour", statistics.gray),
+        ("say that they are shown turned; labels must fit the stored pixels", statistics.turned),
         ("are repeated under another name", [" = ".join(names) for names in twins]),
     ):
         if names:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mtvision.core.files.pictures import orientation_in
 from mtvision.core.registry.workers import WorkerStart
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
@@ -89,6 +91,7 @@ class SplitStatistics:
         sizes: {(H, W): images}.
         gray: ids of pictures without colour.
         flat: ids of pictures that show nothing.
+        turned: ids of pictures whose files say that they are shown turned.
         checksums: {checksum of the pixels: ids}.
         tasks: {task: statistics}.
     """
@@ -98,6 +101,7 @@ class SplitStatistics:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     gray: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
     checksums: dict[int, list[str]] = field(default_factory=dict)
     tasks: dict[str, TaskStatistics] = field(default_factory=dict)
 
@@ -108,6 +112,7 @@ class SplitStatistics:
         self.sizes.update(other.sizes)
         self.gray += other.gray
         self.flat += other.flat
+        self.turned += other.turned
         for checksum, names in other.checksums.items():
             self.checksums.setdefault(checksum, []).extend(names)
         for name, statistics in other.tasks.items():
@@ -167,6 +172,8 @@ def _collect_chunk(
             total.failures[name] = str(error)
             continue
         total.add(_measure(name, raw))
+        if orientation_in(Path(dataset.source(index))) != 1:
+            total.turned.append(name)
         if seen is not None:
             seen(raw)
     return total

@@ -13,7 +13,7 @@ from mtvision.core.files.json_file import read_json
 from mtvision.core.files.names import composed
 from mtvision.core.naming import look_up
 from mtvision.data.coco.fields import Id, absence_in, integer, is_text, normal_id, odd_area, odd_box, unsafe
-from mtvision.data.coco.masks import find_mistake, find_sum_mistakes
+from mtvision.data.coco.masks import find_mistake, find_sum_mistakes, odd_mask
 from mtvision.data.coco.mistakes import (
     EMPTY,
     ENTRY,
@@ -165,11 +165,11 @@ class _Check:
                 self._wrong(REPEATED, entry, "id", number, f"another; '{self.categories[number]}' has it")
             elif not is_text(name):
                 self._wrong(VALUE, entry, "name", name, "a text of printable characters")
-            elif name in names:
-                self._wrong(REPEATED, entry, "name", name, f"another; {names[name]} has it")
+            elif composed(name) in names:
+                self._wrong(REPEATED, entry, "name", name, f"another; {names[composed(name)]} has it")
             else:
                 self.categories[number] = name
-                names[name] = entry
+                names[composed(name)] = entry
         if not self.content["categories"]:
             self._wrong(VALUE, "categories", "length", 0, "at least one category")
         self.categories = dict(sorted(self.categories.items()))
@@ -272,6 +272,7 @@ class _Check:
             for oddity in (
                 odd_box(item.get("bbox"), segmentation if sound else None),
                 odd_area(item.get("area")),
+                odd_mask(segmentation) if sound else None,
             ):
                 if oddity is not None:
                     self.mistakes.add(entry, oddity)

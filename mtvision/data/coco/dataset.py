@@ -23,6 +23,7 @@ from mtvision.data.coco.records import Limits, Picture
 from mtvision.data.dataset import DenseDataset
 from mtvision.data.decode import DecodeError, read_image
 from mtvision.data.derive import edges_from_classes
+from mtvision.data.maps.photographs import PhotographDepth
 from mtvision.data.transforms import TransformConfig
 from mtvision.protocols import Protocol
 
@@ -132,6 +133,9 @@ class CocoDataset(DenseDataset):
         self._class_of = _match(self._annotations, content.categories, names, background, other)
         self._panoptic = folder if content.panoptic else None
         self._pictures, self._remarks = content.pictures, content.remarks
+        self._photographs = PhotographDepth.of(
+            [stored(self._folder / picture.file_name) for picture in self._pictures]
+        )
         super().__init__(
             ids=[picture.file_name for picture in self._pictures],
             protocol=chosen,
@@ -173,6 +177,11 @@ class CocoDataset(DenseDataset):
                 f"{path}: {ids.shape[0]}x{ids.shape[1]}, but its image is {height}x{width} in "
                 f"{self._annotations} (height x width). Take both from one release."
             )
+        if picture.regions and not ids.any():
+            raise DecodeError(
+                f"{path}: holds no segment, expected some of the {len(picture.regions)} that "
+                f"{self._annotations} lists. Store ids as red + 256 green + 256² blue of 8 bits each."
+            )
         unknown = np.setdiff1d(ids, [0, *(region.number for region in picture.regions)])
         if unknown.size:
             raise DecodeError(
@@ -205,7 +214,8 @@ class CocoDataset(DenseDataset):
 
     def read(self, index: int) -> RawSample:
         """Decode one image and make its labels."""
-        image = read_image(stored(self._folder / self.ids[index]))
+        path = stored(self._folder / self.ids[index])
+        image = read_image(path) if self._photographs is None else self._photographs.read(path)
         size = image.shape[:2]
         segments = self.segments(index)
         labels = {name: LABELS[self._labels[name]][1](segments) for name in self.tasks}
@@ -236,8 +246,9 @@ class CocoDataset(DenseDataset):
         return self._remarks
 
     def parameters(self) -> Mapping[str, Any]:
-        """Options that change the labels."""
-        return {"labels": dict(self._labels), "background": self._background}
+        """Options that change the labels, and how photographs of 16 bits are read."""
+        deep = {} if self._photographs is None else {"images": self._photographs.statement()}
+        return {"labels": dict(self._labels), "background": self._background, **deep}
 
 
 def _without_endings(path: Path) -> Path:

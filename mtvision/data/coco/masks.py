@@ -20,6 +20,7 @@ from mtvision.data.coco.mistakes import (
     LIMIT,
     MASK_SIZE,
     NO_MASK,
+    NO_PIXEL,
     OUTSIDE,
     POLYGON,
     RLE,
@@ -55,6 +56,19 @@ def find_mistake(segmentation: Any, shape: tuple[int, int], limits: Limits) -> M
         return _find_in_rle(segmentation, shape)
     kind = NO_MASK if segmentation in (None, [], "") else POLYGON
     return Mistake(kind, ".segmentation", f"is {shown(segmentation)}; expected a list of polygons, or RLE")
+
+
+def odd_mask(segmentation: Any) -> Mistake | None:
+    """What is odd about polygons or plain counts that `find_mistake` accepts: they cover no pixel."""
+    if isinstance(segmentation, list):
+        flat = all(
+            any(min(points[start::2]) == max(points[start::2]) for start in (0, 1)) for points in segmentation
+        )
+        return Mistake(NO_PIXEL, ".segmentation", "has only polygons without area") if flat else None
+    counts = segmentation["counts"]
+    if isinstance(counts, list) and not sum(counts[1::2]):
+        return Mistake(NO_PIXEL, ".segmentation.counts", "covers 0 pixels")
+    return None
 
 
 def _doubtful(values: Sequence[Any]) -> bool:

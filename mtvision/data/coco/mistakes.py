@@ -62,6 +62,7 @@ BOX = Kind("odd bbox", "Labels do not depend on it.", odd=True)
 AREA = Kind("odd area", "Labels do not depend on it.", odd=True)
 NO_ID = Kind("annotation without id", "Labels do not depend on it.", odd=True)
 UNLABELLED = Kind("image without panoptic annotation", "None of its pixels is annotated.", odd=True)
+NO_PIXEL = Kind("mask without a pixel", "The object is in no label.", odd=True)
 EMPTY = Kind("file without annotations", "No image has a label.", odd=True)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mtvision.core.task import IGNORE, Task
 from mtvision.data.decode import DecodeError
+from mtvision.data.maps.alike import ContradictionError, check_of, require_alike
 from mtvision.data.maps.doubt import doubt_about
 from mtvision.data.maps.evidence import Evidence, measure
 from mtvision.data.maps.files import Storage, Stored, read_map
@@ -60,6 +61,7 @@ class Encoding:
         """
         values, missing = fitted(self.task, stored, self.options, path)
         rule = self._rule_for(stored.storage, values, missing, path)
+        require_alike(self.task, rule, self.options, values, missing, path)
         if self.task.label != "values":
             return self._classes(rule, values[..., 0], missing, path)
         result = self._scaled(rule, values, missing, path)
@@ -79,7 +81,19 @@ class Encoding:
             DecodeError: as `decode`.
         """
         values, _ = stored.fitting(path, self.task.name, self.task.label_channels)
-        return self._scaled(self._rule_for(stored.storage, values, None, path), values, None, path)
+        rule = self._rule_for(stored.storage, values, None, path)
+        require_alike(self.task, rule, self.options, values, None, path)
+        return self._scaled(rule, values, None, path)
+
+    def require_alike(self, stored: Stored, path: Path) -> None:
+        """Refuse a file whose numbers mean something else than those of the files that were looked at.
+
+        Raises:
+            ContradictionError: says what it holds and what the others hold.
+        """
+        rule = self.rules.get(stored.storage)
+        if rule is not None:
+            require_alike(self.task, rule, self.options, *fitted(self.task, stored, self.options, path), path)
 
     def rule(self, storage: Storage, path: Path) -> Rule:
         """What the numbers of files that are stored so mean.
@@ -220,20 +234,35 @@ def decide_files(task: Task, paths: Iterable[Path], options: MapOptions | None =
 
     Raises:
         UndecidedError: as `decide`.
+        ContradictionError: one file of the sample means something else than the others.
     """
     options = options or MapOptions()
     if not needs_evidence(task, options):
         return Encoding(task, options)
-    return decide(task, gather(task, paths, options), options)
-
-
-def gather(task: Task, paths: Iterable[Path], options: MapOptions) -> list[Evidence]:
-    """Evidence of a bounded sample of files, one entry for each way of storing numbers."""
     by_ending: dict[str, list[Path]] = {}
     for path in paths:
         by_ending.setdefault(path.suffix.lower(), []).append(path)
+    encoding = decide(task, _gather(task, list(by_ending.values()), options), options)
+    if any(check_of(task, rule, options) for rule in encoding.rules.values()):
+        for files in by_ending.values():
+            for path in spread(files, SAMPLED):
+                _look_again(encoding, path)
+    return encoding
+
+
+def _look_again(encoding: Encoding, path: Path) -> None:
+    try:
+        encoding.require_alike(read_map(path, _palette(encoding.task)), path)
+    except ContradictionError:
+        raise
+    except (DecodeError, OSError):
+        return  # its own reading says what is wrong
+
+
+def _gather(task: Task, by_ending: Sequence[Sequence[Path]], options: MapOptions) -> list[Evidence]:
+    """Evidence of a bounded sample of files, one entry for each way of storing numbers."""
     found: dict[Storage, Evidence] = {}
-    for files in by_ending.values():
+    for files in by_ending:
         chosen = spread(files, SAMPLED)
         for path in chosen:
             _look(task, path, options, found)
@@ -297,6 +326,13 @@ def _instances(stored: Array, missing: NDArray[np.bool_] | None, path: Path) -> 
     if stored.dtype.kind not in "iu":
         raise DecodeError(
             f"{path}: instances are an integer map (H, W), found {stored.dtype} {stored.shape}. Write ids "
+            "with mtvision.core.instances.encode_instances."
+        )
+    wide = np.iinfo(np.int32)
+    beyond = stored[(stored < wide.min) | (stored > wide.max)] if stored.dtype.itemsize > 2 else stored[:0]
+    if beyond.size:
+        raise DecodeError(
+            f"{path}: holds the instance id {int(beyond.flat[0])}, expected at most {wide.max}. Write ids "
             "with mtvision.core.instances.encode_instances."
         )
     ids = stored.astype(np.int32)

@@ -25,7 +25,7 @@ class Evidence:
 
     Args:
         storage: how they store numbers.
-        example: one of the files.
+        example: the file with the largest number.
         files: their number.
         channels: numbers of channels that occur.
         pixels: numbers that were counted.
@@ -56,7 +56,7 @@ class Evidence:
     at_high: int = 0
     values: tuple[float, ...] | None = ()
     whole: bool = True
-    binary: int = 0
+    binary: tuple[Path, ...] = ()
     both: int = 0
     negative: int = 0
     sample: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 1)))
@@ -72,6 +72,7 @@ class Evidence:
         more = [item.sample for item in (self, other) if alike or item is self]
         return replace(
             self,
+            example=other.example if other.high > self.high else self.example,
             files=self.files + other.files,
             channels=self.channels | other.channels,
             pixels=self.pixels + other.pixels,
@@ -154,7 +155,7 @@ def measure(
         at_high=int(counts[-1]),
         values=listed,
         whole=flat.dtype.kind != "f" or bool((np.rint(flat) == flat).all()),
-        binary=int(listed == (0.0, 1.0) and int(counts[-1]) * 1000 > flat.size),
+        binary=(path,) if listed == (0.0, 1.0) and int(counts[-1]) * 1000 > flat.size else (),
         both=int(listed is not None and {1.0, 255.0} <= set(listed)),
         sample=rows[places].astype(np.float64),
     )

@@ -16,8 +16,10 @@ from mtvision.core.files.arrays import load_npy, load_npz
 from mtvision.core.files.foreign import DecodeError, ForeignError, cause, foreign_errors, reading
 from mtvision.core.files.headers import PNG_SIGNATURE
 from mtvision.core.files.pictures import REMEDY, opened, read_bytes, require_intact
+from mtvision.core.files.tiff import as_stored
 from mtvision.data.pictures import decode_by_opencv
 from mtvision.data.png import GRAY, PALETTE, decode_png
+from mtvision.data.tiff_pictures import name_of_colours
 
 Array = NDArray[Any]
 ARRAYS = (".npy", ".npz")
@@ -164,6 +166,9 @@ def read_map(path: Path, palette: Literal["ids", "colours"] = "colours") -> Stor
     elif name == "TIFF":
         values, bits, lossy = _tiff(path, content)
         storage = Storage(name, values.dtype.kind, bits or 8 * values.dtype.itemsize, lossy)
+    elif name == "BMP":
+        values, bits = _bmp(path, content, palette)
+        storage = Storage(name, "u", bits)
     else:
         values = _picture(path, content, name)
         lossy = name == "JPEG" or (name == "WebP" and b"VP8L" not in content[12:64])
@@ -237,6 +242,15 @@ def _png(path: Path, content: bytes, palette: str) -> tuple[Array, int]:
     return _picture(path, content, "PNG"), 8 if colour == PALETTE else bits
 
 
+def _bmp(path: Path, content: bytes, palette: str) -> tuple[Array, int]:
+    """Up to 8 bits a BMP holds indices of a palette, which OpenCV turns into colours."""
+    with reading(path, "not a readable BMP", REMEDY), opened(content) as image:
+        bits = {"1": 1, "L": 8, "P": 8}.get(image.mode)
+        if bits is not None and (palette == "ids" or image.mode == "L"):
+            return np.asarray(image).astype(np.uint8), bits
+    return _picture(path, content, "BMP"), 8
+
+
 def _picture(path: Path, content: bytes, name: str) -> Array:
     pixels = decode_png(content)
     if pixels is None:
@@ -262,14 +276,14 @@ def _tiff(path: Path, content: bytes) -> tuple[Array, int, bool]:
         bits, lossy = int(page.bitspersample), int(page.compression) in _LOSSY_IN_TIFF
         colours = int(page.photometric)
         if colours not in _COLOURS_IN_TIFF:
-            known = {item.value: item.name for item in tifffile.PHOTOMETRIC}
-            name = known.get(colours, str(colours))
-            raise DecodeError(f"{path}: a TIFF of {name} colours. Convert it to gray or RGB.")
+            raise DecodeError(
+                f"{path}: a TIFF of {name_of_colours(colours)} colours. Convert it to gray or RGB."
+            )
         try:
             with foreign_errors():
                 stored = series.asarray()
         except ForeignError as foreign:
-            decoded = _compressed_tiff(path, content, bits, colours)
+            decoded = _compressed_tiff(path, as_stored(content), bits, colours)
             if decoded is None:
                 raise DecodeError(
                     f"{path}: not a readable TIFF ({cause(foreign.error)}). Write it again, without "

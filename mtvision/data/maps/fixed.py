@@ -41,6 +41,27 @@ def read_label_png(path: Path) -> NDArray[Any]:
     return png_numbers(path, content)
 
 
+def read_deep_png(path: Path, what: str, remedy: str) -> NDArray[np.uint16]:
+    """Numbers (H, W) of a one-channel PNG of 16 bits.
+
+    Args:
+        path: the file.
+        what: what it is, e.g. `a depth file`, for messages.
+        remedy: a sentence: where the original is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DecodeError: it is no PNG, has colours, or fewer bits.
+    """
+    stored = read_label_png(path)
+    if stored.dtype != np.uint16:
+        raise DecodeError(
+            f"{path}: {what} has 16 bits per pixel, this one has 8. Some program rewrote it and its numbers "
+            f"are lost. {remedy}"
+        )
+    return stored
+
+
 def read_gray(path: Path) -> NDArray[Any]:
     """One-channel picture (H, W) of any format, uint8 or uint16, e.g. a soft map in 0..255.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.task import Task
+from mtvision.core.values import Between, check_fields
 
 BOUNDED = ("sigmoid", "foreground")
 """Activations whose predictions lie in 0..1."""
@@ -67,7 +68,7 @@ class MapOptions:
 
     encoding: str | None = None
     scale: float | None = None
-    bits: int | None = None
+    bits: Annotated[int, Between(1, 16)] | None = None
     ignore: float | Sequence[float] = ()
     invalid: Invalid = ()
     ids: Mapping[int, int] | None = None
@@ -79,13 +80,18 @@ class MapOptions:
 
         Raises:
             UnknownNameError: an unknown option or encoding.
-            ValueError: an option that does not apply to the task, or a value out of range.
+            ValueError: an option that does not apply to the task, or a value of the wrong type or range.
         """
         known = [item.name for item in fields(cls)]
         for name in given:
             if name not in known:
                 raise UnknownNameError(f"option of {where}", name, known)
-        options = cls(**given)
+        plain = {
+            name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+            for name, value in given.items()
+        }
+        options = cls(**plain)
+        check_fields(where, options)
         kind = kind_of(task)
         for name in given:
             if kind not in _APPLIES[name] or (name == "encoding" and task.label == "instances"):
@@ -94,7 +100,11 @@ class MapOptions:
             raise ValueError(f"{where}: scale must be above 0, units on disk per unit, got {options.scale}.")
         if options.encoding is not None:
             look_up(f"encoding of {where}", options.encoding, dict.fromkeys(ENCODINGS[kind]))
-        if options.axes is not None and sorted(axis.strip("-") for axis in options.axes) != ["x", "y", "z"]:
+        if options.axes is not None and sorted(axis.removeprefix("-") for axis in options.axes) != [
+            "x",
+            "y",
+            "z",
+        ]:
             raise ValueError(
                 f"{where}: axes must name x, y and z once each, e.g. ('-x', 'z', 'y'), got {options.axes}."
             )

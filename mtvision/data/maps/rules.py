@@ -26,6 +26,8 @@ APART = 8
 """Among few numbers, the largest stands apart if it is more than so many times the next one."""
 BEYOND = 1e6
 """Metres that no choice of the unit explains: other checks find them."""
+LONGEST_REAL = 2
+"""Components of unit vectors, stored as real numbers, do not reach this."""
 SENTINEL = 0.005
 """Share of the pixels from which one extreme value or colour is suspected to mean "no label"."""
 
@@ -39,9 +41,10 @@ class Rule:
         meaning: `ids`. `mask`: 1 at the second of two levels or above `cut`, else 0. `share`: 0..1 after
             division. `values`: any after division. `shifted`: 2 v / divisor - 1. `signed`: v / divisor.
         divisor: of stored numbers.
-        levels: the only numbers that may occur, empty = any.
+        levels: of a mask the only numbers that may occur; of ids those that were found; empty = any.
         cut: of a mask: numbers above it are 1.
         found: what the files hold, for people.
+        median: of stored distances; 0 = unknown.
     """
 
     storage: Storage
@@ -50,6 +53,7 @@ class Rule:
     levels: tuple[float, ...] = ()
     cut: float | None = None
     found: str = ""
+    median: float = 0.0
 
     def statement(self, name: str = "1") -> str:
         """The meaning without what was found, e.g. `mask, 255 = edge` for the name `edge`."""
@@ -113,7 +117,7 @@ def _binary(task: Task, storage: Storage, evidence: Evidence | None, options: Ma
     if levels in ((), (0.0,)):
         return Rule(storage=storage, meaning="mask", levels=(0.0,), found=str(seen))
     if storage.kind == "b" or (not storage.lossy and levels is not None and set(levels) <= {0, 1}):
-        return Rule(storage=storage, meaning="ids", found=str(seen))
+        return Rule(storage=storage, meaning="ids", levels=levels or (), found=str(seen))
     if levels is not None and set(levels) <= {0, 1, IGNORE} and not storage.lossy:
         if 1 in levels and not seen.both:
             raise UndecidedError(
@@ -173,8 +177,9 @@ def _share(task: Task, storage: Storage, evidence: Evidence | None, options: Map
     if storage.kind == "f" and seen.high <= 1:
         return Rule(storage=storage, meaning="share", found=str(seen))
     if seen.binary and seen.high > 1:
+        odd = seen.binary[0] if 2 * len(seen.binary) <= seen.files else seen.example
         raise UndecidedError(
-            f"{seen.example}: {seen.binary} of {seen.files} files hold 0 and 1 and nothing else, others up "
+            f"{odd}: {len(seen.binary)} of {seen.files} files hold 0 and 1 and nothing else, others up "
             f"to {seen.high:g}. Store all files alike. {ways}"
         )
     if levels is not None and APART * seen.below < seen.high and not storage.lossy:
@@ -236,7 +241,9 @@ def _length(task: Task, storage: Storage, evidence: Evidence | None, options: Ma
                 "values without meaning."
             )
     divisor = 1.0 if options.scale is None else float(options.scale)
-    return Rule(storage=storage, meaning="values", divisor=divisor, found=str(evidence or storage))
+    median = evidence.median if evidence is not None and evidence.pixels else 0.0
+    found = str(evidence or storage)
+    return Rule(storage=storage, meaning="values", divisor=divisor, found=found, median=median)
 
 
 def _direction(task: Task, storage: Storage, evidence: Evidence | None, options: MapOptions) -> Rule:
@@ -258,18 +265,23 @@ def _direction(task: Task, storage: Storage, evidence: Evidence | None, options:
                 "number of the format is 1) or 'shifted' (0 is -1)."
             )
         return Rule(storage=storage, meaning="shifted", divisor=top, found=found)
-    plain, shifted = _unit_share(seen.sample), _unit_share(2 * seen.sample / top - 1)
-    if seen.low >= 0 and plain < 0.5 < shifted:
+    if seen.low >= 0 and is_shifted(seen.sample, top):
+        plain, shifted = _unit_share(seen.sample), _unit_share(2 * seen.sample / top - 1)
         raise UndecidedError(
             f"{seen.example}: found {seen}; {shifted:.0%} of the vectors have length 1 as 2 v / {top:g} - 1, "
             f"{plain:.0%} as they are. Say encoding='shifted', or 'signed' if they are stored as they are."
         )
-    if seen.high > 2 or seen.low < -2:
+    if max(seen.high, -seen.low) > LONGEST_REAL:
         raise UndecidedError(
             f"{seen.example}: found {seen}, expected unit vectors. Say encoding='shifted' if 0..{top:g} "
             "means -1..1, or encoding='signed' to take them as they are."
         )
     return Rule(storage=storage, meaning="signed", found=found)
+
+
+def is_shifted(vectors: NDArray[np.float64], top: float) -> bool:
+    """Whether vectors (n, 3) in 0..top have length 1 only as 2 v / top - 1."""
+    return _unit_share(vectors) < 0.5 < _unit_share(2 * vectors / top - 1)
 
 
 def _unit_share(vectors: NDArray[np.float64]) -> float:

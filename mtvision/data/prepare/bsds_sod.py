@@ -11,7 +11,7 @@ import numpy as np
 from mtvision.core.registry import PREPARATIONS
 from mtvision.data.bsds_sod import pack_annotators, read_mask
 from mtvision.data.decode import read_image
-from mtvision.data.prepare.sources import check_counts, check_source, find_all, write_note
+from mtvision.data.prepare.sources import by_name, check_counts, check_source, find_all, write_note
 from mtvision.data.prepare.work import Outcome, copy_file, missing, run_jobs, write_png
 from mtvision.metrics.boundary.protocols import BSDS
 from mtvision.metrics.boundary.readers import read_truth
@@ -54,13 +54,13 @@ def prepare_bsds_sod(
         ValueError: source and target are one folder.
     """
     check_source(source, target)
-    masks = {path.stem: path for pattern in MASKS for path in find_all(source, pattern, outside=target)}
+    masks = by_name(path for pattern in MASKS for path in find_all(source, pattern, outside=target))
     jobs = []
     for split in BSDS_SPLITS:
-        truths = {path.stem: path for path in find_all(source, f"groundTruth/{split}/*.mat", outside=target)}
+        truths = by_name(find_all(source, f"groundTruth/{split}/*.mat", outside=target))
+        images = by_name(find_all(source, f"images/{split}/*.jpg", outside=target))
         jobs += [
-            _Job(image, truths.get(image.stem), masks.get(image.stem), split, target)
-            for image in find_all(source, f"images/{split}/*.jpg", outside=target)
+            _Job(image, truths.get(name), masks.get(name), split, target) for name, image in images.items()
         ]
     if not jobs:
         raise FileNotFoundError(

@@ -10,7 +10,7 @@ from mtvision.core.registry import PREPARATIONS
 from mtvision.data.camvid import VOID
 from mtvision.data.decode import read_image
 from mtvision.data.maps.fixed import read_label_png
-from mtvision.data.prepare.sources import check_counts, check_source, find_all, write_note
+from mtvision.data.prepare.sources import by_name, check_counts, check_source, find_all, write_note
 from mtvision.data.prepare.work import Outcome, copy_file, missing, run_jobs
 from mtvision.data.published import class_map
 from mtvision.protocols.camvid import CAMVID_SPLITS
@@ -19,6 +19,7 @@ from mtvision.protocols.camvid import CAMVID_SPLITS
 @dataclass(frozen=True)
 class _Job:
     image: Path
+    label: Path | None
     split: str
     target: Path
 
@@ -46,11 +47,11 @@ def prepare_camvid(
         ValueError: source and target are one folder.
     """
     check_source(source, target)
-    jobs = [
-        _Job(path, split, target)
-        for split in CAMVID_SPLITS
-        for path in find_all(source, f"{split}/*.png", outside=target)
-    ]
+    jobs = []
+    for split in CAMVID_SPLITS:
+        labels = by_name(find_all(source, f"{split}annot/*.png", outside=target))
+        images = by_name(find_all(source, f"{split}/*.png", outside=target))
+        jobs += [_Job(image, labels.get(name), split, target) for name, image in images.items()]
     if not jobs:
         raise FileNotFoundError(
             f"{source}: no train/*.png in this folder or below. Take CamVid of "
@@ -66,16 +67,17 @@ def prepare_camvid(
 
 
 def _outputs(job: _Job) -> list[Path]:
-    return [job.target / folder / job.image.name for folder in (job.split, f"{job.split}annot")]
+    return [job.target / folder / f"{job.image.stem}.png" for folder in (job.split, f"{job.split}annot")]
 
 
 def _prepare_image(job: _Job) -> Outcome:
     paths = _outputs(job)
     if not missing(paths):
         return Outcome(kept=len(paths))
-    label = job.image.parents[1] / f"{job.split}annot" / job.image.name
-    if not label.is_file():
-        raise ValueError(f"{label}: this label is missing, though its image is there. Take the folder whole.")
+    label = job.label
+    if label is None:
+        path = job.image.parents[1] / f"{job.split}annot" / f"{job.image.stem}.png"
+        raise ValueError(f"{path}: this label is missing, though its image is there. Take the folder whole.")
     size = read_image(job.image).shape[:2]
     classes = class_map(label, read_label_png(label), shift=0, count=VOID + 1)
     if classes.shape != size:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from mtvision.core.files.find import find_files
 from mtvision.core.registry import PREPARATIONS
 from mtvision.data.decode import read_image
-from mtvision.data.maps.fixed import read_gray
-from mtvision.data.mosd import MILLIMETRES, STARTS
+from mtvision.data.maps.fixed import read_deep_png, read_label_png
+from mtvision.data.mosd import MILLIMETRES, STARTS, objects_of
 from mtvision.data.prepare.geometry import Camera, normals_from_depth
 from mtvision.data.prepare.pcd import Cloud, read_pcd
-from mtvision.data.prepare.sources import check_counts, check_source, find_all, write_note
+from mtvision.data.prepare.sources import by_name, check_counts, check_source, find_all, write_note
 from mtvision.data.prepare.work import Outcome, missing, run_jobs, write_npy, write_png
 from mtvision.protocols.mosd import MOSD_SPLITS
 
@@ -25,6 +25,7 @@ CAMERA = Camera(focal_x=525.0, focal_y=525.0, centre_x=319.5, centre_y=239.5)
 """Reproduces the x and y that the clouds store."""
 WINDOW = 11
 """Pixels across the planes of the normals; objects are small, so fewer than for rooms."""
+AGAIN = "Convert the cloud again."
 FIELDS = ("label", "z", "rgba")
 NOT_ORGANISED = ("test43", "test56", "test58")
 """Clouds of the published set whose points do not lie on the pixels of a picture."""
@@ -83,10 +84,9 @@ def prepare_mosd(
     frames = source / "rgb"
     files = find_files(frames, (".png",), depth=0).files if frames.is_dir() else {}
     if not files:
-        clouds = [
+        files = by_name(
             path for start in STARTS.values() for path in find_all(source, f"{start}*.pcd", outside=target)
-        ]
-        files = {path.stem: path for path in clouds}
+        )
     wanted = {name: path for name, path in files.items() if name.startswith(tuple(STARTS.values()))}
     if not wanted:
         raise FileNotFoundError(
@@ -111,7 +111,7 @@ def _outputs(job: _Job) -> list[Path]:
 
 def _prepare_frame(job: _Job) -> Outcome:
     paths = _outputs(job)
-    frame = frame_of(job.source, read_pcd(job.source)) if job.source.suffix == ".pcd" else _converted(job)
+    frame = _of_cloud(job.source) if job.source.suffix.lower() == ".pcd" else _converted(job)
     outcome = Outcome(notes=contradictions(job.name, frame))
     lacking = missing(paths)
     outcome.kept = len(paths) - len(lacking)
@@ -126,17 +126,18 @@ def _prepare_frame(job: _Job) -> Outcome:
     return outcome
 
 
+def _of_cloud(path: Path) -> Frame:
+    return frame_of(path, read_pcd(path))
+
+
 def _converted(job: _Job) -> Frame:
     root = job.source.parents[1]
-    depth, label = (read_gray(root / kind / f"{job.name}.png") for kind in ("depth", "label"))
+    depth = read_deep_png(root / "depth" / f"{job.name}.png", "a depth file", AGAIN)
+    label = read_label_png(root / "label" / f"{job.name}.png")
     rgb = read_image(job.source)
     if not depth.shape == label.shape == rgb.shape[:2]:
-        raise ValueError(f"{job.source}: its picture, depth and label differ in size. Convert it again.")
-    if depth.dtype != np.uint16 or int(label.max(initial=0)) > np.iinfo(np.uint8).max:
-        raise ValueError(
-            f"{job.source}: its depth has {8 * depth.itemsize} bits and labels run to {int(label.max())}, "
-            "expected 16 bits of millimetres and labels in 0..255. Convert it again."
-        )
+        raise ValueError(f"{job.source}: its picture, depth and label differ in size. {AGAIN}")
+    objects_of(root / "label" / f"{job.name}.png", label, depth)  # refuses other ids
     return Frame(rgb, depth, label.astype(np.uint8))
 
 
@@ -155,13 +156,18 @@ def frame_of(path: Path, cloud: Cloud) -> Frame:
     if lacking:
         raise ValueError(f"{path}: has the fields {', '.join(cloud.fields)}, '{lacking[0]}' is needed.")
     label, z, rgba = (cloud.fields[name] for name in FIELDS)
+    if not (np.rint(label) == label).all() or rgba.dtype.itemsize != 4:
+        raise ValueError(
+            f"{path}: labels of type {label.dtype} and colours of type {rgba.dtype}, expected whole numbers "
+            "and 4 bytes. Take the published clouds."
+        )
     depth = np.nan_to_num(np.round(z.astype(np.float64) * MILLIMETRES))
     if depth.min() < 0 or depth.max() > np.iinfo(np.uint16).max or int(label.max()) > np.iinfo(np.uint8).max:
         raise ValueError(
             f"{path}: depth runs from {depth.min():g} to {depth.max():g} mm and labels to {label.max()}, "
             "expected 0..65535 mm and labels in 0..255. Take the published clouds."
         )
-    packed = rgba.astype(np.uint32)
+    packed = rgba.view(np.uint32)  # clouds may call the same bytes a real number
     rgb = np.stack([packed >> shift & 255 for shift in (16, 8, 0)], axis=2).astype(np.uint8)
     return Frame(rgb, depth.astype(np.uint16), label.astype(np.uint8))
 

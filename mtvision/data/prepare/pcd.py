@@ -48,6 +48,9 @@ def read_pcd(path: Path) -> Cloud:
             raise DecodeError(f"{path}: DATA is {header['DATA']}, expected binary_compressed. {REMEDY}")
         if set(header["COUNT"]) != {"1"}:
             raise DecodeError(f"{path}: COUNT is {header['COUNT']}, expected one value a field. {REMEDY}")
+        names = header["FIELDS"]
+        if len(set(names)) != len(names):
+            raise DecodeError(f"{path}: FIELDS names one twice: {' '.join(names)}. {REMEDY}")
         width, height = int(header["WIDTH"][0]), int(header["HEIGHT"][0])
         kinds = zip(header["TYPE"], map(int, header["SIZE"]), strict=True)
         types = [np.dtype(_TYPES[kind]) for kind in kinds]
@@ -58,7 +61,7 @@ def read_pcd(path: Path) -> Cloud:
             raise DecodeError(f"{path}: unpacks to {unpacked} bytes, its header says {expected}. {REMEDY}")
         plain = unpack_lzf(content[start + 8 : start + 8 + packed], unpacked)
         fields, place = {}, 0
-        for name, kind in zip(header["FIELDS"], types, strict=True):  # field by field, not point by point
+        for name, kind in zip(names, types, strict=True):  # field by field, not point by point
             values = np.frombuffer(plain, kind, width * height, place)
             fields[name] = values.reshape(height, width)
             place += values.nbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import struct
 import tarfile
@@ -13,7 +14,7 @@ from typing import Any
 from mtvision import __version__
 from mtvision.core.files.find import find_files
 from mtvision.core.files.limits import require_file_size
-from mtvision.core.files.walk import FILE, FOLDER, walk
+from mtvision.core.files.walk import BROKEN, EMPTY, FILE, FOLDER, SPECIAL, walk
 from mtvision.data.prepare.work import Outcome, write_stream
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.progress import reading
@@ -31,17 +32,45 @@ def find_all(source: Path, pattern: str, *, folder: bool = False, outside: Path 
 
     Args:
         source: folder.
-        pattern: glob.
+        pattern: glob, with an ending in lower case; files may have it in any case.
         folder: look for folders.
         outside: a folder whose content is not meant, e.g. what was prepared before.
+
+    Raises:
+        FileNotFoundError: what matches is a broken link, a pipe, or an empty folder with the name of a file.
     """
-    kind = FOLDER if folder else FILE
-    found = [item.path for item in walk(source) if item.kind == kind]
-    paths = sorted(source / path for path in found if PurePosixPath(path).match(pattern))
-    if outside is None:
-        return paths
-    left_out = outside.resolve()
-    return [path for path in paths if not path.resolve().is_relative_to(left_out)]
+    left_out = outside.resolve() if outside is not None else None
+    found = []
+    for item in walk(source):
+        path = source / item.path
+        if not _lower_ending(item.path).match(pattern):
+            continue
+        if left_out is not None and path.resolve().is_relative_to(left_out):
+            continue
+        if item.kind == (FOLDER if folder else FILE):
+            found.append(path)
+        elif not folder and item.kind in (BROKEN, SPECIAL, EMPTY):
+            raise FileNotFoundError(f"{path}: expected a file, found: {item.kind}. Restore or remove it.")
+    return sorted(found)
+
+
+def _lower_ending(path: str) -> PurePosixPath:
+    start, dot, ending = path.rpartition(".")
+    return PurePosixPath(start + dot + ending.lower() if dot and "/" not in ending else path)
+
+
+def by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """{name without ending: file}; of several equal copies the first.
+
+    Raises:
+        ValueError: two files of one name differ.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(path.stem, path)
+        if first is not path and not filecmp.cmp(first, path, shallow=False):
+            raise ValueError(f"{first} and {path} have one name and differ. Keep one of them.")
+    return found
 
 
 def require(source: Path, pattern: str, what: str, *, folder: bool = False) -> Path:

@@ -14,13 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from mtvision.core.files.foreign import ForeignError, foreign_errors
 from mtvision.core.files.headers import PNG_SIGNATURE
 from mtvision.core.files.limits import require_pixels
-from mtvision.core.files.pictures import find_damage, opened
+from mtvision.core.files.pictures import ORIENTATION, find_damage, opened
 from mtvision.data.decode import DecodeError, read_bytes, read_image
 from mtvision.data.pictures import decode_by_opencv
 
 _log = logging.getLogger("mtvision")
 
-_ORIENTATION = 0x0112
 _SIMPLE = ("L", "RGB")
 _PNG_BITS = 24
 """Where a PNG says how many bits a number has."""
@@ -62,7 +61,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 def orientation_of(image: Image.Image) -> int:
     """How a camera was held, for `upright`; 1 of a TIFF, which Pillow turns itself."""
-    return image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1
+    return image.getexif().get(ORIENTATION, 1) if image.format != "TIFF" else 1
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -90,6 +90,13 @@ def _truth_maps(path: Path, *, labels: bool) -> Sequence[NDArray[Any]]:
                 "are a label map: use a seism protocol."
             )
         return list(stack > 0)
+    if stack.dtype != bool and not (np.min(stack, initial=0) >= 0 and np.max(stack, initial=0) <= 1):
+        if np.unique(stack).size > 2 or np.min(stack) != 0:
+            raise ValueError(
+                f"{path}: an edge map of real numbers must lie in 0..1, or hold 0 and another value, found "
+                f"{np.min(stack):g}..{np.max(stack):g}. For label maps use a seism protocol."
+            )
+        return list(stack > 0)
     return list(stack >= 0.5)
 
 
@@ -127,6 +134,8 @@ def _load_map(path: Path, suffixes: Sequence[str], *, annotators: bool = False) 
         raise ValueError(f"{path}: the formats read here are {', '.join(suffixes)}.")
     npy = path.suffix.lower() == ".npy"
     values = load_npy(path, what="cannot be read") if npy else load_picture(path)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected a map of real numbers, got {values.dtype}. Write it again.")
     if values.ndim == 3 and values.shape[0] == 1 and not annotators:
         values = values[0]
     if values.ndim != 2 and not (annotators and path.suffix.lower() == ".npy" and values.ndim == 3):

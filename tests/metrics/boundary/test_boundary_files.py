@@ -1,0 +1,64 @@
+"""Files that are no boundary maps: refused by name, or read as what an option says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtvision.cli.main import call
+from mtvision.metrics.boundary.protocols import BSDS
+from mtvision.metrics.boundary.readers import read_prediction, read_truth
+
+EDGES = np.zeros((20, 24), np.uint8)
+EDGES[10] = 1
+LABELS = (np.arange(EDGES.size).reshape(EDGES.shape) // 100).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (LABELS, r"must lie in 0\.\.1, or hold 0 and another value, found 0\.\.4"),
+        (EDGES - 1.0, r"found -1\.\.0"),
+        (np.full(EDGES.shape, np.nan), r"found nan\.\.nan"),
+        (EDGES.astype(complex), "expected a map of real numbers, got complex128"),
+        (EDGES.astype(str), "expected a map of real numbers, got <U"),
+    ],
+    ids=["label map", "negative", "NaN", "complex", "text"],
+)
+def test_a_ground_truth_that_is_no_edge_map(values, said, tmp_path):
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(ValueError, match=rf"a\.npy: .*{said}"):
+        read_truth(tmp_path / "a.npy", BSDS)
+
+
+def test_two_real_levels_are_an_edge_map(tmp_path):
+    for top in (0.4, 1.0, 255.0):
+        np.save(tmp_path / "a.npy", EDGES * np.float32(top))
+        (found,) = read_truth(tmp_path / "a.npy", BSDS)
+        assert np.array_equal(found, EDGES > 0) == (top >= 0.5)
+
+
+def test_complex_predictions_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", EDGES.astype(complex))
+    with pytest.raises(ValueError, match=r"a\.npy: expected a map of real numbers, got complex128"):
+        read_prediction(tmp_path / "a.npy")
+
+
+def test_the_option_that_a_message_names_is_there(tmp_path, capsys):
+    for folder, array in (("truth", 255 * EDGES), ("maps", 50 * EDGES + 50 * EDGES[::-1])):
+        array = np.minimum(array, 255)
+        if folder == "maps":
+            array[0, :9] = range(9)
+        (tmp_path / folder).mkdir()
+        Image.fromarray(array).save(tmp_path / folder / "a.png")
+    words = [str(tmp_path / "maps"), str(tmp_path / "truth"), "--protocol", "bsds", "--thresholds", "5"]
+    words += ["--workers", "1", "--no-cache", "--json", str(tmp_path / "o.json")]
+    assert call("evaluate-boundaries", words) == 2
+    told = capsys.readouterr().err
+    assert "a.png: the largest number in 1 files is 50" in told
+    assert "Options of predictions are given as --maps edge.scale=1000" in told
+    assert call("evaluate-boundaries", [*words, "--maps", "edge.scale=50"]) == 0
+    assert json.loads((tmp_path / "o.json").read_text())["scores"]["odsF"] > 0.5
