@@ -142,7 +142,7 @@ def test_a_test_tells_what_differs_from_the_training(trained, tmp_path, capsys):
 
 def test_a_record_has_the_seed_of_the_training(trained, tmp_path, capsys):
     """With the config's seed, two runs of one seed would stand in a row of two seeds."""
-    config, checkpoint, _ = trained
+    config, *_ = trained
     other = tmp_path / "other"
     train(load_config(config, [*SHORT, "seed=3"]), other)
     words = [str(config), str(other / "iter_2.pth"), "--work-dir", str(other), "--cfg-options", *SHORT]
