@@ -74,15 +74,15 @@ def with_gain(
     return result
 
 
-def require_baseline(records: Iterable[Record], name: str) -> None:
-    """Refuse a name that no protocol of the records has a baseline of.
+def require_baseline(protocols: Iterable[str], name: str) -> None:
+    """Refuse a name that none of some protocols has a baseline of.
 
     Raises:
         UnknownNameError: the message names the baselines that there are.
     """
     from mtvision.protocols import PROTOCOLS
 
-    used = {record.protocol for record in records} & PROTOCOLS.keys()
+    used = set(protocols) & PROTOCOLS.keys()
     known = {SINGLE_TASK, *(item for protocol in used for item in PROTOCOLS[protocol].baselines)}
     if name not in known:
         raise UnknownNameError("baseline", name, known)

@@ -167,7 +167,7 @@ def table_text(arguments: argparse.Namespace) -> str:
     """
     records = _selected(find_records(arguments.results), arguments)
     if arguments.baseline:
-        require_baseline(records, arguments.baseline)
+        require_baseline((record.protocol for record in records), arguments.baseline)
         problems: list[str] = []
         records = with_gain(records, arguments.baseline, problems)
         for problem in problems:

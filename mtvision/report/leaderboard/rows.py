@@ -140,7 +140,7 @@ def build_sections(
         UnknownNameError: an unknown certainty, or a baseline that no protocol of the records has.
     """
     if baseline is not None:
-        require_baseline(records, baseline)
+        require_baseline((record.protocol for record in records), baseline)
     published = {row.protocol for row in published_rows(certainties=certainties)}
     names = sorted({record.protocol for record in records} | (published if every_protocol else set()))
     sections: list[Section] = []
