@@ -92,8 +92,8 @@ def _refuse_taken(kind: str, names: dict[str, str], folder: Path) -> None:
     found = find_spec(names["module"])
     if found is not None and Path(found.origin or "").resolve().parent != folder.resolve():
         raise ValueError(
-            f"{names['module']}.py would hide the module '{names['module']}' of Python ({found.origin}). Give "
-            "another name."
+            f"{names['module']}.py would hide the module '{names['module']}' of Python ({found.origin}). "
+            "Give another name."
         )
 
 
