@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtvision.core.naming import building
 from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS, Registry
 from mtvision.core.task import Task
 from mtvision.models.check import check_model
@@ -43,7 +44,8 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     adapters = [ADAPTERS.build(item) for item in cfg.get("adapters") or ()]
     kept = [adapter.plain(item) for adapter, item in zip(adapters, cfg.get("adapters") or (), strict=True)]
     for adapter in adapters:
-        backbone = adapter.apply(backbone, tasks)
+        with building(f"adapter '{type(adapter).__name__}'"):
+            backbone = adapter.apply(backbone, tasks)
     decoder = DECODERS.build(
         cfg["decoder"], channels=backbone.channels, strides=backbone.strides, tasks=tuple(tasks)
     )
@@ -53,7 +55,8 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     }
     network = Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks, kept))
     for adapter in adapters:
-        adapter.complete(network)
+        with building(f"adapter '{type(adapter).__name__}'"):
+            adapter.complete(network)
     return network
 
 
