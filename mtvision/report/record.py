@@ -284,7 +284,7 @@ def record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
     Args:
         paths: a file counts. Of a folder, every `*.json` below it counts that lacks at most two of the needed
-            fields, is named `record.json`, or is no JSON: what lost a part shall be told, not passed over.
+            fields. So does one that is named `record.json`, or is no JSON: what lost a part shall be told.
 
     Raises:
         FileNotFoundError: a path does not exist.
