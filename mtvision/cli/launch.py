@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from mtvision.core.values import Positive
 from mtvision.recipe.check import TO_TRAIN, check_config
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.sections import Seed
-from mtvision.report.baseline import SINGLE_TASK, is_single_task, with_gain
-from mtvision.report.record import Record, find_records
+from mtvision.recipe.settings import protocol_of
+from mtvision.report.baseline import SINGLE_TASK, is_single_task, require_baseline, with_gain
+from mtvision.report.record import Record
 from mtvision.report.render import FORMATS
-from mtvision.runtime.atomic import write_text
+from mtvision.runtime.atomic import require_writable, write_text
 from mtvision.runtime.attempts import Attempts
 from mtvision.runtime.progress import messages
 from mtvision.sweep.grid import (
@@ -158,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = look_up_states(runs, folders, overwrite=arguments.overwrite)
     todo = [run for run in runs if run.state != FINISHED]
     if not (arguments.dry_run or arguments.print):
+        for folder in folders:
+            require_writable(folder)
         write_grid(arguments.work_dir, arguments.work_dir.name)
     if arguments.print:
         print(
@@ -184,10 +188,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _report_failures(outcomes, console) or int(bool(kept.lines))
 
 
-def _check_of(arguments: argparse.Namespace) -> Callable[[RunConfig], object] | None:
+def _check_of(arguments: argparse.Namespace) -> Callable[[RunConfig], object]:
     """The check of a config before its run; a command of somebody's own may know more than the suite."""
     own = arguments.train_command != shlex.join(TRAIN)
-    return None if own else lambda config: check_config(config, TO_TRAIN)
+
+    def check(config: RunConfig) -> None:
+        if not own:
+            check_config(config, TO_TRAIN)
+        if arguments.baseline is not None:
+            require_baseline([protocol_of(config).id], arguments.baseline)
+
+    return check
 
 
 def _sums(arguments: argparse.Namespace, console: Console) -> list[Sums]:
@@ -212,6 +223,11 @@ def _train(
     todo: Sequence[Run], arguments: argparse.Namespace, console: Console, results: Path | None
 ) -> list[Outcome]:
     command = shlex.split(arguments.train_command)
+    if not command or (arguments.slurm is None and shutil.which(command[0]) is None):
+        raise ValueError(
+            f"--train-command: {arguments.train_command!r} does not begin with a program of this machine. "
+            f"Give its path, or a command such as {shlex.join(TRAIN)!r}."
+        )
     if arguments.overwrite:
         for run in todo:
             discard(run)
@@ -280,7 +296,7 @@ def _with_single_task_runs(records: Sequence[Record], results: Path) -> list[Rec
     protocols = {record.protocol for record in records}
     others = [
         record
-        for record in (find_records([results]) if results.is_dir() else [])
+        for record in known_records([results]).values()
         if is_single_task(record) and record.protocol in protocols and record_key(record) not in known
     ]
     return [*records, *others]

@@ -30,7 +30,8 @@ Score a checkpoint on the config's test data (or another split) with the protoco
 Instead of CONFIG CHECKPOINT, a checkpoint alone is enough: it holds its config.
 
 Writes record.json, table.md and pictures/ into the work dir. The record of a training in there is kept: then
-the result of another checkpoint, config or split goes to test_CHECKPOINT/ in it.
+the result of another checkpoint, config or split goes to test_CHECKPOINT/ in it. A line says what differs.
+The seed is that of the training, which the checkpoint knows.
 Prints a table; --json FILE ("-" for standard output) writes the record for programs.
 
 --save-predictions DIR keeps every prediction as DIR/<task>/<image id>.png or .npy; `mtvision score DIR` gives
@@ -66,28 +67,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if checkpoint is None:
         parser.error(f"{arguments.config} is a config; give a CHECKPOINT behind it, or a checkpoint alone")
     spare_inputs("--json", arguments.json, [arguments.config, checkpoint])
-    from mtvision.engine.evaluate import evaluate_checkpoint, spare_training
+    from mtvision.engine.evaluate import evaluate_checkpoint, spare_training, with_trained_seed
     from mtvision.engine.records import require_whole
     from mtvision.runtime.attempts import Attempts
     from mtvision.runtime.launch import is_main_process, joined, threads
     from mtvision.runtime.progress import messages
 
     with joined(arguments.launcher):
+        config = with_trained_seed(config, checkpoint, arguments.seed)
         writer = _writer(arguments, config, checkpoint) if arguments.save_predictions is not None else None
         section = f"{arguments.split}_data"
-        folder, training = spare_training(config, work_dir_of(arguments), checkpoint, section)
+        place = spare_training(config, work_dir_of(arguments), checkpoint, section)
         with threads(config["training"]["threads"]):
             record = evaluate_checkpoint(
                 config,
-                folder,
+                place.folder,
                 checkpoint,
                 section=section,
                 quiet=arguments.json == STDOUT,
-                training=training,
+                training=place.training,
                 save=writer,
             )
-        if folder != work_dir_of(arguments) and is_main_process():
-            messages().print(f"{folder.parent} has the record of a training, so this one is in {folder}.")
+        if place.why and is_main_process():
+            messages().print(place.why)
         asked = Attempts(quiet=not is_main_process())
         if writer is not None:
             asked.run("manifest of the predictions", writer.finish, "the same command completes it")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar, TypeVar
 
+from mtvision.core.files.foreign import ForeignError, cause, foreign_errors
+
 T = TypeVar("T")
 
 
@@ -37,6 +39,33 @@ class UnknownNameError(ReportedError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class BuildError(ReportedError, RuntimeError):
+    """A part of a config cannot be made with its options; the message names it and what failed."""
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """Errors of Python and of libraries, while something is made from a config, name it.
+
+    Args:
+        what: e.g. `backbone 'TimmBackbone'`.
+
+    Raises:
+        BuildError: anything but errors that a user's mistake has anyway.
+
+    >>> with building("head 'A'"):
+    ...     {}["width"]
+    Traceback (most recent call last):
+    mtvision.core.naming.BuildError: head 'A' cannot be made with its options (KeyError: 'width').
+    """
+    try:
+        with foreign_errors(ReportedError, ValueError, TypeError, OSError, ImportError, NotImplementedError):
+            yield
+    except ForeignError as foreign:
+        text = f"{what} cannot be made with its options ({cause(foreign.error)})."
+        raise BuildError(text) from foreign.error
 
 
 def meant(wrong: Iterable[str], known: Iterable[str]) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from mtvision.evaluation.scoring import evaluate, measure_constant, scores_of, w
 from mtvision.recipe.building import trained_network
 from mtvision.recipe.config import RunConfig
 from mtvision.recipe.data import build_dataset, evaluation_loader
+from mtvision.recipe.differences import as_options
+from mtvision.recipe.from_checkpoint import changed_since
 from mtvision.recipe.settings import Settings
 from mtvision.report.provenance import config_entry
 from mtvision.report.record import Record, RecordError
 from mtvision.report.table import render_table
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.attempts import Attempts
-from mtvision.runtime.checkpoint import checkpoint_file
+from mtvision.runtime.checkpoint import checkpoint_file, load_meta
 from mtvision.runtime.launch import is_main_process
 from mtvision.runtime.progress import messages
 from mtvision.runtime.rescue import write_or_rescue
@@ -115,9 +117,22 @@ def evaluate_checkpoint(
     return record_first(record, work_dir / RECORD_FILE, rest, quiet=quiet)
 
 
-def spare_training(
-    config: RunConfig, work_dir: Path, checkpoint: str | Path, section: str
-) -> tuple[Path, Mapping[str, Any]]:
+@dataclass(frozen=True)
+class Place:
+    """Where the result of a test goes.
+
+    Args:
+        folder: the work dir, or one in it.
+        training: what the record of the very same network knows of its training, such as `hours`.
+        why: in sentences, if the folder is not the work dir; else empty.
+    """
+
+    folder: Path
+    training: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+
+def spare_training(config: RunConfig, work_dir: Path, checkpoint: str | Path, section: str) -> Place:
     """Where the result of a test goes, so that it never replaces what a training measured.
 
     Args:
@@ -127,28 +142,53 @@ def spare_training(
         section: of the data.
 
     Returns:
-        The folder, and what is known of the training. It is `work_dir`, unless the record there is of a
-        training and of another checkpoint, config or split. Then it is a folder in it, named after the
-        checkpoint. A test of the very same keeps what the record knows of the training, such as `hours`.
+        The place. Its folder is `work_dir`, unless the record there is of a training and of another
+        checkpoint, config or split. Then it is a folder in it, named after the checkpoint.
     """
     file = checkpoint_file(checkpoint)
     apart = work_dir / f"test_{file.stem}"
     if not (work_dir / RECORD_FILE).is_file() or not file.is_file():
-        return work_dir, {}
+        return Place(work_dir)
+    kept = f"{work_dir} has the record of a training, so this one is in {apart}."
     try:
         known = Record.load(work_dir / RECORD_FILE)
     except RecordError:  # nothing tells what would be lost
-        return apart, {}
+        return Place(apart, why=kept)
     if "hours" not in (known.training or {}):
-        return work_dir, {}
+        return Place(work_dir)
     section = (section if config[section] else "val_data").removesuffix("_data")
     scored, data = (known.checkpoint or {}).get("sha256"), known.data or {}  # a cut-off record has neither
-    same = (
-        (known.config or {}).get("sha256") == config_entry("", config.text)["sha256"]
-        and (scored is None or scored == file_sha256(file))
-        and (not data or section in data)
-    )
-    return (work_dir, known.training or {}) if same else (apart, {})
+    reasons = []
+    if scored is not None and scored != file_sha256(file):
+        reasons.append(f"That one is of another checkpoint, {(known.checkpoint or {}).get('file')}.")
+    if data and section not in data:
+        reasons.append(f"That one has no scores of the split {section}.")
+    entry = known.config
+    if entry is not None and entry["sha256"] != config_entry("", config.text)["sha256"]:
+        reasons.append(as_options(changed_since(entry["text"], config, work_dir / RECORD_FILE)))
+    return Place(apart, why=" ".join([kept, *reasons])) if reasons else Place(work_dir, known.training or {})
+
+
+def with_trained_seed(config: RunConfig, checkpoint: str | Path, seed: int | None = None) -> RunConfig:
+    """The config with the seed of the training, which is that of the result's record.
+
+    Args:
+        config: of a test.
+        checkpoint: that is scored. One that knows no seed leaves the config as it is.
+        seed: that the user gave.
+
+    Raises:
+        ValueError: the user gave another one.
+    """
+    trained = load_meta(checkpoint).get("seed")
+    if trained is None or trained == config["seed"]:
+        return config
+    if seed is not None:
+        raise ValueError(
+            f"--seed {seed}: {checkpoint} was trained with seed {trained}, which its record has. "
+            "Leave --seed out."
+        )
+    return config.with_options({"seed": trained})
 
 
 def _keep_scores(record: Record, path: Path) -> None:

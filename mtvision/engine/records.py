@@ -20,6 +20,7 @@ from mtvision.metrics.gain import gain
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig
+from mtvision.recipe.from_checkpoint import trained_otherwise
 from mtvision.recipe.plugins import plugin_entries
 from mtvision.recipe.sections import LOADER_DEFAULTS
 from mtvision.recipe.settings import Settings
@@ -97,6 +98,9 @@ def scored_record(
     if len(batches) > 1:
         notes.append(batches_in_words(batches))
     notes += [changes_in_words(item) for item in meta.get("changes") or ()]
+    otherwise = "; ".join(map(str, trained_otherwise(meta, config, checkpoint)))
+    if otherwise:
+        notes.append(f"Trained with other settings than this config says: {otherwise}.")
     record = Record(
         protocol=protocol.id,
         protocol_title=protocol.title,

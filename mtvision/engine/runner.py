@@ -14,12 +14,14 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mtvision.core.files.foreign import ForeignError, cause, foreign_errors
 from mtvision.core.non_finite import NonFiniteWeightsError, non_finite
 from mtvision.core.non_finite import in_words as non_finite_in_words
 from mtvision.engine.average import TRAINED
 from mtvision.engine.optimizer import regrouped
 from mtvision.engine.phases.carry import carry_weights
 from mtvision.engine.records import batches_in_words
+from mtvision.engine.run_dir.random_states import random_states, set_random_states
 from mtvision.engine.run_dir.start import from_main
 from mtvision.recipe.differences import Difference, ResumeError, differences, in_words, refuse_impossible
 from mtvision.recipe.phases.plan import Phase
@@ -27,13 +29,12 @@ from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import (
     CheckpointError,
     load_checkpoint,
-    random_states,
-    set_random_states,
     to_plain,
 )
 from mtvision.runtime.checkpoint_writer import CheckpointWriter
 from mtvision.runtime.launch import gather
 from mtvision.runtime.state_dicts import some
+from mtvision.runtime.whole import CONTINUED, missing_fields
 
 _log = logging.getLogger("mtvision")
 
@@ -157,9 +158,10 @@ class ExactRunner(Runner):
             ResumeError: the config differs in something that a run cannot change.
         """
         checkpoint = load_checkpoint(filename, examined=self._examined)
-        if "optimizer" not in checkpoint:
+        absent = missing_fields(checkpoint, CONTINUED)
+        if absent:
             raise CheckpointError(
-                f"{filename} has weights only; start with training.load_from instead of --resume."
+                f"{filename} has no {', '.join(absent)}; start with training.load_from instead of --resume."
             )
         iteration = int(checkpoint["meta"]["iter"])
         if iteration > self.max_iters:
@@ -219,7 +221,14 @@ class ExactRunner(Runner):
     def _set_random_states(self, checkpoint: Mapping[str, Any], filename: str) -> None:
         states = checkpoint["random_states"]
         if len(states) == get_world_size():
-            set_random_states(states[get_rank()])
+            try:
+                with foreign_errors():
+                    set_random_states(states[get_rank()])
+            except ForeignError as foreign:
+                raise CheckpointError(
+                    f"{filename}: its random states are not ones of this machine's generators "
+                    f"({cause(foreign.error)}). Continue from another checkpoint."
+                ) from foreign.error
         else:
             _log.warning(
                 f"{filename} was written by {len(states)} processes; random states are not restored."

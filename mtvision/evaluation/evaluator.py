@@ -16,17 +16,12 @@ from mtvision.core.sample import Batch, Meta
 from mtvision.core.task import Task
 from mtvision.metrics import Metric, build_metric
 from mtvision.metrics.building import scored_task
-from mtvision.metrics.checks import PredictionError
+from mtvision.metrics.checks import SICK_NETWORK, PredictionError
 from mtvision.metrics.sums import Sums, total
 from mtvision.runtime.launch import gather
 
 Scores = dict[str, dict[str, float]]
 """{task: {score name: value}}, all digits."""
-SICK_NETWORK = (
-    "The network's weights or outputs are not sound: look at its losses, take an earlier checkpoint, or "
-    'evaluate with precision="fp32".'
-)
-"""What to try next where the prediction of a network cannot be scored."""
 
 
 class NothingLabelledError(ReportedError, ValueError):

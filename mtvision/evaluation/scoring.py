@@ -15,11 +15,11 @@ from mtvision.core.prediction import to_prediction
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
 from mtvision.data.dataset import DenseDataset
-from mtvision.evaluation.evaluator import SICK_NETWORK, SampleEvaluator, Scores, labels_of
+from mtvision.evaluation.evaluator import SampleEvaluator, Scores, labels_of
 from mtvision.evaluation.overlap import Behind, ahead
 from mtvision.evaluation.prediction_files import PredictionFiles
 from mtvision.evaluation.prediction_manifest import PredictionFilesError
-from mtvision.metrics.checks import PredictionError, check_numbers
+from mtvision.metrics.checks import check_logits
 from mtvision.metrics.statistics import ConstantPredictor
 from mtvision.models.network import Network
 from mtvision.protocols import Protocol
@@ -75,11 +75,7 @@ def _check_logits(task: str, logits: Tensor, batch: Batch) -> None:
     if all_finite(logits):
         return
     for image, values in zip(batch.ids, logits, strict=True):
-        try:
-            check_numbers(values)
-        except PredictionError as error:
-            where = f"task '{task}', image '{image}', logits of the network"
-            raise error.at(where, SICK_NETWORK) from None
+        check_logits(values, f"task '{task}', image '{image}'")
 
 
 def evaluate(

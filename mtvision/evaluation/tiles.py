@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from mtvision.core.naming import ReportedError
 from mtvision.core.prediction import is_pointwise, to_prediction
 from mtvision.core.task import Task
+from mtvision.metrics.checks import check_logits
 
 Maps = dict[str, NDArray[np.generic]]
 LARGE = 2**28
@@ -230,7 +231,12 @@ class _Output:
 
 
 def as_map(task: Task, logits: Tensor, zoom: float = 1.0) -> NDArray[np.generic]:
-    """The prediction of one image (1, C, H, W): ids in 8 bits, of more than 256 classes in 16; or float32."""
+    """The prediction of one image (1, C, H, W): ids in 8 bits, of more than 256 classes in 16; or float32.
+
+    Raises:
+        PredictionError: logits are NaN or infinite.
+    """
+    check_logits(logits, f"task '{task.name}'")
     prediction = to_prediction(task, logits, zoom)[0].cpu().numpy()
     ids = np.uint8 if task.num_classes <= 256 else np.uint16
     return prediction.astype(ids if task.activation == "argmax" else np.float32)

@@ -8,6 +8,12 @@ from torch import Tensor
 from mtvision.core.naming import ReportedError
 from mtvision.core.non_finite import all_finite
 
+SICK_NETWORK = (
+    "The network's weights or outputs are not sound: look at its losses, take an earlier checkpoint, or "
+    'evaluate with precision="fp32".'
+)
+"""What to try next where a network gives numbers that mean nothing."""
+
 
 class PredictionError(ReportedError, ValueError):
     """A prediction that cannot be scored.
@@ -46,6 +52,22 @@ def check_numbers(values: Tensor) -> None:
         position = first(~torch.isfinite(values))
         found = f"{' and '.join(kinds)} of {values.numel():,} values, the first at {position}"
         raise PredictionError(found, "finite numbers")
+
+
+def check_logits(logits: Tensor, where: str) -> None:
+    """Refuse logits of a network that are NaN or infinite, which `argmax` and `sigmoid` would hide.
+
+    Args:
+        logits: any shape.
+        where: task, and image where it is known.
+
+    Raises:
+        PredictionError: says where, how many values, and what to try next.
+    """
+    try:
+        check_numbers(logits)
+    except PredictionError as error:
+        raise error.at(f"{where}, logits of the network", SICK_NETWORK) from None
 
 
 def first(wrong: Tensor) -> list[int]:

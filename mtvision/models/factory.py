@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from mtvision.core.naming import building
 from mtvision.core.registry import ADAPTERS, BACKBONES, DECODERS, HEADS, Registry
 from mtvision.core.task import Task
 from mtvision.models.adapters.adapter import Adapter
@@ -57,7 +58,8 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
     }
     network = Network(backbone, decoder, modules, tasks, architecture=_architecture(cfg, heads, tasks, kept))
     for adapter in adapters:
-        adapter.complete(network)
+        with building(f"adapter '{type(adapter).__name__}'"):
+            adapter.complete(network)
     return network
 
 
@@ -68,12 +70,13 @@ def _adapted(backbone: Backbone, adapters: Sequence[Adapter], tasks: Sequence[Ta
         before = dict(backbone.named_parameters())
         old = {id(item) for item in before.values()}
         base = {name for name, item in before.items() if item not in added}
+        name = type(adapter).__name__
         try:
-            backbone = adapter.apply(backbone, tasks)
+            with building(f"adapter '{name}'"):
+                backbone = adapter.apply(backbone, tasks)
         except NotImplementedError as error:
             if adapter is adapters[0]:
                 raise
-            name = type(adapter).__name__
             raise ValueError(f"{name} behind other adapters: {error} Or put {name} first.") from error
         for item, trains in added.items():
             item.requires_grad_(trains)

@@ -123,6 +123,14 @@ def _check_sections(
     with found.at("training"), found.at("val_interval"):
         if training.val_interval and not plain["val_data"]:
             raise ValueError("training.val_interval is set, but 'val_data' is missing; give both or neither.")
+    data = plain["train_data"]
+    with found.at("training"), found.at("micro_batches"):
+        images = data.get("batch_size") if isinstance(data, Mapping) else None
+        if isinstance(images, int) and training.micro_batches > images:
+            raise ValueError(
+                f"training.micro_batches={training.micro_batches} are more parts than train_data.batch_size="
+                f"{images} has images; {images} is the most."
+            )
     with found.at("training"), found.at("init_from_data"):
         if training.init_from_data and settings.protocol.family != "own":
             raise ValueError(

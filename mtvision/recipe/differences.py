@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ from typing import Any
 
 from mtvision.core.naming import ReportedError
 from mtvision.recipe.sections import LOADER_DEFAULTS, TOP_LEVEL, OptimizerSettings, section_defaults
-from mtvision.report.provenance import without_paths
+from mtvision.report.provenance import NO_PATH, without_paths
 
 _HARMLESS = (
     *("name", "provenance", "plugins*", "logging.*", "evaluation.*", "val_data*", "test_data*", "search*"),
@@ -41,6 +42,7 @@ _IMPOSSIBLE = {
 """Keys whose change a run cannot continue with, and why."""
 _RATES = ("optimizer.*", "schedule*", "training.iterations")
 _SHOWN = 60
+_NAMED = 6
 
 ABSENT = "(absent)"
 
@@ -141,6 +143,26 @@ def in_words(found: Sequence[Difference], what: str) -> str:
         lines.append(f"{what} differs in what does not change the training:")
         lines += [f"  {item}" for item in found if item.harmless]
     return "\n".join(lines)
+
+
+def as_options(found: Sequence[Difference]) -> str:
+    """A sentence that names the keys, and one with the options that give them their earlier values.
+
+    >>> as_options([Difference("seed", 1, 0), Difference("model.head.type", "ConvHead", ABSENT)])
+    'The config differs from that of the training in seed, model.head.type. As trained: --cfg-options seed=1.'
+    """
+    if not found:
+        return "The config of the training is written in another way."
+    names = [item.key for item in found]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    keys = f"The config differs from that of the training in {', '.join(names[:_NAMED])}{more}."
+    # A key that this config lacks, or had not then, can only be changed in the file
+    options = [
+        shlex.quote(f"{item.key}={item.before}")
+        for item in found
+        if ABSENT not in (item.before, item.now) and NO_PATH not in str(item.before)
+    ]
+    return f"{keys} As trained: --cfg-options {' '.join(options)}." if options else keys
 
 
 def _matches(key: str, globs: Sequence[str]) -> bool:

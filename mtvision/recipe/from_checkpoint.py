@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mtvision.recipe.config import RunConfig, load_config
+from mtvision.recipe.differences import Difference, differences, plain_options
 from mtvision.recipe.sections import TOP_LEVEL
+from mtvision.report.provenance import without_paths
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import CheckpointError
 
@@ -92,6 +94,36 @@ def config_data(text: str, path: str | Path) -> dict[str, Any]:
             "because it could be anybody's code. Name the config: --config CONFIG."
         ) from error
     return found
+
+
+def changed_since(before: str, config: RunConfig, path: str | Path) -> list[Difference]:
+    """What a config says otherwise than an earlier one; the folders of paths do not count.
+
+    Args:
+        before: text of the earlier one, completed.
+        config: completed.
+        path: where the text stands, for messages.
+
+    Raises:
+        CheckpointError: the text is more than data.
+    """
+    earlier = config_data(without_paths(before), path)
+    return differences(plain_options(earlier), plain_options(config_data(without_paths(config.text), path)))
+
+
+def trained_otherwise(meta: Mapping[str, Any], config: RunConfig, path: str | Path) -> list[Difference]:
+    """In which settings of the training, besides its tasks, a config differs from that of a checkpoint.
+
+    Args:
+        meta: of the checkpoint. One of a phase, or of other code, does not tell.
+        config: of a test, whose tasks may be fewer.
+        path: of the checkpoint.
+    """
+    text = meta.get("config")
+    if not text or meta.get("phase") is not None:
+        return []
+    alike = config.with_options({"tasks": config_data(text, path).get("tasks")})
+    return [item for item in changed_since(text, alike, path) if not item.harmless]
 
 
 def _literal(node: ast.expr) -> Any:

@@ -158,7 +158,7 @@ class TrainingSettings:
     sync_bn: bool = True
     shard: Literal["zero"] | None = None
     channels_last: bool = False
-    threads: Positive | None = None
+    threads: Annotated[int, Between(1, 1024)] | None = None
     recompute: list[Text] = field(default_factory=list)
     time_limit_minutes: Rate | None = None
     stuck_minutes: Annotated[float, Between(0.1, 60)] = 50.0

@@ -186,6 +186,8 @@ def protocol_of(config: Mapping[str, Any]) -> Protocol:
         raise ValueError("config: 'protocol' is missing; name one, or describe your own data's tasks.")
     if isinstance(entry, str):
         protocol = get_protocol(entry)
+    elif not isinstance(entry, Mapping):
+        raise TypeError(f"protocol: expected the id of a protocol or dict(id=..., tasks=...), got {entry!r}.")
     else:
         protocol = own_protocol(**{key: to_plain_data(value) for key, value in entry.items()})
     return _restricted(protocol, config.get("tasks"))

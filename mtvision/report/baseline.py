@@ -75,6 +75,20 @@ def with_gain(
     return result
 
 
+def require_baseline(protocols: Iterable[str], name: str) -> None:
+    """Refuse a name that none of some protocols has a baseline of.
+
+    Raises:
+        UnknownNameError: the message names the baselines that there are.
+    """
+    from mtvision.protocols import PROTOCOLS
+
+    used = set(protocols) & PROTOCOLS.keys()
+    known = {SINGLE_TASK, *(item for protocol in used for item in PROTOCOLS[protocol].baselines)}
+    if name not in known:
+        raise UnknownNameError("baseline", name, known)
+
+
 def is_single_task(record: Record) -> bool:
     """Whether the network was trained on one task; a multi-task network may be scored on one alone."""
     trained = (record.checkpoint or {}).get("tasks", record.task_names)

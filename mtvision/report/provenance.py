@@ -15,6 +15,8 @@ from typing import Any
 PACKAGES = ("mtvision", "torch", "timm", "mmengine-lite", "numpy", "opencv-python-headless", "torchjd")
 """Distributions whose versions a record names, if installed."""
 
+NO_PATH = "<path>"
+"""Stands for the folders of an absolute path."""
 _ABSOLUTE = re.compile(
     r"""(?:(?<=^)|(?<=[\s"'=(\[{,:]))"""  # where a path may begin: a URL's slashes do not
     r"""(?:/[\w.@+-]+(?:/[\w.@+-]+)+/?|(?<=["'])/[\w.@+-]+|~/[^\s"']+|[A-Za-z]:[\\/][^\s"']+)"""
@@ -103,7 +105,9 @@ def without_paths(text: str) -> str:
     >>> without_paths("root = '/home/me/data/nyud'")
     "root = '<path>/nyud'"
     """
-    return _ABSOLUTE.sub(lambda found: "<path>/" + re.split(r"[\\/]", found.group(0).rstrip("/"))[-1], text)
+    return _ABSOLUTE.sub(
+        lambda found: f"{NO_PATH}/" + re.split(r"[\\/]", found.group(0).rstrip("/"))[-1], text
+    )
 
 
 def config_entry(name: str, text: str) -> dict[str, str]:

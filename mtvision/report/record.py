@@ -7,7 +7,7 @@ data, also for protocols of users' own data.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite, isnan, nan
 from pathlib import Path
@@ -18,7 +18,7 @@ from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.json_file import read_json
 from mtvision.report.comparable.task_entry import plain
 from mtvision.report.provenance import now
-from mtvision.report.schema_check import SCHEMA_VERSION, violations
+from mtvision.report.schema_check import SCHEMA_VERSION, record_schema, violations
 from mtvision.runtime.atomic import write_text
 
 Scores = dict[str, dict[str, float]]
@@ -240,6 +240,8 @@ class Record:
 
 _SCORES = ("scores", "constant", "leave_one_out")
 """Fields of numbers of which some may be undefined."""
+_LOST = 2
+"""So many needed fields may be lost; other files of this suite have fewer of them."""
 _NULLABLE = ("protocol_digest", "scored", "seed", "world_size", "effective_batch", "precision", "cost")
 """Fields that a run states even when it does not know them."""
 
@@ -277,27 +279,41 @@ def json_files(folder: Path) -> list[Path]:
     return sorted(find_files(folder, (".json",)).files.values())
 
 
+def record_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Files that are meant as records, in the order of their paths.
+
+    Args:
+        paths: a file counts. Of a folder, every `*.json` below it counts that lacks at most two of the needed
+            fields. So does one that is named `record.json`, or is no JSON: what lost a part shall be told.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+    """
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; give record files or folders that hold some.")
+        if path.is_dir():
+            yield from filter(_meant_as_record, json_files(path))
+        else:
+            yield path
+
+
 def find_records(paths: Iterable[str | Path]) -> list[Record]:
     """Load records from files and folders, in the order of their paths.
 
     Args:
-        paths: a file is loaded; of a folder, every `*.json` below it that has `schema` and `scores`.
+        paths: see `record_files`.
 
     Raises:
         FileNotFoundError: a path does not exist.
         RecordError: a record is invalid; the message lists the problems of all invalid ones.
     """
     records, problems = [], []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; give record files or folders that hold some.")
-        for file in json_files(path) if path.is_dir() else [path]:
-            if path.is_dir() and not _looks_like_record(file):
-                continue
-            try:
-                records.append(Record.load(file))
-            except RecordError as error:
-                problems += [f"{file}: {problem}" for problem in error.problems]
+    for file in record_files(paths):
+        try:
+            records.append(Record.load(file))
+        except RecordError as error:
+            problems += [f"{file}: {problem}" for problem in error.problems]
     if problems:
         raise RecordError("records", problems)
     return records
@@ -311,12 +327,14 @@ def _fields_at_fault(file: Path) -> list[str]:
         return []
 
 
-def _looks_like_record(file: Path) -> bool:
+def _meant_as_record(file: Path) -> bool:
+    if file.name == "record.json":
+        return True
     try:
         data = read_json(file)
     except DecodeError:
-        return file.name == "record.json"
-    return isinstance(data, dict) and {"schema", "scores"} <= data.keys()
+        return True
+    return isinstance(data, dict) and len(set(record_schema()["required"]) - data.keys()) <= _LOST
 
 
 def _without_nan(

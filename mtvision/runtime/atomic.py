@@ -34,13 +34,16 @@ def atomic_path(path: str | Path, *, suffix: str = ".part", sync: bool = True) -
             this be False: after a power failure the file may be incomplete.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; the message names it, not the temporary one.
     """
     given = Path(path)
-    if given.exists() and not given.is_file() and not given.is_dir():
+    if given.is_dir():
+        raise IsADirectoryError(f"{given} is a folder. Give the path of a file.")
+    if given.exists() and not given.is_file():
         yield given
         return
     target = Path(os.path.realpath(given))
+    require_writable(target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{suffix}")
     try:
@@ -52,6 +55,10 @@ def atomic_path(path: str | Path, *, suffix: str = ".part", sync: bool = True) -
         if sync:
             with suppress(OSError):  # some systems cannot open or flush a folder
                 _flush(target.parent, os.O_RDONLY)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, f"{error.strerror}: cannot be written", str(given)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import pickle
-import random
 import re
 import time
 import zipfile
@@ -34,7 +33,16 @@ from mtvision.runtime.state_dicts import (
     network_state,
     of_another_type,
 )
-from mtvision.runtime.whole import MANIFEST, HashedFile, damage, enter, is_entered, newest_whole
+from mtvision.runtime.whole import (
+    MANIFEST,
+    HashedFile,
+    damage,
+    enter,
+    is_entered,
+    missing_fields,
+    newest_whole,
+    require_kinds,
+)
 
 _log = logging.getLogger("mtvision")
 
@@ -47,6 +55,9 @@ _PLAIN_CLASSES = [argparse.Namespace]
 
 _SHARD = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.")
 _JOIN = "Join the tensors of all parts in one file with safetensors.torch.save_file."
+
+
+_CHANGED = "Something else than this suite has written or changed the file; use another checkpoint."
 
 
 class CheckpointError(ReportedError, RuntimeError):
@@ -64,32 +75,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(to_plain(item) for item in value)
     return value
-
-
-def random_states() -> dict[str, Any]:
-    """States of Python's, NumPy's, torch's and this process's CUDA generator, as plain data."""
-    version, internal, gauss = random.getstate()
-    states: dict[str, Any] = {
-        "python": [version, list(internal), gauss],
-        "numpy": to_plain(np.random.get_state(legacy=False)),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Undo any drawing since `random_states` was called."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    numpy_state = dict(states["numpy"])
-    key = np.asarray(numpy_state["state"]["key"], dtype=np.uint32)
-    numpy_state["state"] = {**numpy_state["state"], "key": key}
-    np.random.set_state(numpy_state)
-    torch.set_rng_state(states["torch"].cpu())
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"].cpu())
 
 
 @dataclass(frozen=True)
@@ -226,7 +211,7 @@ def _require_whole(file: Path) -> None:
 
 
 def _read(file: Path, part: str | None, *, mapped: bool = False) -> dict[str, Any]:
-    if file.suffix == ".safetensors":
+    if file.suffix == ".safetensors" or _is_safetensors(file):
         return _unwrapped(_load_safetensors(file), file, part)
     try:
         with (
@@ -253,7 +238,15 @@ def _read(file: Path, part: str | None, *, mapped: bool = False) -> dict[str, An
 def _unwrapped(content: dict[str, Any], file: Path, part: str | None) -> dict[str, Any]:
     """The content with the weights under `state_dict`."""
     if content.get("format") == FORMAT and part is None:
-        return {"meta": {}, **content}
+        known = {"meta": {}, **content}
+        try:
+            require_kinds(known)
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint {file}: {error} {_CHANGED}") from error
+        absent = missing_fields(known, ("state_dict", "meta"))
+        if absent:
+            raise CheckpointError(f"checkpoint {file} has no {' and no '.join(absent)}. {_CHANGED}")
+        return known
     try:
         found: FoundState = find_state(content, part)
     except StateDictError as error:
@@ -285,9 +278,16 @@ def _torch_cause(error: Exception) -> str:
         )
     if ".tar format" in text:
         return "a tar archive, or torch's format before 2018; unpack it"
-    if text.startswith("Weights only load failed"):
+    if text.startswith("Weights only load failed") or isinstance(error, LookupError):
         return "no pickle of tensors"
     return cause(error)
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file of any name begins as the format does: bytes of the header, then the header, as JSON."""
+    with file.open("rb") as content:
+        start = content.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
 
 
 def _load_safetensors(file: Path) -> dict[str, Any]:
@@ -377,7 +377,10 @@ def load_network_weights(network: nn.Module, checkpoint: Mapping[str, Any], path
 
 
 def _type(value: Any) -> str:
-    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    kinds = [str(value.dtype)] + ([str(value.layout)] if value.layout != torch.strided else [])
+    return " ".join(item.removeprefix("torch.") for item in kinds)
 
 
 def find_checkpoint(work_dir: Path) -> Path:

@@ -235,7 +235,8 @@ def network_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_another_type(found: Any, own: Any) -> bool:
-    """Whether a tensor's values cannot stand for another's: integers for real numbers, complex for real."""
+    """Whether a tensor cannot stand for another: integers, complex or sparse for real and dense ones."""
     if not isinstance(found, Tensor) or not isinstance(own, Tensor):
         return isinstance(found, Tensor) != isinstance(own, Tensor)
-    return (found.is_floating_point(), found.is_complex()) != (own.is_floating_point(), own.is_complex())
+    kinds = [(item.is_floating_point(), item.is_complex(), item.layout) for item in (found, own)]
+    return kinds[0] != kinds[1]

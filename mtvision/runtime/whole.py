@@ -11,15 +11,37 @@ import hashlib
 import json
 import re
 import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mtvision.core.files.arrays import zip_damage
 from mtvision.core.files.foreign import ForeignError, foreign_errors
+from mtvision.core.values import Count, check_value
 from mtvision.runtime.atomic import write_text
 
 MANIFEST = "checkpoints.json"
+_FIELDS: Mapping[str, Any] = {
+    "state_dict": dict[str, Any],
+    "meta": dict[str, Any],
+    "optimizer": dict[str, Any],
+    "optimizer_names": list[Any],
+    "param_schedulers": list[dict[str, Any]],
+    "random_states": list[dict[str, Any]],
+    "meta.iter": Count,
+    "meta.seed": Count,
+    "meta.config": str,
+    "meta.options": dict[str, Any],
+    "meta.architecture": dict[str, Any],
+    "meta.tasks": list[str],
+    "meta.batches": list[dict[str, Any]],
+    "meta.changes": list[dict[str, Any]],
+    "meta.phase": dict[str, Any],
+}
+"""{field of a checkpoint: what it must be, where it is}."""
+CONTINUED = ("optimizer", "param_schedulers", "random_states", "meta.iter")
+"""Fields without which a run cannot be continued."""
 _NUMBERED = re.compile(r"iter_(\d+)\.pth")
 
 
@@ -156,6 +178,29 @@ def _broken_zip(path: Path) -> str:
     except ForeignError as error:
         found = error.first_line
     return f"has a damaged member ({found})" if found else ""
+
+
+def missing_fields(content: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of some fields of a checkpoint that are not there; `meta.iter` is one inside `meta`."""
+    return [name for name in names if _field(content, name) is None]
+
+
+def require_kinds(content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of this suite one of whose fields is of another kind than this suite writes.
+
+    Raises:
+        ValueError: the field, what it is, and what it must be.
+    """
+    for name, kind in _FIELDS.items():
+        value = _field(content, name)
+        if value is not None:
+            check_value(name, value, kind)
+
+
+def _field(content: Mapping[str, Any], name: str) -> Any:
+    head, _, rest = name.partition(".")
+    value = content.get(head)
+    return _field(value, rest) if rest and value is not None else value
 
 
 def newest_whole(folder: Path) -> tuple[Examined | None, dict[Path, str]]:

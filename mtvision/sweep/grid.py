@@ -115,7 +115,8 @@ def parse_axes(settings: Sequence[str]) -> dict[str, list[str]]:
             raise ValueError("--set: seeds are not set but given with --seeds 0 1 2.")
         if not separator or not key or not all(values):
             raise ValueError(f"--set: expected key=value,value,…, got {setting!r}.")
-        if key in axes or len(set(values)) < len(values):
+        meant = [parse_option(f"{key}={value}")[1] for value in values]
+        if key in axes or any(a == b for a, b in itertools.combinations(meant, 2)):
             raise ValueError(f"--set: {setting!r} repeats a key or a value; give each once.")
         axes[key] = values
     return axes
@@ -151,12 +152,12 @@ def expand(
     Raises:
         FileNotFoundError, UnknownNameError, ValueError: as `load_config`.
         UnknownNameError: `name` has a key that is not set.
-        ValueError: two runs would be the same.
+        ValueError: two runs would be the same, or `name` calls two rows of a config alike.
     """
     runs: list[Run] = []
     plugins = [resolve_plugin(text, Path.cwd()) for text in plugins]
     for config in map(Path, configs):
-        plain = load_config(config, options, plugins)
+        plain, methods = load_config(config, options, plugins), list[str]()
         for values in itertools.product(*axes.values()):
             changes = dict(zip(axes, values, strict=True))
             every = [int(plain["seed"])] if seeds is None else seeds
@@ -167,6 +168,12 @@ def expand(
                     with within(run.name):
                         check(completed)
             runs += [run for run, _ in row]
+            methods.append(row[0][0].method)
+        if len(set(methods)) < len(methods):
+            keys = ", ".join(f"{{{key}}}" for key in axes)
+            raise ValueError(
+                f"--name: {name!r} calls {len(methods)} rows of {config} alike; use {keys} in it."
+            )
     twice = sorted({a.name for a, b in itertools.combinations(runs, 2) if a.fingerprint == b.fingerprint})
     if twice:
         raise ValueError(f"the grid has the same run more than once: {', '.join(twice)}.")

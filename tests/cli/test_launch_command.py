@@ -206,6 +206,28 @@ def test_mistakes_end_with_one_message(launch):
     assert "Unknown method to compare with 'nobody'" in out
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--baseline", "singel-task", "Unknown baseline 'singel-task'. Did you mean 'single-task'?"),
+        ("--results", "discs_config.py", "discs_config.py is a file. Choose another folder."),
+        ("--train-command", "no-such-program now", "does not begin with a program of this machine"),
+        ("--train-command", "", "does not begin with a program of this machine"),
+        ("--name", "alike", "--name: 'alike' calls 2 rows of"),
+        ("--set", "optimizer.lr=1e-3,0.001", "repeats a key or a value"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(option, value, words, launch, tmp_path):
+    """Some were told after the last run, or as an error of the system that names no option."""
+    if option == "--results":
+        value = str(next(tmp_path.rglob(value)))
+    code, out = launch(option, value)
+    assert code == 2
+    assert words in out
+    assert not list(tmp_path.rglob("record.json"))
+    assert not list(tmp_path.rglob("launch.log"))
+
+
 TOOL = [sys.executable, str(Path(discs.__file__).with_name("run_tool.py"))]
 
 

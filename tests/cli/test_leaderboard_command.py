@@ -45,6 +45,20 @@ def test_the_records_of_this_repository_pass(capsys):
     assert call("leaderboard", ["check", str(ROOT / "results")]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--published", "memroy"], "Unknown certainty 'memroy'. Did you mean 'memory'?"),
+        (["--baseline", "singel-task"], "Unknown baseline 'singel-task'. Did you mean 'single-task'?"),
+    ],
+)
+def test_names_that_no_table_has_are_refused(options, words, tmp_path, capsys):
+    nyud_records()[0].save(tmp_path / "a.json")
+    assert call("leaderboard", ["build", str(tmp_path), "--out", str(tmp_path / "site"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "site").exists()
+
+
 def test_build_writes_one_file(tmp_path, capsys):
     results, runs = write_site(tmp_path)
     site = tmp_path / "site"

@@ -118,6 +118,11 @@ def test_existing_files_stay(tmp_path, capsys):
         ("decoder", "own_decoder", "a class is written like OwnDecoder"),
         ("decoder", "2D", "use letters, digits and underscores"),
         ("task", "class", "use letters, digits and underscores"),
+        ("decoder", "ParallelDecoder", "decoder 'ParallelDecoder' is in the suite already"),
+        ("task", "depth", "task 'depth' is in the suite already"),
+        ("metric", "Depth", "metric 'depth' is in the suite already"),
+        ("balancer", "Json", "json.py would hide the module 'json' of Python"),
+        ("dataset", "Torch", "torch.py would hide the module 'torch' of Python"),
     ],
 )
 def test_names_that_cannot_be(kind, name, words, tmp_path, capsys):

@@ -120,6 +120,39 @@ def test_a_test_never_replaces_what_a_training_measured(trained, tmp_path):
     assert (run / "record.json").read_text() == "{"
 
 
+def test_a_test_tells_what_differs_from_the_training(trained, tmp_path, capsys):
+    """A record has the seed that was trained, and says which settings its config has not trained with."""
+    config, checkpoint, _ = trained
+    words = [str(config), str(checkpoint), "--cfg-options", *SHORT, "--work-dir"]
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint.parent, run)
+    assert call("test", [*words, str(run), "--cfg-options", *SHORT, "optimizer.lr=3.0"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "differs from that of the training in optimizer.lr. As trained: --cfg-options optimizer.lr=0.01"
+        in said
+    )
+    (note,) = [note for note in Record.load(run / "test_iter_2" / "record.json").notes if "Trained" in note]
+    assert note == "Trained with other settings than this config says: optimizer.lr: 0.01 → 3.0."
+    fewer = [*words, str(run), "--cfg-options", *SHORT, "tasks=['depth']"]
+    assert call("test", fewer) == 0
+    assert "training in tasks" in capsys.readouterr().err
+    assert not any("Trained" in note for note in Record.load(run / "test_iter_2" / "record.json").notes)
+
+
+def test_a_record_has_the_seed_of_the_training(trained, tmp_path, capsys):
+    """With the config's seed, two runs of one seed would stand in a row of two seeds."""
+    config, *_ = trained
+    other = tmp_path / "other"
+    train(load_config(config, [*SHORT, "seed=3"]), other)
+    words = [str(config), str(other / "iter_2.pth"), "--work-dir", str(other), "--cfg-options", *SHORT]
+    assert call("test", words) == 0  # the very same run
+    assert not (other / "test_iter_2").exists()
+    assert Record.load(other / "record.json").seed == 3
+    assert call("test", [*words, "--seed", "4"]) == 2
+    assert "was trained with seed 3" in capsys.readouterr().err
+
+
 def test_scores_and_latency_have_the_threads_of_the_config(trained, tmp_path):
     """With more threads than free cores, each waits for the others: scoring took five times as long."""
     config, checkpoint, _ = trained

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import data_problems as problems
 import numpy as np
@@ -19,6 +21,7 @@ from mtvision.engine.building import training_module
 from mtvision.evaluation.evaluator import SampleEvaluator, without_padding
 from mtvision.evaluation.predictor import Predictor
 from mtvision.evaluation.scoring import predict_batch
+from mtvision.metrics.checks import PredictionError
 from mtvision.models import build_network
 from mtvision.models.adapters.slimmable import calibrate, has_statistics
 from mtvision.protocols import Protocol, own_protocol
@@ -231,3 +234,15 @@ def test_depths_below_zero_reach_a_metric_that_wants_them(clamp, expected):
     for predictions in (predict_batch(network, evaluator.tasks, batch), validated):
         evaluator.process(predictions, batch)
         assert evaluator.evaluate(1)["depth/rmse"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_refused(tile, bad):
+    """A running variance below 0 gives NaN; `argmax` would make class 0 of it, without a word."""
+    network = Brightness()
+    network.backbone = SimpleNamespace(strides=(4,))
+    network.forward = lambda image, context=None: {"depth": torch.full_like(image[:, :1], bad)}
+    predictor = Predictor(network, PROTOCOL, tile=tile)
+    with pytest.raises(PredictionError, match="task 'depth', logits of the network: found .* of .* values"):
+        predictor(photo(40, 80))

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 
-from mtvision.core.naming import ConfigError, Mistakes, ReportedError, UnknownNameError, gathering
+from mtvision.core.naming import BuildError, ConfigError, Mistakes, ReportedError, UnknownNameError, gathering
 from mtvision.core.registry import BALANCERS, DATASETS, DECODERS, Registry
 from mtvision.core.registry.sources import Definition
 from mtvision.core.values import ByTask, Entry, Positive, check_value
+from mtvision.models import build_network
 from mtvision.recipe.check import TO_TRAIN, check_config, load_checked
 from mtvision.recipe.config import load_config
+from mtvision.recipe.settings import protocol_of
 
 if TYPE_CHECKING:
     from mtvision.core.task import Task
@@ -330,6 +332,38 @@ def test_a_class_that_takes_more_has_the_arguments_of_the_next_base():
     assert {"power", "eta_min", "begin", "end"} <= set(table.options("PolyLR"))
     assert table.options("PolyLR")["power"].default == "1.0"
     assert Definition("mmengine.optim.scheduler.lr_scheduler", "PolyLR") == table.shipped("PolyLR")
+
+
+@pytest.mark.parametrize("wrong", ["protocol = 5", "protocol = ['synthetic-scenes']"])
+def test_a_protocol_of_another_kind_beside_tasks(write, wrong):
+    told = mistakes(write(f"{BASE}\n{wrong}\ntasks = ['depth']\n"))
+    assert any("protocol" in key + text for key, text in told.items())
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("training.micro_batches=3", "more parts than train_data.batch_size=2 has images; 2 is the most"),
+        ("training.threads=100000", "an integer between 1 and 1024"),
+    ],
+)
+def test_numbers_that_would_have_no_effect_or_end_the_process(write, option, words):
+    assert words in str(mistakes(write(BASE), option))
+
+
+def test_a_part_that_cannot_be_made_is_named(write):
+    """An error of Python in somebody's class, or in a library, told nothing of the config."""
+    config = load_config(write(BASE), ["model.backbone.name=resnet10t", "model.backbone.channels=(8,16,24)"])
+    with pytest.raises(BuildError, match="^backbone 'TimmBackbone' cannot be made .*layer4"):
+        build_network(config["model"], protocol_of(config).tasks)
+    twice = [{"type": "CrossStitch"}] * 2
+    with pytest.raises(ReportedError, match="^Streams: this architecture is not cut into blocks"):
+        build_network({**load_config(write(BASE))["model"], "adapters": twice}, protocol_of(config).tasks)
+
+
+def test_weights_that_are_all_zero():
+    with pytest.raises(ValueError, match="all weights are 0"):
+        BALANCERS.build({"type": "FixedWeights", "weights": {"a": 0, "b": 0}}, tasks=["a", "b"])
 
 
 def test_the_first_mistake_of_a_key_counts():

@@ -232,6 +232,24 @@ def test_find_records_in_folders(tmp_path):
         find_records([tmp_path / "nothing-here"])
 
 
+@pytest.mark.parametrize("name", ["record.json", "row_seed0.json"])
+@pytest.mark.parametrize("lost", [("scores",), ("schema",), ("schema", "created"), None])
+def test_a_record_that_lost_a_part_is_not_passed_over(name, lost, tmp_path):
+    """A table without the row would look whole."""
+    make_record(0.1).save(tmp_path / "a" / "record.json")
+    file = tmp_path / "b" / name
+    make_record(0.2).save(file)
+    data = {key: value for key, value in json.loads(file.read_text()).items() if key not in (lost or ())}
+    file.write_text(json.dumps(data) if lost else json.dumps(data)[:-9])
+    for others in (
+        {"rule": "last", "scores": {}},
+        {key: data[key] for key in ("protocol", "tasks", "method")},
+    ):
+        (tmp_path / "selection.json").write_text(json.dumps(others))
+        with pytest.raises(RecordError, match=rf"^records: 1 violation:\n.*b/{name}: "):
+            find_records([tmp_path])
+
+
 def test_changed_metric_options_make_another_evaluator():
     tasks = (semseg(("a", "b")), edge(thresholds=99))
     assert [entry["evaluator"] for entry in describe_tasks(tasks)] == ["protocol", "protocol"]

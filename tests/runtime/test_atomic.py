@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -56,9 +58,32 @@ def test_an_interruption_leaves_the_old_file_alone(tmp_path, error):
 
 def test_a_rename_that_fails_removes_the_temporary_file(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(IsADirectoryError, match="folder is a folder. Give the path of a file"):
         write_text(tmp_path / "folder", "text")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+@pytest.mark.parametrize("step", ["open", "write", "rename"])
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch, step):
+    path, full = tmp_path / "a.json", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*files):
+        raise OSError(full.errno, full.strerror, *map(str, files[:1]))
+
+    if step == "rename":
+        monkeypatch.setattr(os, "replace", fail)
+    if step == "open":
+        monkeypatch.setattr("pathlib.Path.open", fail)
+    write = partial(_interrupted, error=full) if step == "write" else partial(write_text, text="text")
+    with pytest.raises(OSError, match=r"No space left on device: cannot be written: '.*/a.json'$"):
+        write(path)
+    assert "part" not in str(list(tmp_path.iterdir()))
+
+
+def test_a_file_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file/new cannot be written: .*file is a file"):
+        write_text(tmp_path / "file" / "new" / "a.json", "text")
 
 
 def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):

@@ -11,14 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from mtvision.engine.run_dir.random_states import random_states, set_random_states
 from mtvision.runtime.checkpoint import (
     CheckpointError,
     find_checkpoint,
     load_checkpoint,
     load_network_weights,
-    random_states,
     save_checkpoint,
-    set_random_states,
 )
 
 
@@ -114,3 +113,38 @@ def test_random_states_come_back():
     first = random.random(), np.random.rand(), torch.rand(1).item()
     set_random_states(states)
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"meta": [1]}, r"meta must be a dict, got \[1\]"),
+        ({"meta": None}, "has no meta"),
+        ({"state_dict": None}, "has no state_dict"),
+        ({"state_dict": [1]}, "state_dict must be a dict"),
+        ({"meta": {"iter": "five"}}, "meta.iter must be an integer of at least 0, got 'five'"),
+        ({"meta": {"iter": -3}}, "meta.iter must be an integer of at least 0, got -3"),
+        ({"meta": {"tasks": "depth"}}, "meta.tasks must be a list of strings, got 'depth'"),
+        ({"meta": {"batches": [3]}}, "meta.batches must be a list of dicts"),
+        ({"optimizer": [1]}, "optimizer must be a dict"),
+        ({"random_states": [1]}, "random_states must be a list of dicts"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(change, words, tmp_path):
+    """What other programs made of a checkpoint ended in an error of Python, wherever the field was read."""
+    content = {"meta": {"iter": 1}, "state_dict": {"w": torch.ones(3)}, **change}
+    save_checkpoint(tmp_path / "iter_1.pth", content)
+    with pytest.raises(CheckpointError, match=f"iter_1.pth:? {words}.*use another checkpoint"):
+        load_checkpoint(tmp_path / "iter_1.pth")
+
+
+def test_weights_of_8_bits_and_in_a_file_of_another_name(tmp_path):
+    network = nn.Conv2d(2, 2, 1)
+    small = {key: value.to(torch.float8_e4m3fn) for key, value in network.state_dict().items()}
+    save_file(small, tmp_path / "weights.bin")
+    other = nn.Conv2d(2, 2, 1)
+    load_network_weights(other, load_checkpoint(tmp_path / "weights.bin"), "weights.bin")
+    assert torch.equal(other.weight, small["weight"].float())
+    sparse = {key: value.to_sparse() for key, value in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"weight \(float32 sparse_coo for float32\)"):
+        load_network_weights(other, {"meta": {}, "state_dict": sparse}, "sparse.pth")

@@ -33,6 +33,8 @@ class FixedWeights(Balancer):
         if weights is None:
             weights = {name: (default_weights or {}).get(name, 1.0) for name in self.tasks}
         numbers = complete_weights("FixedWeights", "weights", weights, self.tasks)
+        if not any(numbers):
+            raise ValueError("FixedWeights: all weights are 0, so that nothing is learnt; raise one of them.")
         self.task_weights = dict(zip(self.tasks, numbers, strict=True))
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:

@@ -6,12 +6,15 @@ import argparse
 import keyword
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
 from mtvision.cli.catalogue.common import refuse_existing
 from mtvision.core.naming import look_up
-from mtvision.runtime.atomic import write_text
+from mtvision.core.registry import tables
+from mtvision.core.registry.described import table_of
+from mtvision.runtime.atomic import require_writable, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     usage = look_up("kind of file", arguments.kind, KINDS)
     names = names_of(arguments.kind, arguments.name)
+    _refuse_taken(arguments.kind, names, arguments.folder)
+    require_writable(arguments.folder)
     module, test = write_files(arguments.kind, names, arguments.folder, overwrite=arguments.overwrite)
     print(f"{module}\n{test}\n")
     print(f'In a config beside it:\n\n    plugins = ["./{module.name}"]')
@@ -71,6 +76,25 @@ def names_of(kind: str, name: str) -> dict[str, str]:
     if kind != "task" and name != title:
         raise ValueError(f"name '{name}': a class is written like {title}.")
     return {"name": title, "key": key, "module": key}
+
+
+def _refuse_taken(kind: str, names: dict[str, str], folder: Path) -> None:
+    """Refuse a name under which the file could not be registered or imported.
+
+    Raises:
+        ValueError: the suite has such an entry, or Python another module of that name.
+    """
+    entry = names["key" if kind in ("metric", "task") else "name"]
+    if entry in table_of(kind, tables()):
+        raise ValueError(
+            f"{kind} '{entry}' is in the suite already (mtvision show {kind} {entry}). Give another name."
+        )
+    found = find_spec(names["module"])
+    if found is not None and Path(found.origin or "").resolve().parent != folder.resolve():
+        raise ValueError(
+            f"{names['module']}.py would hide the module '{names['module']}' of Python ({found.origin}). "
+            "Give another name."
+        )
 
 
 def write_files(kind: str, names: dict[str, str], folder: Path, *, overwrite: bool) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mtvision.cli.common import add_plugin_option, read_with, spare_inputs
 from mtvision.core.naming import UnknownNameError
 from mtvision.recipe.plugins import load_plugins
-from mtvision.report.baseline import SINGLE_TASK, fold_single_task, with_gain
+from mtvision.report.baseline import SINGLE_TASK, fold_single_task, require_baseline, with_gain
 from mtvision.report.comparable.ledger import ledger_grid
 from mtvision.report.compare import comparison_grid
 from mtvision.report.grid import Grid
@@ -167,6 +167,7 @@ def table_text(arguments: argparse.Namespace) -> str:
     """
     records = _selected(find_records(arguments.results), arguments)
     if arguments.baseline:
+        require_baseline((record.protocol for record in records), arguments.baseline)
         problems: list[str] = []
         records = with_gain(records, arguments.baseline, problems)
         for problem in problems:

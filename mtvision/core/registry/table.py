@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapp
 from importlib import import_module
 from typing import Any, TypeVar
 
-from mtvision.core.naming import Mistakes, ReportedError, UnknownNameError, gathering, meant
+from mtvision.core.naming import Mistakes, ReportedError, UnknownNameError, building, gathering, meant
 from mtvision.core.registry.entries import check_kind
 from mtvision.core.registry.options import Option, options_at, options_of_callable
 from mtvision.core.registry.outside import OUTSIDE
@@ -391,7 +391,10 @@ class Registry(MutableMapping[str, Any]):
 
         Raises:
             TypeError, UnknownNameError: as `check`.
+            BuildError: the class fails with its arguments, other than by an error that says what is wrong.
         """
         self.check(cfg, context)
         given = {key: value for key, value in cfg.items() if key != "type"}
-        return self.choose(cfg["type"])(**given, **context)
+        chosen = self.choose(cfg["type"])
+        with building(f"{self.name} {cfg['type']!r}"):
+            return chosen(**given, **context)

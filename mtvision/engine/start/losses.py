@@ -13,10 +13,10 @@ from mtvision.core.sample import Batch, Sample, collate
 from mtvision.data.check import Finding
 from mtvision.data.dataset import DenseDataset
 from mtvision.engine.module import TrainingModule
+from mtvision.engine.run_dir.random_states import random_states, set_random_states
 from mtvision.losses.loss import labelled
 from mtvision.losses.task_losses import check_finite
 from mtvision.models.dry_run import in_mode
-from mtvision.runtime.checkpoint import random_states, set_random_states
 from mtvision.runtime.precision import Precision, autocast
 
 AT_MOST = 8

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mtvision.core.context import current_context, use_context
+from mtvision.core.naming import ReportedError
 from mtvision.core.pyramid import Pyramid, ceil_div, size_of
 from mtvision.core.shapes import RememberedShapes
 from mtvision.models.backbones.task_passes import TaskPasses, remembering
@@ -49,6 +50,10 @@ class Shapes:
     stem: tuple[int, int]
     blocks: tuple[tuple[int, int], ...]
     levels: tuple[tuple[int, int], ...]
+
+
+class UncutError(ReportedError, NotImplementedError):
+    """A backbone is not cut into blocks, and something needs them."""
 
 
 class Backbone(nn.Module, Declares):
@@ -148,7 +153,7 @@ class Backbone(nn.Module, Declares):
         """The cuttable units in the order they run.
 
         Raises:
-            NotImplementedError: this architecture cannot be cut.
+            UncutError: this architecture cannot be cut.
         """
         names = self.block_names()
         shapes = self.__dict__.get("_shapes") or self.measure()
@@ -229,8 +234,8 @@ class Backbone(nn.Module, Declares):
     def _modules_of(self, names: list[str]) -> list[nn.Module]:
         return [self.get_submodule(name) for name in names]
 
-    def _uncut(self) -> NotImplementedError:
-        return NotImplementedError(
+    def _uncut(self) -> UncutError:
+        return UncutError(
             f"{type(self).__name__}: this architecture is not cut into blocks, so it cannot be branched, "
             "pruned or probed block by block. Use one that is (docs/models.md lists them) or implement "
             "stem, block_names and to_map."

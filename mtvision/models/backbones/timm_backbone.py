@@ -14,7 +14,7 @@ from mtvision.core.naming import UnknownNameError
 from mtvision.core.pyramid import size_of
 from mtvision.core.registry import BACKBONES
 from mtvision.core.values import Positive, Share
-from mtvision.models.backbones.backbone import Backbone
+from mtvision.models.backbones.backbone import Backbone, UncutError
 from mtvision.models.backbones.families import default_levels, examples, family_of
 from mtvision.models.backbones.family import Family
 from mtvision.models.backbones.names import InputChannels, TimmName, check_in_chans, unknown_model
@@ -198,9 +198,9 @@ class TimmBackbone(Backbone):
         if kind == "simple":
             self.exits = self.exits[-1:] * len(self.pyramid)
 
-    def _uncut(self) -> NotImplementedError:
+    def _uncut(self) -> UncutError:
         why = f" ({self._refusal})" if self._refusal else ""
-        return NotImplementedError(
+        return UncutError(
             f"{self.name} ({type(self.model).__name__} of timm) is not cut into blocks{why}, so layer decay, "
             "branching, pruning and adapters of blocks cannot be used with it. Choose one with blocks, "
             f"such as {', '.join(examples(plain=self._isotropic))}; docs/encoders.md lists what each can do."

@@ -10,12 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from mtvision.core.files.foreign import DecodeError
-from mtvision.core.files.json_file import read_json
 from mtvision.report.baseline import NoRatioError, is_single_task, with_gain
 from mtvision.report.comparable.key import SHOWN, UNKNOWN, conflicts, departures, group_records, in_words
 from mtvision.report.comparable.task_entry import PROTOCOL_EVALUATOR, describe_tasks
-from mtvision.report.record import Record, RecordError, json_files
+from mtvision.report.record import Record, RecordError, record_files
 
 FIELDS = {
     "protocol digest": "protocol_digest",
@@ -75,8 +73,7 @@ def check_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Finding]]
     """Check record files one by one, then against one another.
 
     Args:
-        paths: files, and folders of which every `*.json` that has `schema` or `scores`, or is named
-            `record.json`, is checked.
+        paths: see `record_files`; a file that is named twice is checked once.
 
     Returns:
         The files that were checked, and what was found, in their order.
@@ -85,7 +82,7 @@ def check_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Finding]]
         FileNotFoundError: a path does not exist.
         ValueError: there is no record.
     """
-    files = list(_files(paths))
+    files = list({file.resolve(): file for file in record_files(paths)}.values())
     if not files:
         raise ValueError("there are no records to check; give record files or folders that hold some.")
     findings: list[Finding] = []
@@ -98,28 +95,6 @@ def check_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Finding]]
     findings += check_records(records)
     order = {str(file): position for position, file in enumerate(files)}
     return files, sorted(findings, key=lambda item: (order[item.file], item.level != "violation"))
-
-
-def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    seen = set()
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; give record files or folders that hold some.")
-        for file in json_files(path) if path.is_dir() else [path]:
-            if (not path.is_dir() or _meant_as_record(file)) and file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file
-
-
-def _meant_as_record(file: Path) -> bool:
-    """More generous than reading is: what lost one of its fields shall be reported, not passed over."""
-    if file.name == "record.json":
-        return True
-    try:
-        data = read_json(file)
-    except DecodeError:
-        return True
-    return isinstance(data, dict) and bool({"schema", "scores"} & data.keys())
 
 
 def _explain(file: str, problem: str) -> Finding:

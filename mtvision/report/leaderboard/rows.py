@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtvision.report.baseline import SINGLE_TASK, fold_single_task, is_single_task, with_gain
+from mtvision.report.baseline import (
+    SINGLE_TASK,
+    fold_single_task,
+    is_single_task,
+    require_baseline,
+    with_gain,
+)
 from mtvision.report.grid import Cell, Column, Grid, Row
 from mtvision.report.leaderboard.level import Level, level_rows
 from mtvision.report.published import (
@@ -131,8 +137,11 @@ def build_sections(
 
     Raises:
         MixedRecordsError: records of one protocol do not fit into one table.
+        UnknownNameError: an unknown certainty, or a baseline that no protocol of the records has.
     """
-    published = {row.protocol for row in published_rows()} if certainties else set()
+    if baseline is not None:
+        require_baseline((record.protocol for record in records), baseline)
+    published = {row.protocol for row in published_rows(certainties=certainties)}
     names = sorted({record.protocol for record in records} | (published if every_protocol else set()))
     sections: list[Section] = []
     for name in sorted(names, key=_place):
