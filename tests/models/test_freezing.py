@@ -76,7 +76,6 @@ TREE = Tree(((("semseg", "depth"),), (("semseg",), ("depth",))), (1, 1)).to_plai
         ([LORA, {"type": "TAPS", "layers": ["*.fc1"]}], {"A", "B", "deltas"}),
         ([LORA, {"type": "Branched", "tree": TREE}], {"A", "B"}),
     ],
-    ids=str,
 )
 def test_an_adapter_freezes_the_base_and_leaves_what_others_have_added(adapters, added):
     backbone = build_network({**MODEL, "backbone": VIT, "adapters": adapters}, discs.PROTOCOL.tasks).backbone
