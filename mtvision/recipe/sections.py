@@ -19,6 +19,7 @@ from mtvision.core.values import (
     Rate,
     Share,
     Text,
+    Workers,
     check_fields,
 )
 from mtvision.models.check import ModelSettings
@@ -42,7 +43,7 @@ class LoaderSettings:
     """
 
     batch_size: Positive = 1
-    num_workers: Count = 0
+    num_workers: Workers = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,7 @@ class EvaluationSettings:
     precision: Precision = "fp32"
     metric_options: TaskOptions = field(default_factory=dict)
     during_training: TaskOptions = field(default_factory=dict)
-    workers: Count = 0
+    workers: Workers = 0
     constant_predictor: Count = 100
     baseline: Text | Scores | None = None
     pictures: Count = 4

@@ -52,6 +52,7 @@ COMMANDS = {
     "rounds c.py --recalibrate -1": "--recalibrate: expected an integer of at least 0, got '-1'",
     "launch c.py --seeds 0 -1": "--seeds: expected an integer between 0 and 4294967295, got '-1'",
     "train c.py --seed 1.5": "--seed: expected an integer between 0 and 4294967295, got '1.5'",
+    "check-dataset c.py --workers 3000": "--workers: expected an integer between 1 and 256, got '3000'",
     "benchmark scan --repeats 0": "--repeats: expected an integer of at least 1, got '0'",
 }
 

@@ -345,6 +345,7 @@ def test_a_protocol_of_another_kind_beside_tasks(write, wrong):
     [
         ("training.micro_batches=3", "more parts than train_data.batch_size=2 has images; 2 is the most"),
         ("training.threads=100000", "an integer between 1 and 1024"),
+        ("train_data.num_workers=3000", "an integer between 0 and 256"),
     ],
 )
 def test_numbers_that_would_have_no_effect_or_end_the_process(write, option, words):

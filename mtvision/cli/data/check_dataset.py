@@ -23,7 +23,7 @@ from mtvision.cli.common import (
 from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.json_file import read_json
 from mtvision.core.registry import DATASETS
-from mtvision.core.values import Positive
+from mtvision.core.values import Positive, Processes
 from mtvision.protocols import Protocol, get_protocol
 from mtvision.recipe.check import load_checked
 from mtvision.recipe.config import parse_option
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=numeric(Positive), help="read only the first images of each split")
     parser.add_argument(
         "--workers",
-        type=numeric(Positive),
+        type=numeric(Processes),
         default=os.cpu_count() or 1,
         help="processes (default: all cores)",
     )

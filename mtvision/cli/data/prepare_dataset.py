@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.registry import DATASETS, PREPARATIONS
-from mtvision.core.values import Positive
+from mtvision.core.values import Processes
 from mtvision.recipe.plugins import load_plugins
 from mtvision.runtime.progress import counting
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path, metavar="DST", help="folder to write")
     parser.add_argument(
         "--workers",
-        type=numeric(Positive),
+        type=numeric(Processes),
         default=os.cpu_count() or 1,
         help="processes (default: all cores)",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mtvision.cli.common import STDOUT, numeric, spare_inputs, write_json
 from mtvision.core.files.text import read_ids
-from mtvision.core.values import Positive, Rate
+from mtvision.core.values import Positive, Processes, Rate
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
 from mtvision.recipe.config import parse_option
 from mtvision.runtime.progress import counting, messages
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subset", action="store_true", help="accept fewer images than the protocol has")
     parser.add_argument(
         "--workers",
-        type=numeric(Positive),
+        type=numeric(Processes),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes (default: one per core)",

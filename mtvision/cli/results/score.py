@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mtvision.cli.common import STDOUT, add_plugin_option, numeric, spare_inputs, write_json
 from mtvision.core.registry import replaced_entries
-from mtvision.core.values import Count, Positive
+from mtvision.core.values import Positive, Workers
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import load_checked
 from mtvision.recipe.config import RunConfig, parse_option
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=numeric(Count),
+        type=numeric(Workers),
         metavar="N",
         help="processes for boundary scores (default: the config's)",
     )
