@@ -358,7 +358,7 @@ def test_a_part_that_cannot_be_made_is_named(write):
     with pytest.raises(BuildError, match="^backbone 'TimmBackbone' cannot be made .*layer4"):
         build_network(config["model"], protocol_of(config).tasks)
     twice = [{"type": "CrossStitch"}] * 2
-    with pytest.raises(ReportedError, match="^Streams: this architecture is not cut into blocks"):
+    with pytest.raises(ValueError, match="^CrossStitch behind other adapters: .*not cut into blocks"):
         build_network({**load_config(write(BASE))["model"], "adapters": twice}, protocol_of(config).tasks)
 
 
