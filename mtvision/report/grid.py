@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -145,7 +146,7 @@ class Grid:
             members = [n for n, row in enumerate(self.rows) if row.group == group and row.kind in kinds]
             for position, column in enumerate(self.columns):
                 cells = [self.rows[index].cells[position] for index in members]
-                names = [_name(self.columns, self.rows[index]) for index in members]
+                names = _names(self.columns, [self.rows[index] for index in members])
                 lead = smallest_lead(column, cells, names)
                 if lead is not None:
                     notes.append(("", (f"[{group}] " if group else "") + lead.text))
@@ -162,10 +163,14 @@ class Grid:
         return replace(self, rows=tuple(rows), notes=(*self.notes, *notes))
 
 
-def _name(columns: Sequence[Column], row: Row) -> str:
-    """The first text of a row, its method in most tables."""
-    texts = (cell.text for column, cell in zip(columns, row.cells, strict=True) if not column.numeric)
-    return next(texts, "")
+def _names(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """The first text of each row, mostly its method; where two rows share it, the second one too."""
+    texts = [
+        [cell.text for column, cell in zip(columns, row.cells, strict=True) if not column.numeric]
+        for row in rows
+    ]
+    first = Counter(item[0] for item in texts if item)
+    return [", ".join(item[: 1 + (first[item[0]] > 1)]) if item else "" for item in texts]
 
 
 def _comparable(column: Column, cells: Sequence[Cell]) -> list[int]:

@@ -104,12 +104,24 @@ def test_equal_and_constant_differences():
     assert found.mean == pytest.approx(0.25)
 
 
-def test_the_committed_gain_of_3_with_a_spread_of_4_is_not_bold():
+def test_the_committed_lead_of_less_than_its_spread_is_not_bold():
     records = with_gain(find_records([ROOT / "results/tiny_synthetic"]), SINGLE_TASK)
     text = render_table(fold_single_task(records), "markdown", columns=["method", "gain"])
-    assert "| mtmamba\\_plus | 2.96 ± 4.00 |" in text
+    assert "| ditask | 11.45 ± 0.93 |" in text
+    assert "| c\\_poly | 10.80 ± 1.63 |" in text
     assert "**" not in text.partition("| method")[2]
-    assert "Δm %: not bold, the lead is inside the noise: mtmamba\\_plus leads" in text
+    assert "Δm %: not bold, the lead is inside the noise: ditask leads c\\_poly" in text
+
+
+def test_rows_of_one_method_are_named_with_what_parts_them():
+    networks = {"tiny": [0.4, 0.42, 0.44], "small": [0.43, 0.41, 0.42]}
+    records = [
+        make_record(value, 0.5, seed=seed, method="a", row=backbone, backbone=backbone)
+        for backbone, values in networks.items()
+        for seed, value in enumerate(values)
+    ]
+    grid = build_grid([*records, *rows(b=[0.5, 0.45, 0.47])], columns=["method", "backbone", "semseg"])
+    assert "b leads a, tiny by" in grid.notes[0][1]
 
 
 def test_differences_to_the_best_row_of_each_score():
