@@ -92,6 +92,7 @@ class SplitStatistics:
         gray: ids of pictures without colour.
         flat: ids of pictures that show nothing.
         turned: ids of pictures whose files say that they are shown turned.
+        unseen: {id: objects that the annotations list and no label shows}, where there are any.
         checksums: {checksum of the pixels: ids}.
         tasks: {task: statistics}.
     """
@@ -102,6 +103,7 @@ class SplitStatistics:
     gray: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
+    unseen: dict[str, int] = field(default_factory=dict)
     checksums: dict[int, list[str]] = field(default_factory=dict)
     tasks: dict[str, TaskStatistics] = field(default_factory=dict)
 
@@ -113,6 +115,7 @@ class SplitStatistics:
         self.gray += other.gray
         self.flat += other.flat
         self.turned += other.turned
+        self.unseen |= other.unseen
         for checksum, names in other.checksums.items():
             self.checksums.setdefault(checksum, []).extend(names)
         for name, statistics in other.tasks.items():
@@ -172,6 +175,8 @@ def _collect_chunk(
             total.failures[name] = str(error)
             continue
         total.add(_measure(name, raw))
+        if unseen := raw.meta.extra.get("objects_without_pixel"):
+            total.unseen[name] = unseen
         if orientation_in(Path(dataset.source(index))) != 1:
             total.turned.append(name)
         if seen is not None:
