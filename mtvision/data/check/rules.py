@@ -161,6 +161,7 @@ def _pictures(split: str, statistics: SplitStatistics) -> Iterator[Finding]:
         ("show nothing (one colour)", statistics.flat),
         ("have no colour", statistics.gray),
         ("say that they are shown turned; labels must fit the stored pixels", statistics.turned),
+        ("are damaged JPEG files, perhaps gray or shifted in parts; look at them", statistics.patched),
         (unseen, list(statistics.unseen)),
         ("are repeated under another name", [" = ".join(names) for names in twins]),
     ):
