@@ -84,5 +84,7 @@ def test_the_option_that_a_message_names_is_there(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "a.png: the largest number in 1 files is 50" in told
     assert "Options of predictions are given as --maps edge.scale=1000" in told
+    assert call("evaluate-boundaries", [*words, "--maps", "edge.scale"]) == 2
+    assert "--maps: expected key=value, got 'edge.scale'" in capsys.readouterr().err
     assert call("evaluate-boundaries", [*words, "--maps", "edge.scale=50"]) == 0
     assert json.loads((tmp_path / "o.json").read_text())["scores"]["odsF"] > 0.5
