@@ -35,7 +35,8 @@ class Meta:
         size: (H, W) of the image content, without padding, in the sample's own resolution.
         padding: rows or columns added (top, left, bottom, right) around the content.
         original_size: (H, W) of the file, before any transform.
-        extra: further facts (camera, source path), plain data.
+        extra: further facts (camera, source path), plain data. `objects_without_pixel` counts objects that
+            the annotations list and no label shows.
     """
 
     id: str

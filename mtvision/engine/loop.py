@@ -130,7 +130,7 @@ class TrainLoop(BaseLoop):
         path = self.runner.save_now()
         raise interrupted(
             f"stopped by {end.reason or 'a request to another process'} after iteration {self._iter}; "
-            f"checkpoint {path}. Run the same command with --resume to continue.",
+            f"checkpoint {path}. {end.goes_on}",
             code,
         )
 

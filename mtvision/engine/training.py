@@ -156,6 +156,8 @@ def fit(
     Raises:
         As `train`.
     """
+    if resume == "auto":
+        end_request().goes_on = "Run the same command to continue."
     settings, plan = Settings.of(config), phases_of(config)
     console = messages(quiet=quiet or not is_main_process())
     with owned(work_dir), Journal(console, work_dir if is_main_process() else None) as journal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def build_network(cfg: Mapping[str, Any], tasks: Sequence[Task]) -> Network:
 
 
 def _adapted(backbone: Backbone, adapters: Sequence[Adapter], tasks: Sequence[Task]) -> Backbone:
-    """The backbone after all adapters. One that freezes it leaves what those before have added as it is."""
+    """The backbone after all adapters. One that freezes it leaves what those before add or train as it is."""
     added: dict[nn.Parameter, bool] = {}
     for adapter in adapters:
         before = dict(backbone.named_parameters())
@@ -80,6 +81,11 @@ def _adapted(backbone: Backbone, adapters: Sequence[Adapter], tasks: Sequence[Ta
             raise ValueError(f"{name} behind other adapters: {error} Or put {name} first.") from error
         for item, trains in added.items():
             item.requires_grad_(trains)
+        added |= {
+            item: True
+            for name, item in before.items()
+            if item.requires_grad and any(fnmatchcase(name, glob) for glob in adapter.train)
+        }
         added |= {
             item: item.requires_grad
             for name, item in backbone.named_parameters()

@@ -220,15 +220,19 @@ def _of_its_tasks(content: Config) -> Config:
     return restricted
 
 
-def parse_option(option: str) -> tuple[str, Any]:
+def parse_option(option: str, of: str = "--cfg-options") -> tuple[str, Any]:
     """Split `key=value`; the value is a Python literal if it reads as one, else text.
+
+    Args:
+        option: as it was typed.
+        of: the command's option that it was given to, for messages.
 
     >>> parse_option("optimizer.lr=1e-4"), parse_option("tasks=['depth']")
     (('optimizer.lr', 0.0001), ('tasks', ['depth']))
     """
     key, separator, text = option.partition("=")
     if not separator or not key:
-        raise ValueError(f"--cfg-options: expected key=value, got {option!r}.")
+        raise ValueError(f"{of}: expected key=value, got {option!r}.")
     literal = {"true": "True", "false": "False", "none": "None"}.get(text, text)
     try:
         return key, ast.literal_eval(literal)

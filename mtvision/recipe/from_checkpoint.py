@@ -18,6 +18,9 @@ from mtvision.report.provenance import without_paths
 from mtvision.runtime.atomic import write_text
 from mtvision.runtime.checkpoint import CheckpointError
 
+WAYS = "`predict` and `export` take --config CONFIG, `test` CONFIG CHECKPOINT, `cost` CONFIG alone"
+"""How commands are told the config of a checkpoint that has none."""
+
 
 def config_of_checkpoint(
     content: Mapping[str, Any],
@@ -44,8 +47,7 @@ def config_of_checkpoint(
     text = content["meta"].get("config")
     if not isinstance(text, str) or not text.strip():
         raise CheckpointError(
-            f"checkpoint {path} holds weights only, no config. Name the config that it was trained with: "
-            "--config CONFIG."
+            f"checkpoint {path} holds weights only, no config. Name the one that it was trained with: {WAYS}."
         )
     data = config_data(text, path)
     own = {Path(name).name for name in plugins}
@@ -91,7 +93,8 @@ def config_data(text: str, path: str | Path) -> dict[str, Any]:
     except (SyntaxError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"checkpoint {path}: line {line} of the config in it is more than data ({error}). It is not run, "
-            "because it could be anybody's code. Name the config: --config CONFIG."
+            "because it could be anybody's code. Name the config: "
+            f"{WAYS}."
         ) from error
     return found
 

@@ -119,7 +119,8 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
         if entry["higher_is_better"] and abs(base) < LEAST:
             raise NoRatioError(
                 f"gain of {record.method}: the baseline of {name} {headline} is {base:.2g}, so near 0 that "
-                "a ratio to it says nothing. Compare the task alone: --ledger, or --against."
+                "a ratio to it says nothing. Compare the task alone, by `mtvision table` with --ledger or "
+                "--against."
             )
         parts[name] = (1 if entry["higher_is_better"] else -1) * 100 * (score - base) / abs(base)
     return {

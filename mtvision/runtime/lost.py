@@ -42,13 +42,13 @@ def lost_process(error: Exception) -> str | None:
     if _POOL.search(text):
         return (
             "a process that prepares data was killed; mostly the memory ran out. Repeat the command with "
-            "fewer --workers; it keeps what is done. A script of your own needs `if __name__ == '__main__':` "
-            "around such a call."
+            "fewer workers (--workers, or those of the config); it keeps what is done. A script of your own "
+            "needs `if __name__ == '__main__':` around such a call."
         )
     if isinstance(error, RuntimeError) and _RANK.search(text):
         return (
             f"the connection to another rank is lost ({cause(error)}). That rank ended first: its own "
-            "message says why. Start again with --resume."
+            "message says why. Start again, a training with --resume."
         )
     return None
 

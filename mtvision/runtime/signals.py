@@ -89,12 +89,14 @@ class EndRequest:
         reason: in words, e.g. `signal 15 (SIGTERM)`; None until there is a request.
         code: the exit code that the request asks for; 0 until there is one.
         advice: what to do after an end outside the training loop.
+        goes_on: which command continues a training, a sentence.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.code = 0
         self.advice = AGAIN
+        self.goes_on = "Run the same command with --resume to continue."
         self._process = os.getpid()
         self._listens = False
         self._since = 0.0

@@ -82,7 +82,7 @@ def slurm_executor(folder: Path, settings: Sequence[str], *, workers: int | None
         raise ImportError(
             "--slurm needs `pip install 'mtvision[slurm]'`; --print gives commands to start by hand."
         ) from error
-    values = dict(parse_option(setting) for setting in settings)
+    values = dict(parse_option(setting, "--slurm") for setting in settings)
     cluster = values.pop("cluster", "slurm")
     if workers is not None and cluster == "slurm":
         values.setdefault("array_parallelism", workers)

@@ -104,4 +104,4 @@ def check_values(values: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: not of that form.
     """
-    return {parse_option(text)[0]: text.partition("=")[2] for text in values}
+    return {parse_option(text, "--trial")[0]: text.partition("=")[2] for text in values}

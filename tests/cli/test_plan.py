@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from mtvision.cli.machine.plan_command import growth
+from mtvision.cli.machine import plan_command
+from mtvision.cli.machine.plan_command import growth, rough
 from mtvision.cli.machine.step_plan import Counted, Rate, count_step, line, measure_rate, plan, slope
 from mtvision.cli.main import call
 from mtvision.core.shapes import without_values
@@ -112,6 +114,34 @@ def test_a_convolutional_network_grows_linearly_with_pixels():
     assert found["pixels"]["memory"] == pytest.approx(1, abs=0.05)
     first, *_, last = (point["macs"] for point in found["tasks"]["points"])
     assert first < last < 4 * first
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 64), (64, 96), (128, 128)], ids=str)
+def test_small_images_are_counted_at_four_sizes_too(size, monkeypatch):
+    counted = []
+
+    def count(network, sides, batch=1):
+        counted.append(sides)
+        return replace(COUNTED, macs=sides[0] * sides[1])
+
+    monkeypatch.setattr(plan_command, "count_step", count)
+    few = {**MODEL, "backbone": {"type": "Absent"}}
+    monkeypatch.setattr(plan_command, "_counted_network", lambda model, tasks: few)
+    found = growth(few, TASKS[:2], size)
+    sides = counted[: len(found["pixels"]["points"])]
+    assert len(set(sides)) == len(sides) >= 4
+    assert min(min(side) for side in sides) >= 64
+    assert found["pixels"]["macs"] == pytest.approx(1)
+    assert rough(found) == "An exponent of fewer than 4 points is rough: tasks (2)."
+
+
+def test_the_command_says_which_exponents_are_rough(monkeypatch, capsys):
+    monkeypatch.setattr(plan_command, "count_step", lambda network, sides, batch=1: COUNTED)
+    monkeypatch.setattr(plan_command, "_counted_network", lambda model, tasks: model)
+    config = "configs/parallel/parallel_tiny_synthetic_1xb8_300.py"
+    options = ["--growth", "--shape", "64", "64", "--cfg-options", "tasks=['depth', 'semseg']"]
+    assert call("cost", [config, *options]) == 0
+    assert "fewer than 4 points is rough: tasks (2)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_command_prints_a_plan_and_growth(capsys):

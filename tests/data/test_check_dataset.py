@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtvision.cli.data.check_dataset import main as check_main
 from mtvision.cli.data.prepare_dataset import main as prepare_main
 from mtvision.core.sample import Meta, RawSample
 from mtvision.data.check import collect, judge, judge_overlap
+from mtvision.data.check.jpeg import is_patched_jpeg
 from mtvision.data.check.layouts import known_copies
 from mtvision.data.cityscapes import Cityscapes
 from mtvision.data.dataset import DenseDataset
+from mtvision.data.folder import FolderDataset
 from mtvision.data.mtan_npy import MtanNpy
 from mtvision.data.nyudv2 import NYUDv2
 from mtvision.data.pascal_context import PascalContext
@@ -303,3 +307,51 @@ def test_notes_of_the_preparation_are_repeated(miniature, tmp_path, capsys):
 def test_two_processes_count_the_same(nyud):
     data = NYUDv2(nyud, split="train", check=False)
     assert collect(data, range(3), workers=2) == collect(data, range(3))
+
+
+def jpeg(**options):
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+    file = io.BytesIO()
+    picture = Image.fromarray(pixels).resize((240, 160)).convert(options.pop("mode", "RGB"))
+    picture.save(file, "JPEG", quality=95, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda content: content, False),
+        (
+            lambda content: content[: len(content) // 2] + bytes(300) + content[len(content) // 2 + 300 :],
+            True,
+        ),
+        (lambda content: content[: len(content) // 2] + b"\xff\xd9", True),
+        (lambda content: content + b"a film", False),
+        (lambda content: b"BM" + content, False),
+    ],
+    ids=["sound", "zeros in the middle", "cut, with an end marker", "something behind", "no JPEG"],
+)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}], ids=str)
+def test_jpeg_files_with_lost_bytes(damage, found, options, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(damage(jpeg(**options)))
+    assert is_patched_jpeg(tmp_path / "a.jpg") == found
+
+
+def test_jpeg_files_of_four_colours_are_not_judged(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(mode="CMYK"))
+    assert not is_patched_jpeg(tmp_path / "a.jpg")
+    assert not is_patched_jpeg(tmp_path / "absent.jpg")
+
+
+def test_photographs_with_lost_bytes_are_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "semseg").mkdir()
+    content = jpeg()
+    for name, stored in {"a": content, "b": content[:2000] + b"\xff\xd9"}.items():
+        (tmp_path / f"images/{name}.jpg").write_bytes(stored)
+        Image.fromarray(np.eye(160, 240, dtype=np.uint8)).save(tmp_path / f"semseg/{name}.png")
+    protocol = own_protocol("mine", {"semseg": {"class_names": ["a", "b"]}})
+    data = FolderDataset(tmp_path, labels={"semseg": "semseg"}, protocol=protocol)
+    findings, statistics = check(data)
+    assert statistics.patched == ["b"]
+    assert any("1 images are damaged JPEG files" in item.text for item in findings)

@@ -11,6 +11,8 @@ from pycocotools import mask as rle
 
 from mtvision.core.naming import UnknownNameError
 from mtvision.core.task import IGNORE
+from mtvision.data.check.rules import judge
+from mtvision.data.check.statistics import collect
 from mtvision.data.coco import CROWD, CocoDataset
 from mtvision.data.decode import DecodeError
 from mtvision.protocols import own_protocol
@@ -173,6 +175,24 @@ def test_panoptic(tmp_path):
     Image.fromarray(0 * colours).save(tmp_path / "instances/a.png")
     with pytest.raises(DecodeError, match=r"a\.png: holds no segment, expected some of the 3"):
         dataset.read(0)
+
+
+def test_panoptic_files_that_lack_some_of_their_segments_are_said(tmp_path):
+    segments = [{"id": number, "category_id": 17, "iscrowd": number == 4} for number in (1, 2, 3, 4)]
+    images, path = write(tmp_path, [{"image_id": 5, "file_name": "a.png", "segments_info": segments}])
+    colours = np.zeros((H, W, 3), np.uint8)
+    colours[:10, :, 0], colours[10:, :, 0] = 1, 2
+    (tmp_path / "instances").mkdir()
+    Image.fromarray(colours).save(tmp_path / "instances/a.png")
+    dataset = CocoDataset(images, path, protocol=protocol())
+    assert dataset.segments(0).empty == 2
+    assert dataset.read(0).meta.extra == {"objects_without_pixel": 2}
+    statistics = collect(dataset, range(len(dataset)))
+    found = [item.text for item in judge(dataset, statistics) if item.level == "warning"]
+    assert "1 images have objects in their annotations that cover no pixel, 2 in all: a.png." in found
+    colours[0, :2, 0] = 3, 4
+    Image.fromarray(colours).save(tmp_path / "instances/a.png")
+    assert not collect(dataset, [0]).unseen
 
 
 def test_photographs_of_12_bits_are_scaled(tmp_path):

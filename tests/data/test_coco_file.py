@@ -464,7 +464,12 @@ def test_encodings(images, tmp_path, encode):
         (b"{", "not a complete JSON file"),
         (b"[" * 100_000, "not a complete JSON file"),
         (b"9" * 5000, "not a complete JSON file"),
-        ('{"images": "Kätzchen"}'.encode("latin-1"), "the text is not UTF-8"),
+        (
+            '{\n"images": "Kätzchen"}'.encode("latin-1"),
+            "line 2: not UTF-8 (byte 0xe4), perhaps Latin-1 or Windows-1252. Save the file as UTF-8.",
+        ),
+        ('{"images": "Kätzchen"}'.encode("utf-16")[:-1], "no text, expected UTF-8. It is a binary file or"),
+        ("<html>Kätzchen".encode("latin-1"), "a web page instead of the file"),
         (b"PK\x03\x04....", "this is a zip archive"),
         (gzip.compress(b"{}" * 5000, mtime=0)[:30], "cannot be read"),
         (b"\x1f\x8b" + b"x" * 50, "cannot be read"),

@@ -102,8 +102,10 @@ def test_a_signal_before_the_first_step_leaves_a_folder_that_can_be_used(
 
 
 @fault("a time limit during training", expected="a checkpoint before it, exit code 75")
-def test_a_time_limit_ends_the_run_between_two_steps(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("resume", "command"), [(None, "command with --resume"), ("auto", "command")])
+def test_a_time_limit_ends_the_run_between_two_steps(resume, command, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainLoop, "_took", lambda self, what, start: self._longest.update({what: 10.0}))
-    with pytest.raises(TrainingPausedError, match="stopped by the time limit after iteration 1; checkpoint"):
-        run(tmp_path, "cut", "training.time_limit_minutes=0.5")
+    said = rf"stopped by the time limit after iteration 1; checkpoint.* Run the same {command} to continue"
+    with pytest.raises(TrainingPausedError, match=said):
+        run(tmp_path, "cut", "training.time_limit_minutes=0.5", resume=resume)
     assert (tmp_path / "cut" / "iter_1.pth").is_file()

@@ -75,6 +75,19 @@ TREE = Tree(((("semseg", "depth"),), (("semseg",), ("depth",))), (1, 1)).to_plai
         ([LORA, {"type": "PublicPrivate"}, PUBLIC], {"architecture_gates", "A", "B", "down", "up"}),
         ([LORA, {"type": "TAPS", "layers": ["*.fc1"]}], {"A", "B", "deltas"}),
         ([LORA, {"type": "Branched", "tree": TREE}], {"A", "B"}),
+        ([{**LORA, "train": ["*norm*"]}, HOULSBY], {"A", "B", "down", "up", "norm1", "norm2", "norm"}),
+        (
+            [{**LORA, "train": ["*norm1*"]}, {**HOULSBY, "train": ["*norm2*"]}],
+            {"A", "B", "down", "up", "norm1", "norm2"},
+        ),
+        (
+            [{**LORA, "train": ["*norm1*"]}, {"type": "PublicPrivate"}, PUBLIC],
+            {"architecture_gates", "A", "B", "down", "up", "norm1"},
+        ),
+        (
+            [{**LORA, "train": ["*norm1*"]}, {"type": "TAPS", "layers": ["*.fc1"]}],
+            {"A", "B", "deltas", "norm1"},
+        ),
     ],
 )
 def test_an_adapter_freezes_the_base_and_leaves_what_others_have_added(adapters, added):

@@ -117,6 +117,8 @@ def test_options_add_no_task(write):
 def test_options_that_are_no_pairs_are_refused():
     with pytest.raises(ValueError, match="expected key=value, got 'training.iterations'"):
         parse_option("training.iterations")
+    with pytest.raises(ValueError, match="--maps: expected key=value, got 'depth.scale'"):
+        parse_option("depth.scale", "--maps")
 
 
 @pytest.mark.parametrize(

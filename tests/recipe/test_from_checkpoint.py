@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from mtvision.cli.main import call
 from mtvision.recipe.config import load_config
 from mtvision.recipe.from_checkpoint import config_data, config_of_checkpoint
 from mtvision.recipe.shipped import shipped_configs
@@ -57,3 +59,11 @@ def test_a_plugin_that_lies_elsewhere_here_is_named(tmp_path):
     content = {"meta": {"config": "plugins = ['/gone/parts.py']\n"}}
     config = config_of_checkpoint(content, "a.pth", plugins=[str(tmp_path / "parts.py")])
     assert config["plugins"] == [str(tmp_path / "parts.py")]
+
+
+@pytest.mark.parametrize("command", ["cost", "test"])
+def test_commands_without_the_option_say_where_the_config_goes(command, tmp_path, capsys):
+    file = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(1)}, file)
+    assert call(command, [str(file)]) == 2
+    assert "`test` CONFIG CHECKPOINT, `cost` CONFIG alone" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_a_worker_that_is_gone(kind):
 def test_a_lost_rank(text):
     line = lost_process(torch.distributed.DistBackendError(text))
     assert line.startswith("the connection to another rank is lost (")
-    assert line.endswith("Start again with --resume.")
+    assert line.endswith("Start again, a training with --resume.")
     assert lost_process(RuntimeError(text)) == line
     assert lost_process(ConnectionResetError(text)) is None  # of a download
 

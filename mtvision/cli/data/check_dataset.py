@@ -153,7 +153,7 @@ def _from_names(arguments: argparse.Namespace, parser: argparse.ArgumentParser) 
     if arguments.root is None:
         parser.error("--dataset needs --root, the folder of the data set.")
     load_plugins(arguments.plugin)
-    options = dict(parse_option(option) for option in arguments.options)
+    options = dict(parse_option(option, "--options") for option in arguments.options)
     protocol = get_protocol(arguments.protocol) if arguments.protocol else None
     base = {"type": arguments.dataset, "root": str(arguments.root), **options}
     return [({**base, "split": split}, protocol) for split in arguments.split]

@@ -26,6 +26,8 @@ SMALLEST = 64
 """Pixels a side of the smallest image that is measured or counted."""
 SIDES = (0.5, 0.75, 1.0, 1.5, 2.0)
 """Sides of the images whose growth is counted, as shares of the given ones."""
+ENOUGH = 4
+"""Points from which an exponent is more than a rough one."""
 MEBI = 2**20
 
 
@@ -109,8 +111,19 @@ def print_growth(
                 *ends,
             )
         table.add_section()
+    table.caption = rough(found)
     Console().print(table)
     return 0
+
+
+def rough(found: Mapping[str, Any]) -> str | None:
+    """Which exponents of `growth` have few points, in one sentence; None = none.
+
+    >>> rough({"tasks": {"points": [1, 2]}, "levels": {"points": [1, 2, 3, 4]}})
+    'An exponent of fewer than 4 points is rough: tasks (2).'
+    """
+    few = [f"{name} ({len(item['points'])})" for name, item in found.items() if len(item["points"]) < ENOUGH]
+    return f"An exponent of fewer than {ENOUGH} points is rough: {', '.join(few)}." if few else None
 
 
 def growth(model: Mapping[str, Any], tasks: Sequence[Task], size: tuple[int, int]) -> dict[str, Any]:
@@ -119,16 +132,20 @@ def growth(model: Mapping[str, Any], tasks: Sequence[Task], size: tuple[int, int
     Args:
         model: section of a config, without pretrained weights.
         tasks: at most so many are counted: the first, the first two, …
-        size: (H, W), in the middle of the sizes that are counted.
+        size: (H, W), in the middle of the sizes that are counted; below all of them where it is small.
 
     Returns:
         {pixels, tasks, levels: {points [{at, macs, memory}], macs, memory}}, the last two being exponents.
         What has fewer than two points is left out; levels need a backbone that takes `levels`.
     """
     network = _counted_network(model, tasks)
-    sides = [tuple(max(SMALLEST, round(side * share / 32) * 32) for side in size) for share in SIDES]
+    sides = dict.fromkeys(_sides(size, share) for share in SIDES)
+    share = SIDES[-1]
+    while len(sides) < ENOUGH:
+        share += 1
+        sides[_sides(size, share)] = None
     found: dict[str, list[dict[str, int]]] = {
-        "pixels": [_point(network, (h, w), h * w) for h, w in dict.fromkeys(sides)],
+        "pixels": [_point(network, (h, w), h * w) for h, w in sides],
         "tasks": [
             _point(_counted_network(model, tasks[:count]), size, count) for count in range(1, len(tasks) + 1)
         ],
@@ -140,6 +157,12 @@ def growth(model: Mapping[str, Any], tasks: Sequence[Task], size: tuple[int, int
             found["levels"].append(_point(_counted_network(few, tasks), size, count))
     several = {name: points for name, points in found.items() if len(points) > 1}
     return {name: {"points": points, **_exponents(points)} for name, points in several.items()}
+
+
+def _sides(size: tuple[int, int], share: float) -> tuple[int, int]:
+    """Sides of an image so many times as large, which every network takes."""
+    height, width = (max(SMALLEST, round(side * share / 32) * 32) for side in size)
+    return height, width
 
 
 def _counted_network(model: Mapping[str, Any], tasks: Sequence[Task]) -> Network:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtvision.metrics.boundary.runner import evaluate_folders, find_pairs
     from mtvision.protocols.tasks import edge
 
-    said = map_options(dict(parse_option(option) for option in arguments.maps), [edge()])
+    said = map_options(dict(parse_option(option, "--maps") for option in arguments.maps), [edge()])
     protocol = _protocol(arguments)
     listed = arguments.images
     if listed is None and not arguments.subset:

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     spare_inputs("--json", arguments.json, [arguments.config, predictions / MANIFEST])
     spare_inputs("--json", arguments.json, (predictions / task.name for task in settings.protocol.tasks))
     tasks = settings.protocol.tasks
-    said = map_options(dict(parse_option(option) for option in arguments.maps), tasks)
+    said = map_options(dict(parse_option(option, "--maps") for option in arguments.maps), tasks)
     files = PredictionFiles.find(arguments.predictions, tasks, said)
     section = _section(arguments.split, config, files)
     _check_protocol(files, settings.protocol)

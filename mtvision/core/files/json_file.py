@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from mtvision.core.files.foreign import DecodeError, reading
+from mtvision.core.files.foreign import LONGEST, DecodeError, reading, stand_in
 from mtvision.core.files.limits import VARIABLE, file_limits
+from mtvision.core.files.text import decoded
 
 _PART = 2**20
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
@@ -40,7 +41,7 @@ def read_json(path: Path, *, most_bytes: int | None = None, strict: bool = False
         options["parse_int"] = _short_integer
     try:
         with reading(path, "not a complete JSON file", "Copy it again."):
-            found = json.loads(_text(content), object_pairs_hook=_object, **options)
+            found = json.loads(_text(content, path), object_pairs_hook=_object, **options)
             if strict and _SURROGATE.search(content):
                 _require_whole_characters(found)
             return found
@@ -50,12 +51,18 @@ def read_json(path: Path, *, most_bytes: int | None = None, strict: bool = False
         ) from None
 
 
-def _text(content: bytes) -> str:
-    encoding = json.detect_encoding(content)
+def _text(content: bytes, path: Path) -> str:
+    """Text in the encoding that the first bytes show, with or without a byte-order mark."""
     try:
-        return content.decode(encoding)
+        return content.decode(json.detect_encoding(content))
     except UnicodeDecodeError as error:
-        raise ValueError(f"the text is not UTF-8, UTF-16 or UTF-32: {error}") from None
+        other = stand_in(content[:LONGEST])
+        if other is not None:
+            raise DecodeError(f"{path}: {other}") from error
+        try:
+            return decoded(content, str(path))
+        except ValueError as failure:  # names the encoding and the line
+            raise DecodeError(str(failure)) from error
 
 
 def _read(path: Path, most_bytes: int | None) -> bytes:

@@ -154,10 +154,15 @@ def _frames(dataset: DenseDataset, statistics: SplitStatistics) -> Iterator[Find
 
 def _pictures(split: str, statistics: SplitStatistics) -> Iterator[Finding]:
     twins = [names for names in statistics.checksums.values() if len(names) > 1]
+    unseen = (
+        f"have objects in their annotations that cover no pixel, {sum(statistics.unseen.values())} in all"
+    )
     for what, names in (
         ("show nothing (one colour)", statistics.flat),
         ("have no colour", statistics.gray),
         ("say that they are shown turned; labels must fit the stored pixels", statistics.turned),
+        ("are damaged JPEG files, perhaps gray or shifted in parts; look at them", statistics.patched),
+        (unseen, list(statistics.unseen)),
         ("are repeated under another name", [" = ".join(names) for names in twins]),
     ):
         if names:

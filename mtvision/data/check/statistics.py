@@ -18,6 +18,7 @@ from mtvision.core.files.pictures import orientation_in
 from mtvision.core.registry.workers import WorkerStart
 from mtvision.core.sample import RawSample
 from mtvision.core.task import IGNORE, Task
+from mtvision.data.check.jpeg import is_patched_jpeg
 from mtvision.data.dataset import DenseDataset
 
 FLAT = 2.0
@@ -92,6 +93,8 @@ class SplitStatistics:
         gray: ids of pictures without colour.
         flat: ids of pictures that show nothing.
         turned: ids of pictures whose files say that they are shown turned.
+        patched: ids of JPEG pictures that their decoder warns about.
+        unseen: {id: objects that the annotations list and no label shows}, where there are any.
         checksums: {checksum of the pixels: ids}.
         tasks: {task: statistics}.
     """
@@ -102,6 +105,8 @@ class SplitStatistics:
     gray: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
+    patched: list[str] = field(default_factory=list)
+    unseen: dict[str, int] = field(default_factory=dict)
     checksums: dict[int, list[str]] = field(default_factory=dict)
     tasks: dict[str, TaskStatistics] = field(default_factory=dict)
 
@@ -113,6 +118,8 @@ class SplitStatistics:
         self.gray += other.gray
         self.flat += other.flat
         self.turned += other.turned
+        self.patched += other.patched
+        self.unseen |= other.unseen
         for checksum, names in other.checksums.items():
             self.checksums.setdefault(checksum, []).extend(names)
         for name, statistics in other.tasks.items():
@@ -172,8 +179,13 @@ def _collect_chunk(
             total.failures[name] = str(error)
             continue
         total.add(_measure(name, raw))
-        if orientation_in(Path(dataset.source(index))) != 1:
+        if unseen := raw.meta.extra.get("objects_without_pixel"):
+            total.unseen[name] = unseen
+        source = Path(dataset.source(index))
+        if orientation_in(source) != 1:
             total.turned.append(name)
+        if is_patched_jpeg(source):
+            total.patched.append(name)
         if seen is not None:
             seen(raw)
     return total

@@ -40,12 +40,14 @@ class Segments:
         instances: int32 (H, W); 0 = nothing, -1 = crowd, k = the k-th entry of `class_of`, counted from 1.
         class_of: class id of each segment.
         annotated: bool (H, W), pixels that some segment covers, crowds included.
+        empty: how many annotations cover no pixel; each also has a `class_of` if it is no crowd.
     """
 
     classes: NDArray[np.uint8]
     instances: NDArray[np.int32]
     class_of: tuple[int, ...]
     annotated: NDArray[np.bool_]
+    empty: int = 0
 
 
 def _class_map(segments: Segments) -> NDArray[Any]:
@@ -200,7 +202,8 @@ class CocoDataset(DenseDataset):
         classes = np.full(shape, blank, dtype=np.uint8)
         instances = np.zeros(shape, dtype=np.int32)
         annotated = np.zeros(shape, dtype=bool)
-        order = sorted(range(len(masks)), key=lambda k: (not masks[k][2], -int(masks[k][0].sum()), k))
+        sizes = [int(mask.sum()) for mask, _, _ in masks]
+        order = sorted(range(len(masks)), key=lambda k: (not masks[k][2], -sizes[k], k))
         class_of: list[int] = []
         for k in order:
             mask, number, crowd = masks[k]
@@ -210,7 +213,7 @@ class CocoDataset(DenseDataset):
                 continue
             class_of.append(number)
             classes[mask], instances[mask] = number, len(class_of)
-        return Segments(classes, instances, tuple(class_of), annotated)
+        return Segments(classes, instances, tuple(class_of), annotated, sizes.count(0))
 
     def read(self, index: int) -> RawSample:
         """Decode one image and make its labels."""
@@ -223,7 +226,12 @@ class CocoDataset(DenseDataset):
             image=image,
             labels=labels,
             tasks=self.tasks,
-            meta=Meta(id=self.ids[index], size=size, original_size=size),
+            meta=Meta(
+                id=self.ids[index],
+                size=size,
+                original_size=size,
+                extra={"objects_without_pixel": segments.empty} if segments.empty else {},
+            ),
         )
 
     def source(self, index: int, task: str | None = None) -> str:

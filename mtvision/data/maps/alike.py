@@ -18,6 +18,10 @@ from mtvision.data.maps.rules import FAR, LONGEST_REAL, Rule, is_shifted
 
 OTHER_UNIT = 100
 """So many times the median distance of the set, or less than the same part of it, is another unit."""
+FAR_OFF = 500
+"""The same where scale= was said, which nothing could overrule: only thousandths are refused."""
+NEAR = 0.01
+"""Metres that no median distance of a picture undercuts."""
 SOME = 0.001
 """Share of the pixels that must be ones before a file is taken for a mask of 0 and 1."""
 
@@ -33,7 +37,8 @@ def check_of(task: Task, rule: Rule, options: MapOptions) -> Check | None:
     """What single files of a set are checked for; None where nothing was decided from the content."""
     kind = kind_of(task)
     if options.scale is not None:
-        return None
+        scaled = kind == "length" and task.unit == "m" and rule.median > 0 and options.scale != 1
+        return partial(_thousandths, rule.median, rule.divisor) if scaled else None
     if kind == "binary" and rule.meaning == "ids" and rule.levels and IGNORE not in rule.levels:
         return _other_mark
     top = rule.divisor if rule.meaning == "share" else rule.cut if rule.meaning == "mask" else None
@@ -109,6 +114,22 @@ def _other_unit(usual: float, values: NDArray[Any], missing: NDArray[np.bool_] |
     if median * OTHER_UNIT >= usual and not (median > FAR and median > OTHER_UNIT * usual):
         return ""
     return f"its median is {median:g}, that of the set {usual:g} (say scale=1 if all are metres)"
+
+
+def _thousandths(
+    usual: float, divisor: float, values: NDArray[Any], missing: NDArray[np.bool_] | None
+) -> str:
+    """Of distances with scale=: a file in thousandths or thousands of the unit."""
+    some = _some(values, missing)
+    readings = some[some > 0]
+    if not readings.size:
+        return ""
+    median = float(np.median(readings))
+    low = median / divisor < NEAR and median * FAR_OFF < usual
+    high = median / divisor > FAR and median > FAR_OFF * usual
+    if not low and not high:
+        return ""
+    return f"its median is {median / divisor:g} m by scale={divisor:g}, that of the set {usual / divisor:g} m"
 
 
 def _other_vectors(values: NDArray[Any], missing: NDArray[np.bool_] | None) -> str:

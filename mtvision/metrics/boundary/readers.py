@@ -18,6 +18,8 @@ from mtvision.metrics.boundary.thin import thin
 
 PREDICTION_SUFFIXES = (".png", ".npy", ".mat")
 TRUTH_SUFFIXES = (".mat", ".png", ".npy")
+INVERTED = 0.9
+"""Share of edge pixels that no ground truth reaches."""
 
 
 def read_prediction(path: Path) -> NDArray[np.floating]:
@@ -60,12 +62,19 @@ def read_truth(path: Path, protocol: BoundaryProtocol) -> list[NDArray[np.bool_]
     Arrays may have a leading axis of annotators.
 
     Raises:
-        ValueError: another format, several channels, a label map where edges are expected, or a `.mat` of
-            another layout.
+        ValueError: another format, several channels, a label map where edges are expected, edges almost
+            everywhere, or a `.mat` of another layout.
     """
     maps = _truth_maps(path, labels=protocol.label_truth)
     if protocol.label_truth:
         maps = [seg2bmap(regions(item) if protocol.components else item) for item in maps]
+    else:
+        share = max((float(item.mean()) for item in maps if item.size), default=0.0)
+        if share > INVERTED:
+            raise ValueError(
+                f"{path}: {share:.0%} of the pixels are edges, expected few: the map is inverted. Store "
+                "edges as the larger value."
+            )
     return [thin(item) for item in maps] if protocol.thin_truth else list(maps)
 
 

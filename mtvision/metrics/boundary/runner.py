@@ -168,6 +168,12 @@ def evaluate_folders(
             progress(len(done))
     ids = sorted(done)
     counts_of = [done[name] for name in ids]
+    if not any(item.truth.any() for item in counts_of):
+        _log.warning(
+            "%s: no ground truth of %s has an edge, so that the scores say nothing. Is it the right folder?",
+            pairs[0].truth.parent,
+            f"the {len(ids)} images" if len(ids) > 1 else "the image",
+        )
     return Evaluation(protocol, ids, counts_of, summarize(counts_of, protocol), reused)
 
 

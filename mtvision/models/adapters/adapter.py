@@ -19,6 +19,7 @@ class Adapter:
 
     Attributes:
         task_options: constructor's options that are {task: value}, see `for_tasks`.
+        train: globs of the backbone's parameters that it trains where it freezes the others.
 
     >>> class Frozen(Adapter):
     ...     def apply(self, backbone, tasks):
@@ -28,6 +29,7 @@ class Adapter:
     """
 
     task_options: ClassVar[tuple[str, ...]] = ()
+    train: tuple[str, ...] = ()
 
     @classmethod
     def for_tasks(
@@ -52,7 +54,8 @@ class Adapter:
         `measure()` again after a change of widths. A backbone with maps of their own for every task returns
         `TaskPyramids`.
 
-        What is added stays as it is when a later adapter freezes the backbone (`build_network`).
+        What is added, and what `train` names, stays as it is when a later adapter freezes the backbone
+        (`build_network`).
         """
         del tasks
         return backbone

@@ -28,6 +28,20 @@ SOFT = np.linspace(0, 255, H * W).reshape(H, W).astype(np.uint8)
 ODD = {
     "millimetres among metres": ("depth", {}, METRES, 1000 * METRES, "its median is 3000, that of the set 3"),
     "kilometres among metres": ("depth", {}, METRES, METRES / 1000, "its median is 0.003"),
+    "metres among millimetres": (
+        "depth",
+        {"scale": 1000},
+        1000 * METRES,
+        METRES,
+        "its median is 0.003 m by scale=1000, that of the set",
+    ),
+    "micrometres among millimetres": (
+        "depth",
+        {"scale": 1000},
+        1000 * METRES,
+        1e6 * METRES,
+        "its median is 3000 m by scale=1000",
+    ),
     "normals in 0..1": ("normals", {}, VECTORS, (VECTORS + 1) / 2, "length 1 only as 2 v - 1"),
     "normals in 0..255": ("normals", {}, VECTORS, (VECTORS + 1) * 127.5, "expected unit vectors"),
     "0 and 255 among ids 0 and 1": ("saliency", {}, BITS, 255 * BITS, "holds 255 and no 1"),
@@ -69,6 +83,10 @@ def test_the_odd_file_is_named(name, at, tmp_path):
 def test_what_was_said_by_hand_is_not_doubted(tmp_path):
     metres = folder(tmp_path / "a", "depth", {"scale": 1}, METRES, 1000 * METRES, INSIDE)
     assert float(metres[INSIDE].labels["depth"].max()) == 5000
+    for index, factor in enumerate((0.01, 100)):  # a close object, and a view from a roof
+        folder(
+            tmp_path / f"c{index}", "depth", {"scale": 1000}, 1000 * METRES, 1000 * factor * METRES, INSIDE
+        )
     marked = np.where(BITS > 0, IGNORE, 0).astype(np.uint8)
     ids = folder(tmp_path / "b", "saliency", {"encoding": "ids"}, BITS, marked, INSIDE)
     assert set(ids[INSIDE].labels["saliency"].unique().tolist()) == {0, IGNORE}

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from mtvision.cli.main import call
-from mtvision.metrics.boundary.protocols import BSDS
+from mtvision.metrics.boundary.protocols import BSDS, get_boundary_protocol
 from mtvision.metrics.boundary.readers import read_prediction, read_truth
+from mtvision.metrics.boundary.runner import evaluate_folders, find_pairs
 
 EDGES = np.zeros((20, 24), np.uint8)
 EDGES[10] = 1
@@ -32,6 +33,29 @@ def test_a_ground_truth_that_is_no_edge_map(values, said, tmp_path):
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(ValueError, match=rf"a\.npy: .*{said}"):
         read_truth(tmp_path / "a.npy", BSDS)
+
+
+def test_an_inverted_ground_truth_is_refused(tmp_path):
+    Image.fromarray(255 * (1 - EDGES)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: 95% of the pixels are edges.*inverted"):
+        read_truth(tmp_path / "a.png", BSDS)
+    np.save(tmp_path / "a.npy", np.stack([EDGES, 1 - EDGES]))  # the second annotator
+    with pytest.raises(ValueError, match="inverted"):
+        read_truth(tmp_path / "a.npy", BSDS)
+    Image.fromarray(1 - EDGES).save(tmp_path / "a.png")
+    read_truth(tmp_path / "a.png", get_boundary_protocol("seism-nyud"))  # ids of two regions
+
+
+@pytest.mark.parametrize("filled", [(), ("b",), ("a", "b")], ids=str)
+def test_ground_truths_that_are_all_empty_are_said(filled, tmp_path, caplog):
+    for name in ("a", "b"):
+        for folder, array in (("truth", EDGES * (name in filled)), ("maps", EDGES)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            np.save(tmp_path / folder / f"{name}.npy", array.astype(np.float32))
+    pairs = find_pairs(tmp_path / "maps", tmp_path / "truth", BSDS)
+    evaluate_folders(pairs, BSDS.with_thresholds(3))
+    said = f"{tmp_path / 'truth'}: no ground truth of the 2 images has an edge"
+    assert (said in caplog.text) == (not filled)
 
 
 def test_two_real_levels_are_an_edge_map(tmp_path):
@@ -60,5 +84,7 @@ def test_the_option_that_a_message_names_is_there(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "a.png: the largest number in 1 files is 50" in told
     assert "Options of predictions are given as --maps edge.scale=1000" in told
+    assert call("evaluate-boundaries", [*words, "--maps", "edge.scale"]) == 2
+    assert "--maps: expected key=value, got 'edge.scale'" in capsys.readouterr().err
     assert call("evaluate-boundaries", [*words, "--maps", "edge.scale=50"]) == 0
     assert json.loads((tmp_path / "o.json").read_text())["scores"]["odsF"] > 0.5

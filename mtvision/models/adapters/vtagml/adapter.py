@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -118,8 +119,9 @@ class VTAGML(Adapter):
         known = {path: item for path, item in backbone.named_modules() if type(item) is SwinTransformerBlock}
         chosen = self._chosen(backbone, known)
         if self.freeze:
+            self.train = ("*patch_embed.*", *(f"{path}.*" for path in chosen))
             for path, item in backbone.named_parameters():
-                item.requires_grad_("patch_embed." in path or path.startswith(tuple(f"{n}." for n in chosen)))
+                item.requires_grad_(any(fnmatchcase(path, glob) for glob in self.train))
         table = TaskTable(len(names), self.size, similarities=self.similarities)
         if self.unscaled:
             for each in known.values():
