@@ -110,7 +110,7 @@ MISTAKES = {  # option: what the message must hold (key, what was found, what is
         "'positive_weight'",
     ),
     "evaluation.pictures=-1": ("evaluation.pictures must be an integer of at least 0, got -1",),
-    "evaluation.workers=two": ("evaluation.workers must be an integer of at least 0, got 'two'",),
+    "evaluation.workers=two": ("evaluation.workers must be an integer between 0 and 256, got 'two'",),
     "evaluation.select=bets": ("Unknown evaluation.select 'bets'", "best_compat"),
     "evaluation.baseline=nobody": ("Unknown baseline of protocol synthetic-scenes 'nobody'",),
     "evaluation.baseline={'dept':1.0}": ("Unknown task in evaluation.baseline 'dept'", "'depth'"),
@@ -171,7 +171,7 @@ MISTAKES = {  # option: what the message must hold (key, what was found, what is
         "'length'",
     ),
     "test_data.dataset.type=NYUDv3": ("test_data.dataset.type: Unknown dataset 'NYUDv3'", "'NYUDv2'"),
-    "test_data.num_workers=-1": ("test_data.num_workers must be an integer of at least 0, got -1",),
+    "test_data.num_workers=-1": ("test_data.num_workers must be an integer between 0 and 256, got -1",),
     "test_data={'batch_size':2}": ("test_data.dataset is missing; expected a dict with the key 'type'",),
 }
 COMMANDS_WITH_CONFIG = {

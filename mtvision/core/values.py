@@ -182,9 +182,6 @@ class CheckedBy:
 
 Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
-Processes = Annotated[int, Between(1, 256)]
-Workers = Annotated[int, Between(0, 256)]
-"""Processes beside the main one. Thousands of them, as after a slip of a digit, stop a machine."""
 Rate = Annotated[float, Above(0)]
 Factor = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]

@@ -19,13 +19,15 @@ from mtvision.core.values import (
     Rate,
     Share,
     Text,
-    Workers,
     check_fields,
 )
 from mtvision.models.check import ModelSettings
 from mtvision.runtime.precision import Precision
 
 Seed = Annotated[int, Between(0, 2**32 - 1)]
+Processes = Annotated[int, Between(1, 256)]
+Workers = Annotated[int, Between(0, 256)]
+"""Processes beside the main one. Thousands of them, as after a slip of a digit, stop a machine."""
 OWN_PROTOCOL = "mtvision.protocols.protocol:own_protocol"
 OwnProtocol = Annotated[Mapping[str, Any], OptionsOf(OWN_PROTOCOL)]
 ProtocolName = Annotated[str, NameIn("PROTOCOLS")]

@@ -92,7 +92,7 @@ def test_what_is_missing_or_empty_is_named(source, tmp_path):
         write_truth(truth / "100.mat", maps)
         text = prepare_bsds_sod(source, tmp_path / "b", **QUIET).problems[0]
         assert f"{found} annotators drew boundaries, expected 1 to 9 and all of them" in text
-    write_truth(truth / "100.mat", np.ones((2, 5, 5), bool))
+    write_truth(truth / "100.mat", np.broadcast_to(np.eye(5, dtype=bool), (2, 5, 5)))
     text = prepare_bsds_sod(source, tmp_path / "c", **QUIET).problems[0]
     assert "100.mat: 5x5 pixels, its photograph has 20x30" in text
     with pytest.raises(FileNotFoundError, match=r"no images/train/\*.jpg.*github.com/BIDS/BSDS500"):

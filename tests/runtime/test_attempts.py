@@ -107,7 +107,8 @@ def test_a_text_whose_folder_is_full_goes_to_the_temporary_folder(tmp_path, scra
     assert place.name.endswith("-a.json")
     assert place.read_text() == "text"
     advice = f"make room, then copy it from the temporary folder: {place}"
-    assert line == f"a.json: OSError: [Errno {errno.ENOSPC}] No space left on device; {advice}"
+    told = f"No space left on device: cannot be written: '{tmp_path / 'work' / 'a.json'}'"
+    assert line == f"a.json: OSError: [Errno {errno.ENOSPC}] {told}; {advice}"
     assert (stream.getvalue(), list((tmp_path / "work").iterdir())) == ("", [])
 
 

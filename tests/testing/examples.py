@@ -608,7 +608,13 @@ SCORED = {
     "instances": make_task.instance(["a", "b"], minimum_area=3),
 }
 # Thinning cuts the corners of a label, and the BSDS sum gives a curve of few points less area than 1.
-MORE: dict[str, dict[str, Any]] = {"edge": {"near": 0.04, "undefined": ("R50",), "best": {"AP": 0.75}}}
+# An E-measure is divided by N - 1, so its range reaches above the 1 of many pixels.
+PERFECT = {"best": dict.fromkeys(("e_mean", "e_max", "e_adaptive"), 1.0)}
+MORE: dict[str, dict[str, Any]] = {
+    "edge": {"near": 0.04, "undefined": ("R50",), "best": {"AP": 0.75}},
+    "saliency": PERFECT,
+    "saliency-survey": PERFECT,
+}
 for label, task in SCORED.items():
     add(
         "metric",

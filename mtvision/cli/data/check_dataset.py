@@ -23,11 +23,12 @@ from mtvision.cli.common import (
 from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.json_file import read_json
 from mtvision.core.registry import DATASETS
-from mtvision.core.values import Positive, Processes
+from mtvision.core.values import Positive
 from mtvision.protocols import Protocol, get_protocol
 from mtvision.recipe.check import load_checked
 from mtvision.recipe.config import parse_option
 from mtvision.recipe.plugins import load_plugins
+from mtvision.recipe.sections import Processes
 from mtvision.recipe.settings import protocol_of, to_plain_data
 from mtvision.runtime.progress import counting, messages
 

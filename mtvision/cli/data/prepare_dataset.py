@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mtvision.cli.common import add_plugin_option, numeric
 from mtvision.core.registry import DATASETS, PREPARATIONS
-from mtvision.core.values import Processes
 from mtvision.recipe.plugins import load_plugins
+from mtvision.recipe.sections import Processes
 from mtvision.runtime.progress import counting
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from mtvision.cli.common import STDOUT, numeric, spare_inputs, write_json
 from mtvision.core.files.text import read_ids
-from mtvision.core.values import Positive, Processes, Rate
+from mtvision.core.values import Positive, Rate
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, BoundaryProtocol, get_boundary_protocol
 from mtvision.recipe.config import parse_option
+from mtvision.recipe.sections import Processes
 from mtvision.runtime.progress import counting, messages
 
 if TYPE_CHECKING:

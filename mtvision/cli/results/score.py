@@ -15,11 +15,12 @@ from rich.table import Table
 
 from mtvision.cli.common import STDOUT, add_plugin_option, numeric, spare_inputs, write_json
 from mtvision.core.registry import replaced_entries
-from mtvision.core.values import Positive, Workers
+from mtvision.core.values import Positive
 from mtvision.protocols import Protocol
 from mtvision.recipe.check import load_checked
 from mtvision.recipe.config import RunConfig, parse_option
 from mtvision.recipe.plugins import plugin_entries
+from mtvision.recipe.sections import Workers
 from mtvision.recipe.settings import Settings
 from mtvision.report.comparable.task_entry import describe_tasks
 from mtvision.report.display import display_of
