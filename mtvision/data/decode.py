@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mtvision.core.files.foreign import DecodeError
 from mtvision.core.files.pictures import read_bytes, require_intact
 from mtvision.core.files.tiff import TIFF_STARTS
-from mtvision.data.pictures import decode_by_opencv
+from mtvision.data.pictures import decode_colours
 from mtvision.data.png import decode_png
 from mtvision.data.tiff_pictures import read_tiff_picture
 
@@ -38,15 +38,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if pixels is not None and pixels.dtype == np.uint8:
         return pixels if pixels.ndim == 3 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
     require_intact(path, content)
-    rgb = read_tiff_picture(path, content) if content.startswith(TIFF_STARTS) else _by_opencv(path, content)
+    rgb = (
+        read_tiff_picture(path, content) if content.startswith(TIFF_STARTS) else decode_colours(path, content)
+    )
     if rgb is None:
         raise DecodeError(
             f"{path}: not a readable picture. Open it in a viewer; if that fails, copy or unpack it again, "
             "otherwise convert it to PNG or JPEG."
         )
     return rgb
-
-
-def _by_opencv(path: Path, content: bytes) -> NDArray[np.uint8] | None:
-    bgr = decode_by_opencv(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

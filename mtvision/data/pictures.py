@@ -25,6 +25,12 @@ def decode_by_opencv(path: Path, content: bytes, flags: int = cv2.IMREAD_UNCHANG
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
+def decode_colours(path: Path, content: bytes) -> NDArray[np.uint8] | None:
+    """RGB (H, W, 3) of 8 bits, not turned by EXIF; None, and what is raised, as `decode_by_opencv`."""
+    bgr = decode_by_opencv(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
 _LOGGING: Any = getattr(cv2.utils, "logging", cv2)
 """What has `getLogLevel` and `setLogLevel`: `cv2` itself before they moved, e.g. in 4.9."""
 _SILENT = 0

@@ -6,14 +6,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtvision.core.files.foreign import DecodeError, reading
 from mtvision.core.files.pictures import REMEDY
 from mtvision.core.files.tiff import as_stored
-from mtvision.data.pictures import decode_by_opencv
+from mtvision.data.pictures import decode_by_opencv, decode_colours
 
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 """{what a page calls its colours: their channels}: gray, RGB, palette, CMYK, YCbCr."""
@@ -50,8 +49,7 @@ def read_tiff_picture(path: Path, content: bytes) -> NDArray[np.uint8] | None:
             planes = np.moveaxis(stored, 0, 2) if planar else stored
             return _eight_bits(planes[..., : planes.shape[2] - further])
     if not further:
-        shown = decode_by_opencv(path, as_stored(content), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        return None if shown is None else np.asarray(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return decode_colours(path, as_stored(content))
     mixed = decode_by_opencv(path, as_stored(content))
     return None if mixed is None else _eight_bits(mixed[..., 2::-1])
 

@@ -105,12 +105,17 @@ def _low_top(values: NDArray[Any], missing: NDArray[np.bool_] | None) -> str:
     return "ends at 1"
 
 
-def _other_unit(usual: float, values: NDArray[Any], missing: NDArray[np.bool_] | None) -> str:
+def _median(values: NDArray[Any], missing: NDArray[np.bool_] | None) -> float | None:
+    """Of the distances above 0; None where there is none."""
     some = _some(values, missing)
     readings = some[some > 0]
-    if not readings.size:
+    return float(np.median(readings)) if readings.size else None
+
+
+def _other_unit(usual: float, values: NDArray[Any], missing: NDArray[np.bool_] | None) -> str:
+    median = _median(values, missing)
+    if median is None:
         return ""
-    median = float(np.median(readings))
     if median * OTHER_UNIT >= usual and not (median > FAR and median > OTHER_UNIT * usual):
         return ""
     return f"its median is {median:g}, that of the set {usual:g} (say scale=1 if all are metres)"
@@ -120,11 +125,9 @@ def _thousandths(
     usual: float, divisor: float, values: NDArray[Any], missing: NDArray[np.bool_] | None
 ) -> str:
     """Of distances with scale=: a file in thousandths or thousands of the unit."""
-    some = _some(values, missing)
-    readings = some[some > 0]
-    if not readings.size:
+    median = _median(values, missing)
+    if median is None:
         return ""
-    median = float(np.median(readings))
     low = median / divisor < NEAR and median * FAR_OFF < usual
     high = median / divisor > FAR and median > FAR_OFF * usual
     if not low and not high:
