@@ -14,8 +14,9 @@ import torch
 from sampling import sampled
 
 from mtvision.core.sample import SampleKey, collate
-from mtvision.engine.optimizer import build_optimizer, build_schedule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.optimizer import build_optimizer
+from mtvision.engine.optimization.schedule import build_schedule
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.factory import build_network
 from mtvision.protocols import (
     PROTOCOLS,
@@ -173,7 +174,7 @@ def rates(path, network, steps):
     settings = config["training"]
     optimizer = build_optimizer(network, torch.nn.Identity(), to_plain_data(config["optimizer"]))
     wrapper = PrecisionOptimWrapper(optimizer)
-    schedulers = build_schedule(config, settings["iterations"], wrapper)
+    schedulers = build_schedule(config["schedule"], settings["iterations"], wrapper)
     found = {}
     for step in range(max(steps) + 1):
         if step in steps:

@@ -68,7 +68,7 @@ from mtvision.core.registry import LOSSES
 from mtvision.core.sample import Batch, Meta
 from mtvision.data.samplers import EvalBatchSampler, PositionBatchSampler
 from mtvision.engine.building import tasks_with_losses
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.engine.training import train
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.metrics.boundary.protocols import BOUNDARY_PROTOCOLS, get_boundary_protocol

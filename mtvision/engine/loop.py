@@ -174,6 +174,6 @@ class EvaluationLoop(ValLoop):
         metrics: dict[str, float] | None = None
         if not largest_over_ranks(end.code):
             metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-        runner.call_hook("after_val_epoch", metrics=metrics or {})
+        runner.call_hook("after_val_epoch", metrics=metrics)
         runner.call_hook("after_val")
         return metrics

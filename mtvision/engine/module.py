@@ -20,7 +20,7 @@ from mtvision.core.non_finite import NonFiniteError, NonFiniteGradientError
 from mtvision.core.output import NetworkOutput
 from mtvision.core.sample import Batch
 from mtvision.core.task import Task
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.engine.parts import shares_of, split
 from mtvision.engine.ranks import (
     LogMeans,

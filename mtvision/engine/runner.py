@@ -18,7 +18,7 @@ from mtvision.core.files.foreign import ForeignError, cause, foreign_errors
 from mtvision.core.non_finite import NonFiniteWeightsError, non_finite
 from mtvision.core.non_finite import in_words as non_finite_in_words
 from mtvision.engine.average import TRAINED
-from mtvision.engine.optimizer import regrouped
+from mtvision.engine.optimization.optimizer import regrouped
 from mtvision.engine.phases.carry import carry_weights
 from mtvision.engine.records import batches_in_words
 from mtvision.engine.run_dir.random_states import random_states, set_random_states

@@ -19,7 +19,7 @@ from mtvision.data.dataset import DenseDataset
 from mtvision.engine.building import training_module
 from mtvision.engine.evaluate import RECORD_FILE, evaluate_checkpoint
 from mtvision.engine.hooks import StepWatch
-from mtvision.engine.optimizer import build_optimization
+from mtvision.engine.optimization.optimizer import build_optimization
 from mtvision.engine.training import FittedRun, fit
 from mtvision.models.dry_run import in_mode, with_values
 from mtvision.models.network import Network

@@ -15,7 +15,7 @@ from mtvision.architecture.tree import Tree
 from mtvision.architecture.widths import WidthConfig
 from mtvision.balance import FixedWeights
 from mtvision.core.context import Context
-from mtvision.engine.optimizer import build_optimizer
+from mtvision.engine.optimization.optimizer import build_optimizer
 from mtvision.models.adapters.low_rank.adapter import updated_layers
 from mtvision.models.backbones.timm_backbone import TimmBackbone
 from mtvision.models.factory import build_network

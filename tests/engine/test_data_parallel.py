@@ -16,7 +16,7 @@ from mtvision.engine import ranks
 from mtvision.engine.building import training_module, with_kept_batch
 from mtvision.engine.hooks import UnreachedHook
 from mtvision.engine.module import DistributedModule, UnreachedError
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.engine.run_dir.journal import Journal
 from mtvision.recipe.building import network_of
 from mtvision.recipe.config import load_config

@@ -170,7 +170,7 @@ def module_and_batch():
     from mtvision.core.sample import collate
     from mtvision.data.synthetic import SyntheticScenes
     from mtvision.engine.module import TrainingModule
-    from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+    from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
     from mtvision.models.factory import build_network
     from mtvision.protocols import SYNTHETIC
 

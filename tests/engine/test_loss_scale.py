@@ -14,7 +14,7 @@ from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import collate
 from mtvision.engine import module as module_file
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.factory import build_network
 from mtvision.steps.plain import PlainStep
 

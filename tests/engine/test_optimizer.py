@@ -7,8 +7,8 @@ import torch
 
 from mtvision.balance import Uncertainty
 from mtvision.core.naming import UnknownNameError
-from mtvision.engine.optimizer import build_optimizer
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.optimizer import build_optimizer
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.factory import build_network
 from mtvision.protocols import own_protocol
 from mtvision.runtime.precision import autocast

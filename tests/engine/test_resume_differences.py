@@ -11,7 +11,7 @@ import discs
 import pytest
 import torch
 
-from mtvision.engine.optimizer import regrouped
+from mtvision.engine.optimization.optimizer import regrouped
 from mtvision.engine.training import fit
 from mtvision.recipe.config import load_config
 from mtvision.recipe.differences import ResumeError, differences, in_words, plain_options

@@ -20,7 +20,7 @@ from mtvision.core.non_finite import (
 )
 from mtvision.engine.evaluate import evaluate_checkpoint
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import LEAST_SCALE, PATIENCE, PrecisionOptimWrapper, total_norm
+from mtvision.engine.optimization.wrapper import LEAST_SCALE, PATIENCE, PrecisionOptimWrapper, total_norm
 from mtvision.engine.training import train
 from mtvision.losses.task_losses import NonFiniteLossError
 from mtvision.recipe.config import load_config

@@ -10,7 +10,7 @@ import timm
 import torch
 
 from mtvision.balance import FixedWeights
-from mtvision.engine.optimizer import build_optimizer
+from mtvision.engine.optimization.optimizer import build_optimizer
 from mtvision.models.backbones import TimmBackbone
 from mtvision.models.backbones.families import FAMILIES, examples
 from mtvision.models.backbones.plain_pyramid import pyramid_scales

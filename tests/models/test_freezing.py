@@ -13,7 +13,7 @@ from torch import nn
 
 from mtvision.architecture.tree import Tree
 from mtvision.balance import Uncertainty
-from mtvision.engine.optimizer import build_optimizer
+from mtvision.engine.optimization.optimizer import build_optimizer
 from mtvision.engine.training import fit
 from mtvision.models.factory import build_network
 from mtvision.models.freezing import FreezeError

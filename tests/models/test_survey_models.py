@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtvision.engine.optimizer import build_optimizer
+from mtvision.engine.optimization.optimizer import build_optimizer
 from mtvision.models.convert import convert, revert
 from mtvision.models.factory import build_network
 from mtvision.models.heads import DeepLabHead, HighResolutionHead

@@ -9,7 +9,7 @@ from torch import nn
 
 from mtvision.balance import MGDA, FixedWeights, MoCo
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.steps import LossReport, PlainStep, SelectiveGroupsStep, SparseStep, StepProblem
 from mtvision.steps.clusters import affinity_propagation
 from mtvision.steps.step import in_rounds

@@ -16,7 +16,7 @@ from mtvision.core.pyramid import Pyramid
 from mtvision.core.random import is_held_out
 from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.steps import (
     DataMapStep,
     FlatRegionsStep,

@@ -16,7 +16,7 @@ from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.sample import collate
 from mtvision.data.synthetic import SyntheticScenes
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.decoders import ParallelDecoder
 from mtvision.models.heads import ConvHead
 from mtvision.models.network import Network

@@ -17,7 +17,7 @@ from mtvision.core.registry import BALANCERS
 from mtvision.core.sample import collate
 from mtvision.core.task import IGNORE
 from mtvision.engine.module import DistributedModule, TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.decoders import ParallelDecoder
 from mtvision.models.heads import ConvHead
 from mtvision.models.network import Network

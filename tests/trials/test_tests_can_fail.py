@@ -53,7 +53,7 @@ CHANGES = {
         ((16, 48),),
     ),
     "the loss scale of fp16": Change(
-        "mtvision.engine.optimizer_wrapper",
+        "mtvision.engine.optimization.wrapper",
         "PrecisionOptimWrapper",
         'enabled=precision == "fp16"',
         "enabled=False",

@@ -15,7 +15,7 @@ from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.sample import Batch, collate
 from mtvision.data.synthetic import SyntheticScenes
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.factory import build_network
 from mtvision.models.layers.experts import MixtureMLP, SharedRouter
 from mtvision.protocols import SYNTHETIC

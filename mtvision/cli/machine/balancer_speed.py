@@ -21,7 +21,7 @@ from mtvision.core.roles import SHARED, find_roles
 from mtvision.core.sample import Batch, collate
 from mtvision.data.synthetic import SyntheticScenes
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.factory import build_network
 from mtvision.protocols import SYNTHETIC
 

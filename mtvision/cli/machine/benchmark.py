@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mtvision.core.sample import Batch
     from mtvision.engine.module import TrainingModule
-    from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+    from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 
 DESCRIPTION = """\
 Time several variants in turns, so that all run under the same load, and print the median of each as a ratio
@@ -122,7 +122,7 @@ def _training(
     from mtvision.core.sample import collate
     from mtvision.data.synthetic import SyntheticScenes
     from mtvision.engine.module import TrainingModule
-    from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+    from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
     from mtvision.models.factory import build_network
     from mtvision.protocols import SYNTHETIC
 

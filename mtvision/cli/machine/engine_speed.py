@@ -18,7 +18,7 @@ from mtvision.core.registry import BALANCERS, STEPS
 from mtvision.core.sample import collate
 from mtvision.data.synthetic import SyntheticScenes
 from mtvision.engine.module import TrainingModule
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.evaluation.evaluator import SampleEvaluator
 from mtvision.evaluation.predict.inputs import find_inputs
 from mtvision.evaluation.predict.names import output_names

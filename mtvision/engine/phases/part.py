@@ -21,7 +21,7 @@ from mtvision.engine.evaluate import device
 from mtvision.engine.evaluator import LoopEvaluator
 from mtvision.engine.loop import EvaluationLoop, TrainLoop
 from mtvision.engine.module import DistributedModule, TrainingModule
-from mtvision.engine.optimizer import build_optimization
+from mtvision.engine.optimization.optimizer import build_optimization
 from mtvision.engine.run_dir.journal import Journal
 from mtvision.engine.run_dir.retention import CheckpointHook
 from mtvision.engine.runner import ExactRunner
@@ -158,7 +158,9 @@ def rehearse(
         file = training.load_from and checkpoint_file(training.load_from)
         if phase.fresh and file and not file.is_file():
             raise PhaseError(f"phase '{phase.name}': training.load_from={file} does not exist.")
-        build_optimization(part.config, training, part.module.network, part.module.balancer)
+        build_optimization(
+            part.config, training, part.module.network, part.module.balancer, steps=phase.schedule_steps
+        )
 
 
 def look_at_data(part: Part, scored: Mapping[str, DenseDataset], work_dir: Path, console: Console) -> None:
@@ -214,8 +216,9 @@ def runner_of(
     module = module.to(device())
     if world_size > 1 and training.sync_bn and module.device.type == "cuda":
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    steps = phase.schedule[1] - phase.schedule[0]
-    wrapper, schedule = build_optimization(config, training, module.network, module.balancer, steps=steps)
+    wrapper, schedule = build_optimization(
+        config, training, module.network, module.balancer, steps=phase.schedule_steps
+    )
     if training.ema:
         hooks = [*hooks, AverageHook(training.ema)]
     return ExactRunner(

@@ -12,7 +12,7 @@ import torch
 from mtvision.core.sample import Batch
 from mtvision.engine.building import training_module
 from mtvision.engine.evaluate import device
-from mtvision.engine.optimizer import build_optimization
+from mtvision.engine.optimization.optimizer import build_optimization
 from mtvision.procedures.doctor.check import Check
 from mtvision.procedures.doctor.machine import usable_cores
 from mtvision.procedures.validation import Validation

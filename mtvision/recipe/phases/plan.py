@@ -77,6 +77,11 @@ class Phase:
         """Whether optimizer and schedule continue from the phase before."""
         return self.schedule[0] < self.start
 
+    @property
+    def schedule_steps(self) -> int:
+        """Steps that the schedule spans."""
+        return self.schedule[1] - self.schedule[0]
+
     def config_of(self, config: RunConfig) -> RunConfig:
         """The config with the sections of this phase, without phases of its own."""
         return config.with_options({**self.options, "phases": []}) if self.name else config

@@ -1,4 +1,4 @@
-"""Optimizers with parameter groups by norms, depth and roles, and their schedules."""
+"""Optimizers with parameter groups by norms, depth and roles."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-from mtvision.core.registry import OPTIMIZERS, SCHEDULES
+from mtvision.core.registry import OPTIMIZERS
 from mtvision.core.roles import is_architecture
-from mtvision.engine.optimizer_wrapper import PrecisionOptimWrapper
+from mtvision.engine.optimization.schedule import build_schedule, check_schedule
+from mtvision.engine.optimization.wrapper import PrecisionOptimWrapper
 from mtvision.models.network import Network
 from mtvision.recipe.sections import TrainingSettings
 from mtvision.recipe.settings import to_plain_data
@@ -146,8 +146,9 @@ def build_optimization(
         steps: that the schedules span; None = those of the run.
 
     Raises:
-        ValueError, UnknownNameError: as `build_optimizer`.
+        ValueError, UnknownNameError: as `build_optimizer` and `check_schedule`.
     """
+    steps = training.iterations if steps is None else steps
     wrapper = PrecisionOptimWrapper(
         build_optimizer(
             network, balancer, to_plain_data(config["optimizer"] or {}), shard=training.shard == "zero"
@@ -156,17 +157,9 @@ def build_optimization(
         max_norm=training.clip_grad,
         non_finite=training.non_finite,
     )
-    return wrapper, build_schedule(config, training.iterations if steps is None else steps, wrapper)
-
-
-def build_schedule(config: Mapping[str, Any], iterations: int, wrapper: PrecisionOptimWrapper) -> list[Any]:
-    """The config's schedulers, in iterations; poly with power 0.9 down to 0 if it names none."""
-    # mmengine reaches 0 one step before `end`; with this one, step i has lr * (1 - i / iterations)^0.9
-    poly = {"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": iterations + 1}
-    entries = to_plain_data(config["schedule"]) or [poly]
-    complete = [{"by_epoch": False, "end": iterations, **entry} for entry in entries]
-    complete = [{**entry, "type": SCHEDULES.choose(entry["type"])} for entry in complete]
-    return [PARAM_SCHEDULERS.build(entry, default_args={"optimizer": wrapper}) for entry in complete]
+    tasks = network.task_names if training.val_interval else ()
+    check_schedule(config["schedule"], steps, wrapper.param_groups, tasks)
+    return wrapper, build_schedule(config["schedule"], steps, wrapper)
 
 
 def _factors(network: nn.Module, globs: Mapping[str, float]) -> dict[str, float]:
