@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
@@ -38,7 +39,7 @@ def violations(data: Any) -> list[str]:
 
     validator = Draft202012Validator(record_schema())
     found = sorted({*number_errors(data), *_flatten(validator.iter_errors(data))})
-    checks = (_task_errors, range_errors, _gain_errors, _config_errors, _path_errors)
+    checks = (_task_errors, range_errors, _gain_errors, _config_errors, _time_errors, _path_errors)
     return found or sorted({problem for check in checks for problem in check(data)})
 
 
@@ -76,6 +77,7 @@ def _expectation(error: ValidationError) -> str:
         "enum": lambda: "one of " + ", ".join(json.dumps(item) for item in value),
         "const": lambda: json.dumps(value),
         "minimum": lambda: f"at least {value}",
+        "maximum": lambda: f"at most {value}",
         "exclusiveMinimum": lambda: f"more than {value}",
         "minLength": lambda: "a non-empty text",
         "minItems": lambda: f"at least {value} entries",
@@ -156,6 +158,13 @@ def _config_errors(data: Mapping[str, Any]) -> Iterator[str]:
     for field in ("sha256", "row_sha256"):
         if config[field] != expected[field]:
             yield f"config.{field}: found {config[field]}, but the text has {expected[field]}; was it edited?"
+
+
+def _time_errors(data: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        datetime.fromisoformat(data["created"])
+    except ValueError as error:
+        yield f"created: found {shown(data['created'])}, which is no time: {error}."
 
 
 def _path_errors(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[str]:

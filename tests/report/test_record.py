@@ -98,6 +98,7 @@ def test_numpy_numbers_and_tuples_become_json():
         (("protocol",), "NYUD v2", 'protocol: found "NYUD v2" (string), expected text that matches'),
         (("methd",), "x", "methd: no such field; did you mean 'method'?"),
         (("created",), "yesterday", 'created: found "yesterday" (string), expected text that matches'),
+        (("seed",), 2**32, "seed: found 4294967296 (number), expected at most 4294967295"),
         (("scores",), {}, "scores: found {} (object), expected at least 1 entry"),
         (
             ("cost", "parameters", "total"),
@@ -150,6 +151,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
         (("tasks",), [TASKS[0], TASKS[1], TASKS[0]], "tasks: a name occurs twice"),
         (("config", "text"), "seed = 1\n", "config.sha256: found"),
         (("command",), "mtvision train /a/b.py", "command: holds the absolute path '/a/b.py'"),
+        (("created",), "2026-02-30T01:02:03Z", "created: found \"2026-02-30T01:02:03Z\" (string), which"),
         (("notes",), ["from ~/runs/a"], "notes[0]: holds the absolute path '~/runs/a'"),
     ],
 )  # fmt: skip
