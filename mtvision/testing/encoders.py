@@ -202,7 +202,7 @@ def _freeze(encoder: Encoder) -> str:
 def _low_rank(encoder: Encoder) -> str:
     """Updates of all linear layers: nothing changes at first, then every update gets a gradient."""
     plain = network_of(encoder)
-    network = network_of(encoder, {"type": "LowRank", "shared": {"*": 2}})
+    network = network_of(encoder, {"type": "LowRank", "shared": {"*": 1}})
     network.load_state_dict(plain.state_dict(), strict=False)
     image = _image()
     _same(network(image), plain(image), "LowRank before training")
