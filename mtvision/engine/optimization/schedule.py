@@ -57,8 +57,7 @@ def check_schedule(
         Traceback (most recent call last):
         ValueError: schedule[0] (StepLR): lr is -0.1 after step 2 of 10; it must be finite and at least 0.
     """
-    options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
-    stand_ins = [{**group, "params": [torch.nn.Parameter(torch.zeros(1))]} for group in options]
+    stand_ins = [{**group, "params": [torch.nn.Parameter(torch.zeros(1))]} for group in groups]
     wrapper = OptimWrapper(torch.optim.SGD(stand_ins, lr=0.0))
     schedulers: dict[str, Any] = {}
     for index, entry in enumerate(_complete(entries, iterations)):
@@ -93,7 +92,7 @@ def _follows_scores(kind: Any) -> bool:
 
 def _check_unit(place: str, one: Any, tasks: Collection[str]) -> None:
     """Refuse what would never be stepped, or would fail at the first evaluation."""
-    if not _follows_scores(type(one)):
+    if not isinstance(one, ReduceOnPlateauParamScheduler):
         if one.by_epoch:
             raise ValueError(f"{place}: by_epoch=True, but a run counts steps. Leave it out and give steps.")
         return
