@@ -29,6 +29,11 @@ SOUND = {
 REFUSED = {
     "modulo": ({"type": "StepLR", "step_size": 0}, r"step 1 of 6 fails .*zero"),
     "words": ({"type": "PolyLR", "power": "two"}, r"step 1 of 6 fails .*'str'"),
+    "milestones": (
+        {"type": "MultiStepLR", "milestones": [2, "4"]},
+        r"milestones has '4', a text; write the number without quotes",
+    ),
+    "quoted": ({"type": "PolyLR", "eta_min": "1e-4"}, r"eta_min has '1e-4', a text"),
     "short": (
         {"type": "OneCycleLR", "total_steps": 3, "eta_max": 1},
         r"step 4 of 6 fails .*is 3",

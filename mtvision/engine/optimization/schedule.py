@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def check_schedule(
 
     Raises:
         ValueError: a scheduler cannot be built, counts epochs, follows an unknown score, or fails at a step.
-            Also where it makes a value that is negative or not finite.
+            Also where a number stands in quotes, or a value becomes negative or not finite.
 
     Example:
         >>> entries = [{"type": "StepLR", "step_size": 2, "gamma": 0.5}]
@@ -63,6 +64,7 @@ def check_schedule(
     for index, entry in enumerate(_complete(entries, iterations)):
         place = f"schedule[{index}] ({entry['type'].__name__})"
         silent = {name: value for name, value in entry.items() if name != "verbose"}
+        _check_numbers(place, silent)
         with _saying(place, "it cannot be built"):
             schedulers[place] = PARAM_SCHEDULERS.build(silent, default_args={"optimizer": wrapper})
         _check_unit(place, schedulers[place], tasks)
@@ -88,6 +90,14 @@ def _complete(entries: Entries, iterations: int) -> list[dict[str, Any]]:
 def _follows_scores(kind: Any) -> bool:
     """Whether a scheduler reads the scores of an evaluation; mmengine steps such a one "by epoch"."""
     return isinstance(kind, type) and issubclass(kind, ReduceOnPlateauParamScheduler)
+
+
+def _check_numbers(place: str, entry: Mapping[str, Any]) -> None:
+    """Refuse numbers in quotes: milestones of words, for one, are never reached, and nobody says so."""
+    for name, value in entry.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, str) and re.fullmatch(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", item, re.IGNORECASE):
+                raise ValueError(f"{place}: {name} has {item!r}, a text; write the number without quotes.")
 
 
 def _check_unit(place: str, one: Any, tasks: Collection[str]) -> None:
