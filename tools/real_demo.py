@@ -22,6 +22,7 @@ from mtvision.core.naming import look_up
 from mtvision.core.values import Positive
 from mtvision.protocols import get_protocol
 from mtvision.recipe.sections import Seed
+from mtvision.report.paired import best_rows
 from mtvision.runtime.progress import messages
 from mtvision.sweep.grid import FINISHED, Run, expand, look_up_states
 from mtvision.sweep.local import run_locally
@@ -84,13 +85,17 @@ SETS = {
 }
 TUNED = "tuned"
 """Part whose weights are searched for first, by `mtvision launch --search-weights`."""
+FULL = "full"
+"""Part that trains nothing: the row with the best edges is scored again, with all boundary thresholds."""
+THRESHOLDS = 99
+"""Of the three protocols; the configs have fewer."""
 
 
 def part_names() -> list[str]:
     """All parts, in the order in which they are run."""
     kinds = list(dict.fromkeys(kind for item in SETS.values() for kind in item.parts()))
     named = [f"{name}.{kind}" for kind in kinds for name, item in SETS.items() if _count(item, kind)]
-    return [*named, *(f"{name}.{TUNED}" for name in SETS)]
+    return [*named, *(f"{name}.{kind}" for kind in (TUNED, FULL) for name in SETS)]
 
 
 def _count(item: Set, kind: str) -> int:
@@ -117,14 +122,14 @@ def options(item: Set, data: Path) -> list[str]:
 
 
 def planned(parts: Sequence[str], seeds: Sequence[int], data: Path, work_dir: Path) -> list[Run]:
-    """The runs of parts whose weights need no search: seeds outermost, parts in their order."""
+    """The runs of parts but `TUNED` and `FULL`: seeds outermost, parts in their order."""
     found = []
     for seed in seeds:
         for part in parts:
             name, kind = part.split(".")
-            if kind == TUNED:
-                continue
             item = SETS[name]
+            if kind not in item.parts():
+                continue
             configs, axes, title = item.parts()[kind]
             found += expand(
                 configs,
@@ -156,6 +161,40 @@ def search_weights(name: str, arguments: argparse.Namespace) -> int:
         "launch",
         [*words, "--search-weights", str(CANDIDATES), "--cfg-options", *options(item, arguments.data)],
     )
+
+
+def best_edges(name: str, arguments: argparse.Namespace) -> list[Run]:
+    """Runs of the row with the best mean odsF, among those with all tasks and a record of every seed."""
+    item = SETS[name]
+    parts = [f"{name}.{kind}" for kind in item.parts() if kind != "single"]
+    runs = planned(parts, arguments.seeds, arguments.data, arguments.work_dir)
+    rows: dict[str, list[Run]] = {}
+    for run in look_up_states(runs, [arguments.work_dir, arguments.results / name]):
+        rows.setdefault(run.method, []).append(run)
+    whole = {title: row for title, row in rows.items() if all(run.record is not None for run in row)}
+    records = [[run.record for run in row if run.record is not None] for row in whole.values()]
+    best = best_rows(records).get("edge")
+    return next((row for row, found in zip(whole.values(), records, strict=True) if found is best), [])
+
+
+def score_fully(name: str, arguments: argparse.Namespace) -> int:
+    """Score the row of `best_edges` with all thresholds; its records get a folder of their own."""
+    runs = best_edges(name, arguments)
+    if not runs:
+        seeds = " ".join(map(str, arguments.seeds))
+        messages().print(f"{name}.{FULL}: no row has records of the seeds {seeds}; train another part first.")
+    for run in runs:
+        file = arguments.results / "full_thresholds" / name / f"{run.name}.json"
+        if file.exists():
+            continue
+        chosen = [
+            *options(SETS[name], arguments.data),
+            f"evaluation.metric_options.edge.thresholds={THRESHOLDS}",
+        ]
+        words = [str(run.work_dir), "--split", "val", "--json", str(file), "--cfg-options", *chosen]
+        if code := call("test", [*words, "--work-dir", str(run.work_dir / "full_thresholds")]):
+            return code
+    return int(not runs)
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -212,9 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _listed(runs)
     todo = [run for run in runs if run.state != FINISHED][: arguments.runs]
     code = train(todo, arguments.results, arguments.workers)
-    tuned = [part.split(".")[0] for part in parts if part.endswith(TUNED)] if arguments.runs is None else []
-    for name in tuned if code == 0 else ():
-        code = search_weights(name, arguments) or code
+    last = {TUNED: search_weights, FULL: score_fully}
+    for part in parts if arguments.runs is None else ():
+        name, kind = part.split(".")
+        if code == 0 and kind in last:
+            code = last[kind](name, arguments)
     return code if code == 130 else report(arguments) or code
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import runpy
+from argparse import Namespace
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from mtvision.core.naming import UnknownNameError
+from mtvision.protocols import get_protocol
 from mtvision.report.record import find_records
 
 TOOL = Path(__file__).parents[2] / "tools" / "real_demo.py"
@@ -58,6 +61,46 @@ def test_runs_are_listed_with_their_states(tool, tmp_path, capsys):
     words = ["--data", str(tmp_path), "--part", "camvid.parallel", "--seeds", "0", "--list"]
     assert tool["main"]([*words, "--work-dir", str(tmp_path / "w"), "--results", str(tmp_path / "r")]) == 0
     assert "parallel_lite0_camvid_1xb4_200_seed0\n1 new" in capsys.readouterr().out
+
+
+def arguments(tmp_path, *, seeds=(0, 1, 2), results=TOOL.parents[1] / "results"):
+    """Of the command; the data folder is the one of the committed records."""
+    return Namespace(data=Path("/data"), work_dir=tmp_path / "work", results=results, seeds=list(seeds))
+
+
+def test_the_row_with_the_best_edges_is_scored_with_all_thresholds(tool, tmp_path, monkeypatch):
+    """Of the rows with all tasks; the slow way to its mean is a list of committed records."""
+    edges = defaultdict(list)
+    for record in find_records([TOOL.parents[1] / "results" / "bsds_sod"]):
+        if set(record.task_names) == {"edge", "saliency"} and "weights" not in record.method:
+            edges[record.method].append(record.scores["edge"]["odsF"])
+    best = max(edges, key=lambda method: sum(edges[method]))
+    assert all(len(values) == 3 for values in edges.values())
+    runs = tool["best_edges"]("bsds_sod", arguments(tmp_path))
+    assert [(run.method, run.seed) for run in runs] == [(best, seed) for seed in range(3)]
+
+    called = []
+    monkeypatch.setitem(tool["score_fully"].__globals__, "call", lambda *words: called.append(words) or 0)
+    monkeypatch.setitem(tool["score_fully"].__globals__, "best_edges", lambda *_: runs)
+    out = arguments(tmp_path, results=tmp_path / "results")
+    done = out.results / "full_thresholds" / "bsds_sod" / f"{runs[1].name}.json"
+    done.parent.mkdir(parents=True)
+    done.touch()
+    assert tool["score_fully"]("bsds_sod", out) == 0
+    assert [words[0] for _, words in called] == [str(runs[0].work_dir), str(runs[2].work_dir)]
+    assert all("evaluation.metric_options.edge.thresholds=99" in words for _, words in called)
+
+
+def test_full_thresholds_need_a_row(tool, tmp_path, capsys):
+    assert tool["best_edges"]("bsds_sod", arguments(tmp_path, seeds=[7])) == []
+    assert tool["score_fully"]("bsds_sod", arguments(tmp_path, seeds=[7])) == 1
+    assert "bsds_sod.full: no row has records of the seeds 7" in capsys.readouterr().err
+
+
+def test_thresholds_of_the_part_are_the_protocols(tool):
+    for item in tool["SETS"].values():
+        (edge,) = [task for task in get_protocol(item.protocol).tasks if task.name == "edge"]
+        assert edge.metrics[0]["thresholds"] == tool["THRESHOLDS"]
 
 
 def records(tool):
