@@ -99,6 +99,20 @@ def _baseline(record: Record, single: Sequence[Record], name: str) -> Baseline:
     return single_task_baseline(record, single) if name == SINGLE_TASK else _protocol_baseline(record, name)
 
 
+def base_scores(record: Record) -> Scores:
+    """The record's headline scores that a gain can divide by: finite, not 0, and no share below `LEAST`."""
+    found: Scores = {}
+    for entry in record.tasks:
+        value = record.scores.get(entry["name"], {}).get(entry["headline"])
+        if value is not None and isfinite(value) and _divides(value, entry):
+            found[entry["name"]] = {entry["headline"]: value}
+    return found
+
+
+def _divides(score: float, entry: Mapping[str, Any]) -> bool:
+    return score != 0 and (not entry["higher_is_better"] or abs(score) >= LEAST)
+
+
 def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
     """The `gain` field of a record: mean over tasks of the headline score's relative change, in per cent.
 
@@ -116,7 +130,7 @@ def gain_over(record: Record, baseline: Baseline) -> dict[str, Any]:
                 f"gain of {record.method}: {name} {headline} is {score} and its baseline {base}; both must "
                 "be finite and the baseline not 0. Leave the record out, or give another baseline."
             )
-        if entry["higher_is_better"] and abs(base) < LEAST:
+        if not _divides(base, entry):
             raise NoRatioError(
                 f"gain of {record.method}: the baseline of {name} {headline} is {base:.2g}, so near 0 that "
                 "a ratio to it says nothing. Compare the task alone, by `mtvision table` with --ledger or "

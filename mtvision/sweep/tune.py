@@ -18,7 +18,7 @@ from mtvision.core.naming import look_up, within
 from mtvision.engine.start.begun import begin
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import protocol_of
-from mtvision.report.baseline import Baseline, gain_over
+from mtvision.report.baseline import Baseline, base_scores, gain_over
 from mtvision.report.record import Record
 from mtvision.runtime.atomic import write_text
 from mtvision.sweep.grid import FINISHED, Run, expand, look_up_states
@@ -118,12 +118,14 @@ class Trials:
         return outcome.record
 
     def value_of(self, record: Record) -> float:
-        """The objective of a record; not finite where a score is not."""
+        """The objective of a record; not finite where a score is not. The first gain needs none near 0."""
         if self.objective != GAIN:
             task, _, score = self.objective.partition("/")
             return float(record.scores.get(task, {}).get(score, math.nan))
         scale = self.folder / SCALE_FILE
         if not scale.is_file():
+            if base_scores(record).keys() != set(record.task_names):
+                return math.nan  # else no later trial had a gain
             write_text(scale, json.dumps(record.scores) + "\n")
         base = Baseline("the first trial", json.loads(scale.read_text(encoding="utf-8")))
         try:
@@ -182,9 +184,14 @@ def search_with_optuna(
         say(f"trial {trial.number}: {shown}  {_options(values)}")
     done = study.get_trials(states=(states.COMPLETE,))
     if not done:
+        advice = "Try narrower ranges."
+        if trials.objective == GAIN:
+            advice += (
+                " A gain divides by the scores of a trial: they must be finite and not near 0 in all tasks."
+            )
         raise ValueError(
             f"{trials.folder}: none of {count} trials has a finite {trials.objective}; see the logs in "
-            "trials/. Try narrower ranges."
+            f"trials/. {advice}"
         )
     return _written(trials, axes, done, study.best_trial)
 

@@ -22,8 +22,8 @@ from mtvision.core.random import HELD_OUT_SHARE
 from mtvision.protocols import Protocol
 from mtvision.recipe.config import RunConfig, load_config
 from mtvision.recipe.settings import protocol_of
-from mtvision.report.baseline import Baseline, gain_over
-from mtvision.report.record import Record
+from mtvision.report.baseline import Baseline, base_scores, gain_over
+from mtvision.report.record import Record, Scores
 from mtvision.runtime.atomic import write_text
 from mtvision.sweep.grid import FINISHED, Run, expand, look_up_states
 from mtvision.sweep.local import Outcome
@@ -86,7 +86,8 @@ class Found:
         weights: the chosen ones.
         rounds: per round `iterations` and `candidates`, each with `weights`, `gain` and `hours`. The gain is
             the mean relative change of the headline scores over the first candidate of the first round. It is
-            in per cent, and None where the training failed.
+            in per cent, and None where the training failed. `left_out` names tasks that all candidates of the
+            round have so near 0 that a ratio says nothing. Their scale is from the first round that has one.
         cost: `runs` (trainings of full length), `iterations` and `hours`.
     """
 
@@ -172,14 +173,14 @@ def search_weights(
 
     Raises:
         SearchInterruptedError: trainings were stopped.
-        ValueError: no training of a round has a record with finite scores.
+        ValueError: no training of a round has a record with finite scores, or each of these is near 0.
     """
     loaded = load_config(config, options, plugins)
     iterations = int(loaded["training"]["iterations"])
     changes = [*options, *judged_on_held_out(loaded, plan)]
     left = candidates(own_weights(loaded, protocol_of(loaded)), plan)
     found = Found(str(config), plan, {})
-    scale: Baseline | None = None
+    scale: Scores = {}
     for number, (count, length) in enumerate(plan.rounds(iterations), start=1):
         left = left[:count]
         say(f"{config.stem}: round {number} of the weights, {len(left)} candidates x {length} iterations")
@@ -193,14 +194,25 @@ def search_weights(
             check=check,
         )
         records = _trained(look_up_states(runs, [], overwrite=overwrite), train)
-        scale = scale or _scale(records)
-        gains = [_gain(record, scale) for record in records]
-        if scale is None or not any(gain > -math.inf for gain in gains):
+        sound = [record for record in records if record is not None and _finite(record)]
+        if not sound:
             raise ValueError(
                 f"{config}: no candidate of round {number} has a record with finite scores; see the logs in "
                 f"{folder}. Try a smaller spread of the weights, or another learning rate."
             )
-        found.rounds.append({"iterations": length, "candidates": list(map(_row, left, records, gains))})
+        for record in sound:
+            scale = {**base_scores(record), **scale}
+        left_out = [name for name in sound[0].task_names if name not in scale]
+        if not scale:
+            raise ValueError(
+                f"{config}: every score of round {number} is too near 0 to compare candidates; see the logs "
+                f"in {folder}. Train longer, or with another learning rate."
+            )
+        if left_out:
+            say(f"round {number} does not judge {', '.join(left_out)}: no candidate is far enough from 0")
+        gains = [_gain(record, scale) for record in records]
+        rows = list(map(_row, left, records, gains))
+        found.rounds.append({"iterations": length, "candidates": rows, "left_out": left_out})
         order = sorted(range(len(left)), key=lambda index: -gains[index])
         left = [left[index] for index in order]
     found.weights = left[0]
@@ -221,24 +233,20 @@ def _trained(runs: Sequence[Run], train: Callable[[Sequence[Run]], Sequence[Outc
     return [done[run.name] for run in runs]
 
 
-def _scale(records: Sequence[Record | None]) -> Baseline | None:
-    """Scores of the first candidate with finite ones; only a common scale of the gains."""
-    for record in records:
-        if record is not None:
-            base = Baseline("the first candidate", record.scores)
-            if _gain(record, base) > -math.inf:
-                return base
-    return None
+def _finite(record: Record) -> bool:
+    """Whether all headline scores are numbers."""
+    return all(
+        math.isfinite(record.scores.get(entry["name"], {}).get(entry["headline"], math.nan))
+        for entry in record.tasks
+    )
 
 
-def _gain(record: Record | None, base: Baseline | None) -> float:
-    """Mean relative change of the headline scores in per cent; minus infinity where they are not finite."""
-    if record is None or base is None:
+def _gain(record: Record | None, scale: Scores) -> float:
+    """Mean relative change of the scores in the scale, in per cent; minus infinity without finite scores."""
+    if record is None or not _finite(record):
         return -math.inf
-    try:
-        return float(gain_over(record, base)["percent"])
-    except ValueError:
-        return -math.inf
+    judged = replace(record, tasks=[entry for entry in record.tasks if entry["name"] in scale])
+    return float(gain_over(judged, Baseline("the first candidate", scale))["percent"])
 
 
 def _row(weights: Weights, record: Record | None, gain: float) -> dict[str, Any]:

@@ -168,6 +168,15 @@ def test_none_that_ended_is_an_error(tmp_path):
         searched(trials_in(tmp_path), 2, Trainer(broken=(0, 1)))
 
 
+@pytest.mark.parametrize("first", [0.002, math.nan], ids=["near 0", "not finite"])
+def test_a_first_trial_that_no_gain_can_divide_by_fails_alone(tmp_path, first):
+    trials = trials_in(tmp_path)
+    trials.folder.mkdir()
+    assert math.isnan(trials.value_of(make_record(first, 0.6)))
+    assert trials.value_of(make_record(0.5, 0.6)) == 0
+    assert trials.value_of(make_record(0.002, 0.6)) == pytest.approx((-99.6 + 0) / 2)
+
+
 @pytest.mark.slow
 def test_a_trial_of_wandb_agent_trains_what_the_sweep_chose(tmp_path, monkeypatch, capsys):
     """The printed sweep, its command as `wandb agent` completes it, and the folder of the run."""

@@ -38,8 +38,10 @@ def weights_of(run):
 class Trainer:
     """Pretends to train: writes records whose scores are best where semseg / depth = `BEST`."""
 
-    def __init__(self, *, stop_after=None, broken=()):
+    def __init__(self, *, stop_after=None, broken=(), late=()):
         self.trained, self.stop_after, self.broken = [], stop_after, broken
+        self.late = late
+        """Lengths of trainings in which semseg has hardly begun."""
 
     def __call__(self, runs):
         return [self.one(run) for run in runs]
@@ -54,7 +56,7 @@ class Trainer:
         miss = abs(log(weights["semseg"] / weights["depth"] / BEST))
         config = load_config(run.config, [*run.options, f"seed={run.seed}"])
         record = make_record(
-            0.5 / (1 + miss),
+            0.002 * len(self.trained) if run.iterations in self.late else 0.5 / (1 + miss),
             0.6 * (1 + miss) + 0.001 * run.seed,
             seed=run.seed,
             method=run.method,
@@ -120,6 +122,32 @@ def test_a_candidate_that_fails_is_out_and_none_left_is_an_error(tmp_path):
     assert found.weights != found.rounds[0]["candidates"][0]["weights"]
     with pytest.raises(ValueError, match="no candidate of round 1 has a record with finite scores"):
         searched(tmp_path / "b", Trainer(broken=range(4)))
+
+
+def test_a_task_that_has_hardly_begun_is_judged_in_a_later_round(tmp_path):
+    """Ratios to 0.002 say nothing: the order of the first round is that of depth alone."""
+    said = []
+    config = Path(discs.write_config(tmp_path))
+    whole = load_config(config)["training"]["iterations"]
+    found = search_weights(
+        config, PLAN, folder=tmp_path / "a", train=Trainer(late=[round(whole / 2)]), say=said.append
+    )
+    assert [row["left_out"] for row in found.rounds] == [["semseg"], []]
+    assert "round 1 does not judge semseg: no candidate is far enough from 0" in said
+    for row in found.rounds[0]["candidates"]:
+        misses = [
+            abs(log(weights["semseg"] / weights["depth"] / BEST))
+            for weights in (row["weights"], found.rounds[0]["candidates"][0]["weights"])
+        ]
+        depth = [0.6 * (1 + miss) + 0.001 * PLAN.seed for miss in misses]
+        assert row["gain"] == pytest.approx(100 * (depth[1] - depth[0]) / depth[1])
+    assert found.weights == searched(tmp_path / "b", Trainer()).weights
+
+
+def test_scores_that_are_all_near_0_choose_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("mtvision.sweep.weight_search.base_scores", lambda record: {})
+    with pytest.raises(ValueError, match="every score of round 1 is too near 0 to compare candidates"):
+        searched(tmp_path, Trainer())
 
 
 def test_candidates_keep_the_geometric_mean_and_begin_with_own_and_equal_weights():
