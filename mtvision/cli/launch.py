@@ -37,7 +37,7 @@ from mtvision.sweep.local import TRAIN, Outcome, run_locally
 from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
 from mtvision.sweep.summary import Board, summary
 from mtvision.sweep.sums import Sums, plain_sums
-from mtvision.sweep.weight_search import SearchInterruptedError, SearchPlan
+from mtvision.sweep.weight_search import SearchInterruptedError, SearchPlan, search_cost
 from mtvision.tracking.run_id import write_grid
 
 AGAIN = "make room, then run the same command again"
@@ -247,15 +247,19 @@ def _train(
 
 
 def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Namespace) -> None:
-    """Copies of records that were found elsewhere join the results."""
+    """Copies of records that were found elsewhere join the results; those of tuned sums get their cost."""
     if arguments.results is None:
         return
     by_key = {record_key(record): record for record in records}
     there = known_records([arguments.results])  # under any file name
     for run in runs:
-        key = run.fingerprint, run.seed
-        if key in by_key and (key not in there or (by_key[key].whole and not there[key].whole)):
-            by_key[key].save(arguments.results / f"{run.name}.json")
+        key, file = (run.fingerprint, run.seed), arguments.results / f"{run.name}.json"
+        new, old = by_key.get(key), there.get(key)
+        if new is None:
+            continue
+        better = old is None or (new.whole and not old.whole)
+        if better or (file.is_file() and search_cost(new) not in (None, search_cost(old))):
+            new.save(file)
 
 
 def _summarise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from argparse import Namespace
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -12,9 +13,11 @@ import discs
 import pytest
 from report_records import make_record
 
+from mtvision.cli import launch
 from mtvision.recipe.config import load_config
 from mtvision.report.comparable.gains import gains_grid, gains_over
 from mtvision.report.provenance import config_entry
+from mtvision.report.record import Record
 from mtvision.sweep.local import Outcome
 from mtvision.sweep.sums import plain_sums
 from mtvision.sweep.weight_search import (
@@ -22,6 +25,7 @@ from mtvision.sweep.weight_search import (
     SearchInterruptedError,
     SearchPlan,
     candidates,
+    search_cost,
     search_weights,
 )
 
@@ -195,6 +199,29 @@ def test_both_sums_join_the_grid_and_the_tuned_one_carries_the_cost(tmp_path):
     each = hours + sums.found.cost["hours"] / 3  # as much per seed as the tuned sum
     one = gains_grid([*records, replace(rule[0], training={"hours": each})], sums.equal, sums.tuned)
     assert not one.rows[2].cells[5].mark  # one seed costs less than three in total, but not per seed
+
+
+def test_records_in_the_results_get_the_cost_of_the_search(tmp_path):
+    """A run's record is copied when it ends; what its weights cost is known to the command alone."""
+    trainer, results = Trainer(), tmp_path / "results"
+    (sums,) = plain_sums(
+        [discs.write_config(tmp_path)], PLAN, seeds=[0], work_dir=tmp_path / "work", train=trainer, say=print
+    )
+    plain = [outcome.record for outcome in trainer(sums.runs)]
+    files = [results / f"{run.name}.json" for run in sums.runs]
+    for record, file in zip(plain, files, strict=True):
+        record.save(file)
+    before = [file.read_bytes() for file in files]
+    launch._keep(sums.runs, plain, Namespace(results=results))
+    assert [file.read_bytes() for file in files] == before
+    launch._keep(sums.runs, list(map(sums.costed, plain)), Namespace(results=results))
+    assert [search_cost(Record.load(file)) for file in files] == [
+        None,
+        {**sums.found.cost, "candidates": PLAN.candidates, "held_out": PLAN.held_out},
+    ]
+    launch._keep(sums.runs, plain, Namespace(results=results))  # a launch without the search keeps it
+    assert search_cost(Record.load(files[1])) is not None
+    assert len(list(results.iterdir())) == 2
 
 
 def test_equal_weights_that_nothing_beats_are_one_row(tmp_path, monkeypatch):
