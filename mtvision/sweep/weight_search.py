@@ -194,20 +194,8 @@ def search_weights(
             check=check,
         )
         records = _trained(look_up_states(runs, [], overwrite=overwrite), train)
-        sound = [record for record in records if record is not None and _finite(record)]
-        if not sound:
-            raise ValueError(
-                f"{config}: no candidate of round {number} has a record with finite scores; see the logs in "
-                f"{folder}. Try a smaller spread of the weights, or another learning rate."
-            )
-        for record in sound:
-            scale = {**base_scores(record), **scale}
-        left_out = [name for name in sound[0].task_names if name not in scale]
-        if not scale:
-            raise ValueError(
-                f"{config}: every score of round {number} is too near 0 to compare candidates; see the logs "
-                f"in {folder}. Train longer, or with another learning rate."
-            )
+        scale = _extended(scale, records, f"{config}: round {number}", folder)
+        left_out = [name for name in left[0] if name not in scale]
         if left_out:
             say(f"round {number} does not judge {', '.join(left_out)}: no candidate is far enough from 0")
         gains = [_gain(record, scale) for record in records]
@@ -231,6 +219,24 @@ def _trained(runs: Sequence[Run], train: Callable[[Sequence[Run]], Sequence[Outc
     done = {run.name: run.record for run in runs}
     done |= {outcome.run.name: outcome.record for outcome in outcomes}
     return [done[run.name] for run in runs]
+
+
+def _extended(scale: Scores, records: Sequence[Record | None], place: str, folder: Path) -> Scores:
+    """The scale with the tasks that it lacks, from the first record where a ratio to them says something."""
+    sound = [record for record in records if record is not None and _finite(record)]
+    if not sound:
+        raise ValueError(
+            f"{place} has no record with finite scores of any candidate; see the logs in {folder}. "
+            "Try a smaller spread of the weights, or another learning rate."
+        )
+    for record in sound:
+        scale = {**base_scores(record), **scale}
+    if not scale:
+        raise ValueError(
+            f"{place} has every score too near 0 to compare candidates; see the logs in {folder}. "
+            "Train longer, or with another learning rate."
+        )
+    return scale
 
 
 def _finite(record: Record) -> bool:

@@ -124,7 +124,7 @@ def test_a_candidate_that_fails_is_out_and_none_left_is_an_error(tmp_path):
     found = searched(tmp_path / "a", Trainer(broken=(0,)))
     assert found.rounds[0]["candidates"][0]["gain"] is None
     assert found.weights != found.rounds[0]["candidates"][0]["weights"]
-    with pytest.raises(ValueError, match="no candidate of round 1 has a record with finite scores"):
+    with pytest.raises(ValueError, match="round 1 has no record with finite scores of any candidate"):
         searched(tmp_path / "b", Trainer(broken=range(4)))
 
 
@@ -150,7 +150,7 @@ def test_a_task_that_has_hardly_begun_is_judged_in_a_later_round(tmp_path):
 
 def test_scores_that_are_all_near_0_choose_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("mtvision.sweep.weight_search.base_scores", lambda record: {})
-    with pytest.raises(ValueError, match="every score of round 1 is too near 0 to compare candidates"):
+    with pytest.raises(ValueError, match="round 1 has every score too near 0 to compare candidates"):
         searched(tmp_path, Trainer())
 
 

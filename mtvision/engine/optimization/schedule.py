@@ -93,7 +93,7 @@ def _follows_scores(kind: Any) -> bool:
 
 
 def _check_numbers(place: str, entry: Mapping[str, Any]) -> None:
-    """Refuse numbers in quotes: milestones of words, for one, are never reached, and nobody says so."""
+    """Refuse numbers in quotes; milestones of texts, for one, are never reached."""
     for name, value in entry.items():
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, str) and re.fullmatch(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", item, re.IGNORECASE):
