@@ -86,7 +86,7 @@ SETS = {
 TUNED = "tuned"
 """Part whose weights are searched for first, by `mtvision launch --search-weights`."""
 FULL = "full"
-"""Part that trains nothing: the row with the best edges is scored again, with all boundary thresholds."""
+"""Part that trains nothing: it scores the best edges and the single-task ones again, with all thresholds."""
 THRESHOLDS = 99
 """Of the three protocols; the configs have fewer."""
 
@@ -163,26 +163,31 @@ def search_weights(name: str, arguments: argparse.Namespace) -> int:
     )
 
 
-def best_edges(name: str, arguments: argparse.Namespace) -> list[Run]:
-    """Runs of the row with the best mean odsF, among those with all tasks and a record of every seed."""
-    item = SETS[name]
-    parts = [f"{name}.{kind}" for kind in item.parts() if kind != "single"]
+def edge_rows(name: str, arguments: argparse.Namespace) -> list[Run]:
+    """Runs of the single-task edge network, and of the row with all tasks and the best mean odsF.
+
+    Rows without a record of every seed do not count. Without one of both kinds the list is empty.
+    """
+    parts = [f"{name}.{kind}" for kind in SETS[name].parts()]
     runs = planned(parts, arguments.seeds, arguments.data, arguments.work_dir)
     rows: dict[str, list[Run]] = {}
     for run in look_up_states(runs, [arguments.work_dir, arguments.results / name]):
         rows.setdefault(run.method, []).append(run)
     whole = {title: row for title, row in rows.items() if all(run.record is not None for run in row)}
-    records = [[run.record for run in row if run.record is not None] for row in whole.values()]
+    alone = whole.pop("single-task edge", [])
+    several = [row for title, row in whole.items() if not title.startswith("single-task")]
+    records = [[run.record for run in row if run.record is not None] for row in several]
     best = best_rows(records).get("edge")
-    return next((row for row, found in zip(whole.values(), records, strict=True) if found is best), [])
+    chosen = [row for row, found in zip(several, records, strict=True) if found is best]
+    return [*alone, *chosen[0]] if alone and chosen else []
 
 
 def score_fully(name: str, arguments: argparse.Namespace) -> int:
-    """Score the row of `best_edges` with all thresholds; its records get a folder of their own."""
-    runs = best_edges(name, arguments)
+    """Score the rows of `edge_rows` with all thresholds; their records get a folder of their own."""
+    runs = edge_rows(name, arguments)
     if not runs:
         seeds = " ".join(map(str, arguments.seeds))
-        messages().print(f"{name}.{FULL}: no row has records of the seeds {seeds}; train another part first.")
+        messages().print(f"{name}.{FULL}: no two rows have records of the seeds {seeds}; train others first.")
     for run in runs:
         file = arguments.results / "full_thresholds" / name / f"{run.name}.json"
         if file.exists():

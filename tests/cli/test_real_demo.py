@@ -76,12 +76,13 @@ def test_the_row_with_the_best_edges_is_scored_with_all_thresholds(tool, tmp_pat
             edges[record.method].append(record.scores["edge"]["odsF"])
     best = max(edges, key=lambda method: sum(edges[method]))
     assert all(len(values) == 3 for values in edges.values())
-    runs = tool["best_edges"]("bsds_sod", arguments(tmp_path))
-    assert [(run.method, run.seed) for run in runs] == [(best, seed) for seed in range(3)]
+    runs = tool["edge_rows"]("bsds_sod", arguments(tmp_path))
+    expected = [(method, seed) for method in ("single-task edge", best) for seed in range(3)]
+    assert [(run.method, run.seed) for run in runs] == expected
 
     called = []
     monkeypatch.setitem(tool["score_fully"].__globals__, "call", lambda *words: called.append(words) or 0)
-    monkeypatch.setitem(tool["score_fully"].__globals__, "best_edges", lambda *_: runs)
+    monkeypatch.setitem(tool["score_fully"].__globals__, "edge_rows", lambda *_: runs[:3])
     out = arguments(tmp_path, results=tmp_path / "results")
     done = out.results / "full_thresholds" / "bsds_sod" / f"{runs[1].name}.json"
     done.parent.mkdir(parents=True)
@@ -92,9 +93,9 @@ def test_the_row_with_the_best_edges_is_scored_with_all_thresholds(tool, tmp_pat
 
 
 def test_full_thresholds_need_a_row(tool, tmp_path, capsys):
-    assert tool["best_edges"]("bsds_sod", arguments(tmp_path, seeds=[7])) == []
+    assert tool["edge_rows"]("bsds_sod", arguments(tmp_path, seeds=[7])) == []
     assert tool["score_fully"]("bsds_sod", arguments(tmp_path, seeds=[7])) == 1
-    assert "bsds_sod.full: no row has records of the seeds 7" in capsys.readouterr().err
+    assert "bsds_sod.full: no two rows have records of the seeds 7" in capsys.readouterr().err
 
 
 def test_thresholds_of_the_part_are_the_protocols(tool):
