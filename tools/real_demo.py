@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mtvision.cli.common import numeric
 from mtvision.cli.main import call
-from mtvision.core.naming import look_up
+from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.values import Positive
 from mtvision.protocols import get_protocol
 from mtvision.recipe.sections import Seed
@@ -246,7 +246,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--page", type=Path, default=Path("site/real"))
     arguments = parser.parse_args(argv)
-    parts = wanted(arguments.part)
+    try:
+        parts = wanted(arguments.part)
+    except UnknownNameError as error:
+        parser.error(f"--part: {error}")
     if lost := missing(parts, arguments.data):
         parser.error(f"--data: there is no {', no '.join(lost)}.")
     runs = planned(parts, arguments.seeds, arguments.data, arguments.work_dir)

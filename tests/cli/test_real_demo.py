@@ -52,6 +52,9 @@ def test_unknown_parts_and_absent_data_are_named(tool, tmp_path, capsys):
     with pytest.raises(UnknownNameError, match="mosd.decoder"):
         tool["wanted"](["mosd.decoder"])
     with pytest.raises(SystemExit):
+        tool["main"](["--data", str(tmp_path), "--part", "mosd.decoder"])
+    assert "--part: Unknown part 'mosd.decoder'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         tool["main"](["--data", str(tmp_path), "--part", "mosd.single"])
     assert "datasets/mosd.md" in capsys.readouterr().err
 
