@@ -22,7 +22,9 @@ from mtvision.core.naming import UnknownNameError, look_up
 from mtvision.core.values import Positive
 from mtvision.protocols import get_protocol
 from mtvision.recipe.sections import Seed
+from mtvision.report.baseline import is_single_task
 from mtvision.report.paired import best_rows
+from mtvision.report.table import group_seeds
 from mtvision.runtime.progress import messages
 from mtvision.sweep.grid import FINISHED, Run, expand, look_up_states
 from mtvision.sweep.local import run_locally
@@ -170,16 +172,14 @@ def edge_rows(name: str, arguments: argparse.Namespace) -> list[Run]:
     """
     parts = [f"{name}.{kind}" for kind in SETS[name].parts()]
     runs = planned(parts, arguments.seeds, arguments.data, arguments.work_dir)
-    rows: dict[str, list[Run]] = {}
-    for run in look_up_states(runs, [arguments.work_dir, arguments.results / name]):
-        rows.setdefault(run.method, []).append(run)
-    whole = {title: row for title, row in rows.items() if all(run.record is not None for run in row)}
-    alone = whole.pop("single-task edge", [])
-    several = [row for title, row in whole.items() if not title.startswith("single-task")]
-    records = [[run.record for run in row if run.record is not None] for row in several]
-    best = best_rows(records).get("edge")
-    chosen = [row for row, found in zip(several, records, strict=True) if found is best]
-    return [*alone, *chosen[0]] if alone and chosen else []
+    runs = look_up_states(runs, [arguments.results / name])
+    rows = group_seeds([run.record for run in runs if run.record is not None])
+    whole = [row for row in rows if len(row) == len(arguments.seeds)]
+    best = best_rows([row for row in whole if not is_single_task(row[0])]).get("edge")
+    alone = next((row for row in whole if row[0].method == "single-task edge"), None)
+    if best is None or alone is None:
+        return []
+    return [run for row in (alone, best) for run in runs if run.method == row[0].method]
 
 
 def score_fully(name: str, arguments: argparse.Namespace) -> int:

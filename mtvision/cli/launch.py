@@ -18,6 +18,7 @@ from mtvision.recipe.config import RunConfig
 from mtvision.recipe.sections import Seed
 from mtvision.recipe.settings import protocol_of
 from mtvision.report.baseline import SINGLE_TASK, is_single_task, require_baseline, with_gain
+from mtvision.report.comparable.gains import search_cost
 from mtvision.report.record import Record
 from mtvision.report.render import FORMATS
 from mtvision.runtime.atomic import require_writable, write_text
@@ -37,7 +38,7 @@ from mtvision.sweep.local import TRAIN, Outcome, run_locally
 from mtvision.sweep.remote import commands, run_on_cluster, slurm_executor
 from mtvision.sweep.summary import Board, summary
 from mtvision.sweep.sums import Sums, plain_sums
-from mtvision.sweep.weight_search import SearchInterruptedError, SearchPlan, search_cost
+from mtvision.sweep.weight_search import SearchInterruptedError, SearchPlan
 from mtvision.tracking.run_id import write_grid
 
 AGAIN = "make room, then run the same command again"
@@ -257,8 +258,11 @@ def _keep(runs: Sequence[Run], records: Sequence[Record], arguments: argparse.Na
         new, old = by_key.get(key), there.get(key)
         if new is None:
             continue
-        better = old is None or (new.whole and not old.whole)
-        if better or (file.is_file() and search_cost(new) not in (None, search_cost(old))):
+        if (
+            old is None
+            or (new.whole and not old.whole)
+            or (file.is_file() and search_cost(new) not in (None, search_cost(old)))
+        ):
             new.save(file)
 
 

@@ -270,8 +270,3 @@ def with_cost(record: Record, found: Found) -> Record:
     """The record of a run with the chosen weights, which also says what the search for them cost."""
     search = {**found.cost, "candidates": found.plan.candidates, "held_out": found.plan.held_out}
     return replace(record, training={**(record.training or {}), "weight_search": search})
-
-
-def search_cost(record: Record | None) -> dict[str, Any] | None:
-    """What the search for the weights of a record's run has cost, see `with_cost`; None without a search."""
-    return ((record.training if record is not None else None) or {}).get("weight_search")

@@ -15,7 +15,7 @@ from report_records import make_record
 
 from mtvision.cli import launch
 from mtvision.recipe.config import load_config
-from mtvision.report.comparable.gains import gains_grid, gains_over
+from mtvision.report.comparable.gains import gains_grid, gains_over, search_cost
 from mtvision.report.provenance import config_entry
 from mtvision.report.record import Record
 from mtvision.sweep.local import Outcome
@@ -25,7 +25,6 @@ from mtvision.sweep.weight_search import (
     SearchInterruptedError,
     SearchPlan,
     candidates,
-    search_cost,
     search_weights,
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import fsum
+from typing import Any
 
 from mtvision.core.naming import look_up
 from mtvision.report.baseline import Baseline, gain_over
@@ -58,10 +59,15 @@ def _gain(record: Record, base: Record) -> float | None:
         return None
 
 
+def search_cost(record: Record) -> dict[str, Any] | None:
+    """What the search for a run's weights has cost (`mtvision launch --search-weights`); None without one."""
+    return (record.training or {}).get("weight_search")
+
+
 def total_hours(row: Sequence[Record]) -> float | None:
     """Hours of all runs of a row and of the search for its weights; None where they are not recorded."""
     hours = [(record.training or {}).get("hours") for record in row]
-    searches = [(record.training or {}).get("weight_search", {}).get("hours", 0.0) for record in row]
+    searches = [(search_cost(record) or {}).get("hours", 0.0) for record in row]
     if any(item is None for item in hours):
         return None
     return fsum([item for item in hours if item is not None] + [max(searches)])
